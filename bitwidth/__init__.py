@@ -1,0 +1,60 @@
+"""bitwidth: compress trained Keras 3 / TensorFlow models.
+
+A pass manager chains passes (prune, quantize, fine-tune, your own) over a graph of the model; the result is an ordinary
+Keras model, a report, and a packed file. Importing this package does not import TensorFlow.
+
+Example:
+    >>> import bitwidth as bw
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4)])
+    >>> result = bw.PassManager([bw.Prune(sparsity=0.5), bw.Quantize(bits=4)]).run(model)
+    >>> result.graph["hidden/kernel"].encoding.describe()
+    '50.0% zero, 4-bit x16'
+"""
+
+from bitwidth import errors
+from bitwidth.analysis import Fisher
+from bitwidth.artifact import inspect
+from bitwidth.context import Context
+from bitwidth.graph import Graph, Parameter
+from bitwidth.loading import load
+from bitwidth.passes import (
+    Finetune,
+    Pass,
+    PassManager,
+    Prune,
+    Quantize,
+    Ramp,
+    Repeat,
+    TrainingPass,
+    Where,
+    register_function,
+)
+from bitwidth.reading import read
+from bitwidth.report import Report
+from bitwidth.result import Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Context",
+    "Finetune",
+    "Fisher",
+    "Graph",
+    "Parameter",
+    "Pass",
+    "PassManager",
+    "Prune",
+    "Quantize",
+    "Ramp",
+    "Repeat",
+    "Report",
+    "Result",
+    "TrainingPass",
+    "Where",
+    "errors",
+    "inspect",
+    "load",
+    "read",
+    "register_function",
+]

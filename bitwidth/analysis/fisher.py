@@ -1,0 +1,94 @@
+"""`Fisher`: how strongly the model's output depends on each weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bitwidth.backend import Arrays
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError
+from bitwidth.graph import Graph
+
+Likelihood = Literal["categorical", "bernoulli", "gaussian"]
+_PASS_THROUGH = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient")
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """The diagonal of the Fisher information: the mean squared gradient of the log-likelihood of single samples.
+
+    Labels are drawn from the model's own output distribution, which makes it the true Fisher; with the data's labels it
+    is the "empirical" one, which vanishes where the model fits (Kunstner et al. 2019, "Limitations of the empirical
+    Fisher approximation", section 3). Gradients are squared per sample, never per batch.
+
+    Attributes:
+        samples: how many samples are looked at, at most; the first ones of the data.
+        labels: `"sampled"` from the model, or `"data"`.
+        likelihood: what the outputs are the parameters of. `"auto"` reads it off the graph, per output: after a softmax
+            probabilities, after a sigmoid probabilities of yes and no, else logits of as many classes as the last axis
+            is long, or the mean of a Gaussian where it has length 1. The others: `"categorical"`, `"bernoulli"`,
+            `"gaussian"`.
+
+    Raises:
+        ConfigError: a field is out of its range.
+
+    Example:
+        >>> Fisher(samples=256)
+        Fisher(samples=256, labels='sampled', likelihood='auto')
+    """
+
+    samples: int = 1024
+    labels: Literal["sampled", "data"] = "sampled"
+    likelihood: Literal["auto"] | Likelihood = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
+            raise ConfigError(f"Fisher: samples must be a whole number of at least 1, got {self.samples!r}")
+        if self.labels not in ("sampled", "data"):
+            raise ConfigError(f'Fisher: labels must be "sampled" or "data", got {self.labels!r}')
+        if self.likelihood not in ("auto", "categorical", "bernoulli", "gaussian"):
+            raise ConfigError(
+                f'Fisher: likelihood must be "auto", "categorical", "bernoulli" or "gaussian", got {self.likelihood!r}'
+            )
+
+    def check(self, graph: Graph, context: Context) -> None:
+        """Raise before work starts if there are no data, or no targets where they are asked for."""
+        context.session.check_data(context.need_data("Fisher"), "data", targets=self.labels == "data")
+
+    def answer(self, graph: Graph, context: Context) -> Arrays:
+        """Mean squared gradient per parameter path, each of the parameter's shape, float64."""
+        return context.session.squared_gradients(
+            graph, context.need_data("Fisher"), self.likelihoods(graph), self.labels, self.samples, context.seed
+        )
+
+    def likelihoods(self, graph: Graph) -> tuple[str, ...]:
+        """Per output of the model.
+
+        The likelihood, and whether the output is `"logits"`, `"probabilities"` or a `"mean"`.
+        """
+        return tuple(self._likelihood(graph, output) for output in graph.structure.outputs)
+
+    def describe(self, graph: Graph) -> str:
+        """What was assumed, in words."""
+        return f"labels {self.labels}, outputs taken as {', '.join(self.likelihoods(graph))}"
+
+    def _likelihood(self, graph: Graph, output: str) -> str:
+        last = _last_activation(graph, output)
+        width = next((t.shape[-1] for t in graph.structure.tensors if t.name == output and t.shape), None)
+        likelihood: str = self.likelihood
+        if likelihood == "auto":
+            if last in ("Softmax", "Sigmoid"):
+                likelihood = {"Softmax": "categorical", "Sigmoid": "bernoulli"}[last]
+            else:
+                likelihood = "gaussian" if width == 1 else "categorical"
+        if likelihood == "gaussian":
+            return "gaussian mean"
+        return f"{likelihood} {'probabilities' if last in ('Softmax', 'Sigmoid') else 'logits'}"
+
+
+def _last_activation(graph: Graph, tensor: str) -> str:
+    makers = {output: op for op in graph.ops for output in op.outputs}
+    while tensor in makers and makers[tensor].kind in _PASS_THROUGH:
+        tensor = makers[tensor].inputs[0]
+    return makers[tensor].kind if tensor in makers else ""

@@ -1,0 +1,132 @@
+"""The bytes of a .bw file.
+
+::
+
+    offset  size  what
+    0       8     magic: 0x89 "BW" CR LF 0x1A LF 0x00 (a transfer that changes line ends or strips bit 8 breaks it)
+    8       2     version of the format, little endian like every number here
+    10      2     flags, 0
+    12      4     bytes of the header as stored
+    16      4     bytes of the header as JSON
+    20      8     bytes of the whole file
+    28      4     CRC-32 of bytes 0 to 27 and of the stored header
+    32      n     the header: JSON, UTF-8, deflated (zlib)
+    32+n          chunks, one per parameter and then one per asset: CRC-32 (4 bytes), streams one after another
+
+The header names every stream of a chunk with its length, so that one parameter is read without the others.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from bitwidth.artifact.limits import MAX_HEADER_BYTES
+from bitwidth.errors import CorruptFileError, VersionError
+
+MAGIC = b"\x89BW\r\n\x1a\n\x00"
+VERSION = 1
+_PREFIX = struct.Struct("<8sHHIIQ")
+_CRC = struct.Struct("<I")
+PREAMBLE = _PREFIX.size + _CRC.size
+
+
+@dataclass(frozen=True)
+class Preamble:
+    """The first 32 bytes of a file.
+
+    Attributes:
+        stored: bytes of the header as stored.
+        plain: bytes of the header as JSON.
+        total: bytes of the whole file.
+        crc: checksum of the preamble before it and of the stored header.
+        prefix: the bytes that the checksum begins with.
+    """
+
+    stored: int
+    plain: int
+    total: int
+    crc: int
+    prefix: bytes
+
+
+def framed(header: bytes, chunks: list[bytes]) -> bytes:
+    """A whole file from its header (JSON) and chunks (without checksums)."""
+    stored = zlib.compress(header, 9)
+    total = PREAMBLE + len(stored) + sum(_CRC.size + len(chunk) for chunk in chunks)
+    prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(stored), len(header), total)
+    parts = [prefix, _CRC.pack(zlib.crc32(stored, zlib.crc32(prefix))), stored]
+    for chunk in chunks:
+        parts += [_CRC.pack(zlib.crc32(chunk)), chunk]
+    return b"".join(parts)
+
+
+def parse_preamble(data: bytes, name: str) -> Preamble:
+    """The preamble of a file.
+
+    Args:
+        data: the first bytes of the file.
+        name: of the file, for messages.
+
+    Raises:
+        CorruptFileError: this is no .bw file, or it is cut off.
+        VersionError: a newer version of the format.
+    """
+    if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+        raise CorruptFileError(f"{name}: not a .bw file, or its first bytes were altered")
+    if len(data) < PREAMBLE:
+        raise CorruptFileError(f"{name}: cut off after {len(data)} bytes, within its first {PREAMBLE}")
+    _, version, flags, stored, plain, total = _PREFIX.unpack_from(data)
+    (crc,) = _CRC.unpack_from(data, _PREFIX.size)
+    if stored > MAX_HEADER_BYTES or plain > MAX_HEADER_BYTES:
+        raise CorruptFileError(f"{name}: a header of {plain:,} bytes is more than a file may hold")
+    if version != VERSION or flags:
+        raise VersionError(
+            f"{name}: version {version} of the format (flags {flags:#x}); this library reads version {VERSION}: "
+            "a newer bitwidth wrote it, or its first bytes were altered"
+        )
+    return Preamble(stored, plain, total, crc, data[: _PREFIX.size])
+
+
+def parse_header(preamble: Preamble, stored: bytes, name: str) -> bytes:
+    """The header as JSON.
+
+    Raises:
+        CorruptFileError: it is cut off or altered.
+    """
+    if len(stored) < preamble.stored:
+        raise CorruptFileError(f"{name}: cut off within its header")
+    if zlib.crc32(stored, zlib.crc32(preamble.prefix)) != preamble.crc:
+        raise CorruptFileError(f"{name}: its header was altered (checksum)")
+    try:
+        inflater = zlib.decompressobj()
+        header = inflater.decompress(stored, preamble.plain + 1)
+    except zlib.error as error:
+        raise CorruptFileError(f"{name}: its header cannot be inflated: {error}") from error
+    if len(header) != preamble.plain or not inflater.eof:
+        raise CorruptFileError(f"{name}: its header is not as long as it says")
+    return header
+
+
+def split_chunk(chunk: bytes, lengths: list[int], name: str, what: str) -> list[bytes]:
+    """The streams of a chunk (its checksum in front).
+
+    Raises:
+        CorruptFileError: the chunk is cut off or altered.
+    """
+    if len(chunk) != chunk_size(lengths):
+        raise CorruptFileError(f"{name}: cut off within {what}")
+    (crc,) = _CRC.unpack_from(chunk)
+    if zlib.crc32(chunk[_CRC.size :]) != crc:
+        raise CorruptFileError(f"{name}: {what} was altered (checksum)")
+    streams, start = [], _CRC.size
+    for length in lengths:
+        streams.append(chunk[start : start + length])
+        start += length
+    return streams
+
+
+def chunk_size(lengths: list[int]) -> int:
+    """Bytes of a chunk with streams of these lengths."""
+    return _CRC.size + sum(lengths)

@@ -1,0 +1,139 @@
+"""One parameter as streams of bytes, and back: side arrays, mask, and codes, each with the coder that suits it.
+
+A mask is coded once and codes only where it keeps a value; integer codes are entropy-coded; floats go byte by byte;
+scales and level tables are stored in the smallest float format that holds them exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.artifact.limits import checked_shape
+from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.tensors import Dense, Encoding, EncodingState, encoding_from_state, least_format
+from bitwidth.tensors.coder import (
+    decode_array,
+    decode_integers,
+    decode_mask,
+    encode_array,
+    encode_integers,
+    encode_mask,
+)
+
+_CODES = "codes"
+_INTEGERS = tuple(f"{sign}int{width}" for sign in ("", "u") for width in (8, 16, 32, 64))
+_DTYPES = ("bool", "float16", "float32", "float64", "bfloat16", "complex64", "complex128", *_INTEGERS)
+
+
+@dataclass
+class Packed:
+    """Streams of one parameter: a description (JSON) and the bytes in the same order."""
+
+    description: list[Any] = field(default_factory=list)
+    streams: list[bytes] = field(default_factory=list)
+
+    def add(self, name: str, coder: str, dtype: str, shape: tuple[int, ...], data: bytes) -> None:
+        """Add one stream."""
+        self.description.append([name, coder, dtype, list(shape), len(data)])
+        self.streams.append(data)
+
+
+def pack_parameter(encoding: Encoding, values: NDArray[Any], dtype: str) -> tuple[dict[str, Any], Packed]:
+    """The encoding as JSON without its arrays, and all arrays and codes as streams."""
+    packed = Packed()
+    for name, array in _arrays(encoding.state(), ""):
+        _pack_array(packed, name, array)
+    codes = encoding.encode(values)
+    if encoding.mask is not None:
+        codes = codes[encoding.mask]
+    if codes.dtype.kind in "OSU":
+        raise EncodingError(f"values of dtype {codes.dtype} cannot be stored")
+    integers = codes.dtype == np.int32 and dtype == "float32"
+    data = encode_integers(codes) if integers else encode_array(_storable(codes))
+    packed.add(_CODES, "integers" if integers else "bytes", str(codes.dtype), codes.shape, data)
+    return _config(encoding.state()), packed
+
+
+def unpack_parameter(
+    config: dict[str, Any], description: list[Any], streams: list[bytes], shape: tuple[int, ...], name: str
+) -> tuple[Encoding, NDArray[Any]]:
+    """The encoding and the values of one parameter.
+
+    Raises:
+        CorruptFileError: the streams do not make a parameter of that shape.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for (stream, coder, dtype, sizes, _), data in zip(description, streams, strict=True):
+        arrays[stream] = _unpack_array(coder, dtype, checked_shape(sizes, name), data)
+    try:
+        codes = arrays.pop(_CODES)
+        encoding = encoding_from_state(_state(config, arrays, ""))
+        encoding.check(shape, name)
+        if encoding.mask is not None:
+            full = np.zeros(shape, codes.dtype)
+            full[encoding.mask] = codes.ravel()
+            codes = full
+        return encoding, encoding.decode(codes.reshape(shape))
+    except (EncodingError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise CorruptFileError(f"{name}: {error}") from error
+
+
+def _arrays(state: EncodingState, prefix: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name, array in state.arrays.items():
+        yield prefix + name, array
+    for name, part in state.parts.items():
+        yield from _arrays(part, f"{prefix}{name}.")
+
+
+def _config(state: EncodingState) -> dict[str, Any]:
+    config: dict[str, Any] = {"kind": state.kind, **state.config}
+    if state.parts:
+        config["parts"] = {name: _config(part) for name, part in state.parts.items()}
+    return config
+
+
+def _state(config: dict[str, Any], arrays: dict[str, NDArray[Any]], prefix: str) -> EncodingState:
+    plain = {key: value for key, value in config.items() if key not in ("kind", "parts")}
+    own = {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix) and "." not in name.removeprefix(prefix)
+    }
+    parts = {name: _state(part, arrays, f"{prefix}{name}.") for name, part in config.get("parts", {}).items()}
+    return EncodingState(config["kind"], plain, own, parts)
+
+
+def _pack_array(packed: Packed, name: str, array: NDArray[Any]) -> None:
+    if array.dtype == np.bool_:
+        packed.add(name, "mask", "bool", array.shape, encode_mask(array))
+    elif array.dtype == np.float32:
+        smallest = least_format(array)
+        packed.add(name, "bytes", str(smallest.format), array.shape, encode_array(_storable(smallest.encode(array))))
+    else:
+        packed.add(name, "bytes", str(array.dtype), array.shape, encode_array(_storable(array)))
+
+
+def _unpack_array(coder: str, dtype: str, shape: tuple[int, ...], data: bytes) -> NDArray[Any]:
+    if dtype not in _DTYPES:
+        raise CorruptFileError(f"a stream of unknown dtype {dtype!r}")
+    if coder == "mask":
+        return decode_mask(data, shape)
+    if coder == "integers":
+        return decode_integers(data, int(np.prod(shape, dtype=np.int64))).reshape(shape)
+    if coder != "bytes":
+        raise CorruptFileError(f"a stream of unknown coder {coder!r}")
+    if dtype == "bfloat16":
+        return Dense("bfloat16").decode(decode_array(data, np.dtype(np.uint16), shape))
+    return decode_array(data, np.dtype(dtype), shape)
+
+
+def _storable(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` in a dtype that numpy itself knows: the 2-byte floats of other packages as their bits."""
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2:
+        return array.view(np.uint16)
+    return array

@@ -1,0 +1,226 @@
+"""What a backend must be able to do, and what a pass receives to ask it.
+
+A backend opens a model and gives a `Session`: a copy of the model that can be written to, trained and measured through
+graphs. Nothing here knows TensorFlow; `backend_for` finds the backend of a model when a model is first touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal, Protocol
+
+from numpy.typing import NDArray
+
+from bitwidth.errors import UnsupportedModelError
+from bitwidth.graph import Graph
+from bitwidth.tensors import Encoding
+
+Arrays = Mapping[str, NDArray[Any]]
+Steer = Callable[[float, Graph], Graph]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises and what is measured. None stands for what the model was compiled with.
+
+    Attributes:
+        loss: a loss as `model.compile` takes it, or `{"class_name": ..., "config": ...}`.
+        loss_weights: as `model.compile` takes them.
+        metrics: metrics as `model.compile` takes them.
+    """
+
+    loss: Any = None
+    loss_weights: Any = None
+    metrics: Any = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of training.
+
+    Attributes:
+        objective: what is minimised.
+        data: inputs and targets, as `model.fit` takes them.
+        epochs: passes over the data.
+        batch_size: samples per step, for data that is not batched yet.
+        steps_per_epoch: steps that make an epoch; None for all of the data.
+        optimizer: an optimizer as `model.compile` takes it, or `{"class_name": ..., "config": ...}`; None for a fresh
+            one of the kind that the model was compiled with, else Adam.
+        learning_rate: replaces the optimizer's own; None keeps it.
+        decay: `"cosine"` lets the learning rate fall to zero along a half cosine, `"constant"` keeps it.
+        class_weight: as `model.fit` takes it.
+        callbacks: Keras callbacks.
+        jit_compile: as `model.compile` takes it; None for `"auto"`.
+        validation: data to measure at each epoch's end.
+        seed: of the order of the samples.
+        verbose: as `model.fit` takes it.
+        only: paths of the parameters to train; None for all that are trainable.
+    """
+
+    objective: Objective
+    data: Any
+    epochs: int = 1
+    batch_size: int = 32
+    steps_per_epoch: int | None = None
+    optimizer: Any = None
+    learning_rate: float | None = None
+    decay: Literal["constant", "cosine"] = "constant"
+    class_weight: Any = None
+    callbacks: tuple[Any, ...] = ()
+    jit_compile: bool | None = None
+    validation: Any = None
+    seed: int = 0
+    verbose: Literal[0, 1, 2] = 0
+    only: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run of training gave.
+
+    Attributes:
+        graph: the new snapshot: every value is what its encoding holds.
+        history: per epoch, the loss and the metrics.
+        refused: parameters that were not trained, with the reason, by path.
+    """
+
+    graph: Graph
+    history: Mapping[str, list[float]]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What it takes to build a model again, as plain data and bytes; never code.
+
+    Attributes:
+        config: the model's configuration (JSON), or None where the model has none.
+        reason: why there is no configuration; empty where there is one.
+        inputs: shapes and dtypes of the inputs (JSON), to build a model that its configuration leaves unbuilt.
+        variables: name, shape and dtype of each variable, in the model's order (JSON).
+        assets: state that is not a variable (vocabularies), by name.
+    """
+
+    config: Any
+    reason: str
+    inputs: Any
+    variables: list[Any]
+    assets: Mapping[str, bytes]
+
+
+class Session(Protocol):
+    """A copy of the user's model, opened to be compressed. The user's own model is not touched through it."""
+
+    @property
+    def graph(self) -> Graph:
+        """The model as it was opened."""
+
+    def check_data(self, data: Any, name: str, targets: bool = False) -> None:
+        """Check data before work starts; `name` goes into the message.
+
+        Raises:
+            DataError: it is empty, holds values that are not finite, or lacks targets where they are needed.
+        """
+
+    def check_training(self, training: Training) -> None:
+        """Check a run of training before work starts.
+
+        Raises:
+            ConfigError: there is no loss, or the optimizer or loss is not known.
+            DataError: the data is empty, not finite, or has no targets.
+        """
+
+    def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
+        """Train from `graph` on, under every encoding in force.
+
+        Args:
+            graph: values to start from, and the encodings that hold while training.
+            training: the run.
+            steer: called some times during the run with the fraction done (0 to 1) and the masters as a graph; gives
+                the graph whose encodings hold from then on. They have the structure of those in force.
+        """
+
+    def can_measure(self, objective: Objective) -> bool:
+        """Whether there is a loss or a metric to measure by, given here or compiled into the model."""
+
+    def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
+        """Loss and metrics of the model with the values of `graph`."""
+
+    def squared_gradients(
+        self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
+    ) -> Arrays:
+        """Mean over samples of the squared gradient of the log-likelihood of one sample, by parameter path."""
+
+    def finish(self, graph: Graph) -> Any:
+        """An ordinary model, apart from the session, that holds the values of `graph`."""
+
+    def architecture(self) -> Architecture:
+        """What it takes to build the model again."""
+
+
+class Backend(Protocol):
+    """A framework whose models can be compressed."""
+
+    def open(self, model: Any, data: Any = None) -> Session:
+        """Copy and read a model. One that came out of a session or a file keeps the encodings it had there.
+
+        Args:
+            model: the user's model; not touched.
+            data: data or inputs, from which an example is taken where the model does not know its inputs.
+
+        Raises:
+            ModelError: the model cannot be read or compressed; the message says what to do.
+        """
+
+    def build(
+        self,
+        architecture: Architecture,
+        values: list[NDArray[Any]],
+        encodings: Mapping[int, Encoding],
+        custom_objects: Mapping[str, Any] | None = None,
+        model: Any = None,
+    ) -> Any:
+        """Build a model from its architecture and give it its values.
+
+        Args:
+            architecture: what `Session.architecture` gave.
+            values: one array per variable, in the order of `architecture.variables`.
+            encodings: how they are held, by their place in that order; a later run on the model keeps them.
+            custom_objects: classes and functions by name, as in Keras.
+            model: a model to fill in place of building one.
+
+        Raises:
+            ModelError: the model cannot be built, or `model` has other variables.
+        """
+
+
+BACKENDS: dict[str, str] = {"keras": "bitwidth.backends.tensorflow"}
+"""Module of the backend, by the package in which a model's class or one of its bases is defined."""
+
+
+def backend_for(model: Any) -> Backend:
+    """The backend of a model.
+
+    Raises:
+        UnsupportedModelError: the object is no model of a known framework.
+    """
+    for base in type(model).__mro__:
+        package = base.__module__.split(".")[0]
+        if package in BACKENDS:
+            return load_backend(package)
+        if hasattr(base, "__bitwidth_backend__"):
+            backend: Backend = base.__bitwidth_backend__
+            return backend
+    module, name = type(model).__module__, type(model).__qualname__
+    hint = ""
+    if module.split(".")[0] in ("tf_keras", "tensorflow"):
+        hint = "; save it, load it with Keras 3 (`keras.saving.load_model`), and compress that model"
+    raise UnsupportedModelError(f"expected a Keras 3 model, got an object of {module}.{name}{hint}")
+
+
+def load_backend(package: str) -> Backend:
+    """The backend for models of a package, imported now."""
+    backend: Backend = import_module(BACKENDS[package]).BACKEND
+    return backend

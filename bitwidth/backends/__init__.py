@@ -1,0 +1,1 @@
+"""Backends: one folder per framework; nothing else imports a framework."""

@@ -1,0 +1,35 @@
+"""The TensorFlow backend: the only place that imports TensorFlow or Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bitwidth.backend import Architecture, Session
+from bitwidth.backends.tensorflow.architecture import build_model
+from bitwidth.backends.tensorflow.session import KerasSession
+from bitwidth.tensors import Encoding
+
+
+class TensorFlowBackend:
+    """Keras 3 models on TensorFlow."""
+
+    def open(self, model: Any, data: Any = None) -> Session:
+        """See `Backend.open`."""
+        return KerasSession(model, data)
+
+    def build(
+        self,
+        architecture: Architecture,
+        values: list[NDArray[Any]],
+        encodings: Mapping[int, Encoding],
+        custom_objects: Mapping[str, Any] | None = None,
+        model: Any = None,
+    ) -> Any:
+        """See `Backend.build`."""
+        return build_model(architecture, values, encodings, custom_objects, model)
+
+
+BACKEND = TensorFlowBackend()

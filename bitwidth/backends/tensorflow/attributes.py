@@ -1,0 +1,71 @@
+"""Attributes of a TensorFlow operation as plain data: numbers, strings, tuples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_LARGEST_CONSTANT = 64  # elements: axes, permutations and shapes are told, tables are not
+
+
+def plain_attributes(op: Any) -> tuple[tuple[str, Any], ...]:
+    """The attributes of `op` by name, without TensorFlow's private ones; a small constant has its `value`.
+
+    `Const` gives `value` as a number, string or nested list; dtypes are numpy names, shapes tuples with None for
+    unknown sizes.
+    """
+    found: dict[str, Any] = {}
+    for name, value in sorted(op.node_def.attr.items()):
+        if name.startswith("_") or name == "value" or name in ("T", "Tidx", "Tshape", "output_shapes"):
+            continue
+        read = _plain(value)
+        if read is not None:
+            found[name] = read
+    if op.type == "Const" and (op.outputs[0].shape.num_elements() or 0) <= _LARGEST_CONSTANT:
+        found["value"] = _listed(tf.get_static_value(op.outputs[0]))
+    return tuple(found.items())
+
+
+def dtype_name(dtype: Any) -> str:
+    """Numpy's name of a TensorFlow dtype (`"string"`, `"resource"` and `"variant"` as they are)."""
+    return str(dtype.name).removesuffix("_ref")
+
+
+def sizes(shape: Any) -> tuple[int | None, ...] | None:
+    """A TensorFlow shape as a tuple, None where even the rank is unknown."""
+    return None if shape.rank is None else tuple(shape.as_list())
+
+
+def _plain(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "s":
+        return _text(value.s)
+    if kind in ("i", "f", "b"):
+        return getattr(value, kind)
+    if kind == "type":
+        return dtype_name(tf.as_dtype(value.type))
+    if kind == "shape":
+        return sizes(tf.TensorShape(value.shape))
+    if kind == "list":
+        items = value.list
+        return (
+            *(_text(item) for item in items.s),
+            *items.i,
+            *items.f,
+            *items.b,
+            *(dtype_name(tf.as_dtype(item)) for item in items.type),
+            *(sizes(tf.TensorShape(item)) for item in items.shape),
+        )
+    return None
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,157 @@
+"""Data as users have it, turned into batches that can be read again in a known order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bitwidth.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: inputs, and targets and sample weights where the data has them."""
+
+    inputs: Any
+    targets: Any = None
+    weights: Any = None
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return int(tf.nest.flatten(self.inputs)[0].shape[0])
+
+
+class Source:
+    """Data of any form that `model.fit` takes, or inputs alone.
+
+    A tuple is `(inputs, targets)` or `(inputs, targets, weights)`; an array, a list of arrays or a dict of arrays is
+    inputs alone.
+
+    Raises:
+        DataError: the data is empty, its arrays differ in length, or a floating point array holds values that are not
+            finite.
+    """
+
+    def __init__(self, data: Any, name: str = "data") -> None:
+        self.name = name
+        self.batched = _is_batched(data)
+        self.data = data if self.batched else _as_arrays(data, name)
+        if not self.batched:
+            self.length = _length(self.data, name)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether the data has targets."""
+        if self.batched:
+            return next(self.batches(1)).targets is not None
+        return isinstance(self.data, tuple) and len(self.data) > 1 and self.data[1] is not None
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The batches in the data's own order; `size` counts for data that is not batched yet.
+
+        Raises:
+            DataError: there are none.
+        """
+        found = False
+        for item in self.data if self.batched else self._slices(size):
+            found = True
+            yield Batch(*item) if isinstance(item, tuple) else Batch(item)
+        if not found:
+            raise DataError(f"{self.name} is empty: expected at least one batch")
+
+    def samples(self, count: int, size: int) -> Iterator[Batch]:
+        """Batches of the first `count` samples."""
+        for batch in self.batches(size):
+            if count <= 0:
+                return
+            cut = min(count, batch.size)
+            parts = [batch.inputs, batch.targets, batch.weights]
+            yield Batch(*(None if p is None else tf.nest.map_structure(lambda a, cut=cut: a[:cut], p) for p in parts))
+            count -= cut
+
+    def for_fit(self, size: int, seed: int | None) -> Any:
+        """What `model.fit` and `model.evaluate` are given.
+
+        Arrays become a dataset in an order given by `seed`, None for their own.
+        """
+        if self.batched:
+            return self.data
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, self.data)
+        order = tf.data.Dataset.range(self.length)
+        if seed is not None:
+            order = order.shuffle(self.length, seed=seed, reshuffle_each_iteration=True)
+
+        def gather(index: Any) -> Any:
+            batch = tf.nest.map_structure(lambda array: tf.gather(array, index), tensors)
+            return batch if isinstance(batch, tuple) else (batch,)
+
+        return order.batch(size).map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
+
+    def steps(self, size: int) -> int | None:
+        """Steps in one pass over the data, or None where the data does not say."""
+        if not self.batched:
+            return -(-self.length // size)
+        try:
+            return len(self.data)
+        except TypeError:
+            return None
+
+    def _slices(self, size: int) -> Iterator[Any]:
+        for start in range(0, self.length, size):
+            yield tf.nest.map_structure(lambda array, start=start: array[start : start + size], self.data)
+
+
+def example_inputs(data: Any) -> Any:
+    """The inputs of one small batch, to learn shapes and dtypes from."""
+    return next(Source(data).samples(2, 2)).inputs
+
+
+def _is_batched(data: Any) -> bool:
+    if isinstance(data, tf.data.Dataset | keras.utils.PyDataset | tf.distribute.DistributedDataset):
+        return True
+    iterable = hasattr(data, "__iter__") and not hasattr(data, "__array__") and not tf.is_tensor(data)
+    return iterable and not isinstance(data, list | tuple | dict)
+
+
+def _as_arrays(data: Any, name: str) -> Any:
+    if isinstance(data, tuple) and not 1 <= len(data) <= 3:
+        raise DataError(f"{name}: a tuple is (inputs, targets) or (inputs, targets, weights), got {len(data)} parts")
+    if isinstance(data, tuple):
+        return tuple(None if part is None else _as_arrays_of(part, name) for part in data)
+    return _as_arrays_of(data, name)
+
+
+def _as_arrays_of(part: Any, name: str) -> Any:
+    if isinstance(part, dict):
+        return {key: _as_arrays_of(value, f"{name}[{key!r}]") for key, value in part.items()}
+    if isinstance(part, list) and part and hasattr(part[0], "shape"):
+        return [_as_arrays_of(value, f"{name}[{index}]") for index, value in enumerate(part)]
+    if hasattr(part, "to_numpy"):
+        part = part.to_numpy()
+    array = part if tf.is_tensor(part) else np.asarray(part)
+    if len(array.shape) == 0:
+        raise DataError(f"{name}: expected arrays with one row per sample, got {part!r}")
+    if array.dtype == np.float64:
+        array = array.astype(np.float32)
+    if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        raise DataError(f"{name}: {bad:,} of {array.size:,} values are NaN or infinite")
+    if isinstance(array, np.ndarray) and array.dtype.kind == "O":
+        array = array.astype(str)
+    return array
+
+
+def _length(data: Any, name: str) -> int:
+    lengths = {int(array.shape[0]) for array in tf.nest.flatten(data) if array is not None}
+    if len(lengths) > 1:
+        raise DataError(f"{name}: arrays of different lengths: {', '.join(map(str, sorted(lengths)))}")
+    length = lengths.pop() if lengths else 0
+    if not length:
+        raise DataError(f"{name} is empty: expected at least one sample")
+    return length

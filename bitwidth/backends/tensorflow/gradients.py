@@ -1,0 +1,122 @@
+"""Squared gradients of single samples, for the Fisher information."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from bitwidth.backends.tensorflow.data import Source
+from bitwidth.errors import DataError
+
+_BATCH = 64
+
+
+def squared_gradients(
+    model: Any, source: Source, likelihoods: Sequence[str], labels: str, samples: int, seed: int
+) -> list[NDArray[np.float64]]:
+    """Mean over samples of the squared gradient of one sample's log-likelihood, per variable of the model.
+
+    Args:
+        model: the model, run as in inference.
+        source: the data.
+        likelihoods: per output, as `Fisher.likelihoods` gives them.
+        labels: `"sampled"` from the model's output distribution, or `"data"`.
+        samples: how many samples are looked at, at most.
+        seed: of the drawn labels.
+
+    Returns:
+        One array per entry of `model.variables`, zero for variables that the gradient does not reach.
+    """
+    variables = [variable for variable in model.variables if "float" in variable.dtype]
+    sums = [tf.Variable(tf.zeros(v.shape, tf.float32), trainable=False) for v in variables]
+    accumulate = _accumulator(model, variables, sums, likelihoods, labels)
+    seen = 0
+    for batch in source.samples(samples, _BATCH):
+        if labels == "data" and batch.targets is None:
+            raise DataError(f"{source.name} has no targets: Fisher(labels='data') needs them")
+        targets = tf.nest.flatten(batch.targets) if labels == "data" else []
+        accumulate(batch.inputs, targets, tf.constant([seed, seen], tf.int32))
+        seen += batch.size
+    if not seen:
+        raise DataError(f"{source.name} is empty: Fisher needs at least one sample")
+    found = {id(v): total.numpy().astype(np.float64) / seen for v, total in zip(variables, sums, strict=True)}
+    return [found.get(id(v), np.zeros(tuple(v.shape))) for v in model.variables]
+
+
+def _accumulator(
+    model: Any, variables: list[Any], sums: list[Any], likelihoods: Sequence[str], labels: str
+) -> Callable[..., None]:
+    storage = [variable._value for variable in variables]
+
+    def log_likelihood(inputs: Any, targets: list[Any], seed: Any) -> Any:
+        outputs = tf.nest.flatten(_call(model, inputs))
+        total = tf.constant(0.0)
+        for index, (output, likelihood) in enumerate(zip(outputs, likelihoods, strict=True)):
+            output = tf.cast(output, tf.float32)
+            given = targets[index] if labels == "data" else None
+            total += _LIKELIHOODS[likelihood](output, given, seed + tf.constant([0, 7919 * index]))
+        return total
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def accumulate(inputs: Any, targets: list[Any], seed: Any) -> None:
+        for row in tf.range(tf.shape(tf.nest.flatten(inputs)[0])[0]):
+            one = tf.nest.map_structure(lambda array, row=row: array[row : row + 1], inputs)
+            truth = [array[row : row + 1] for array in targets]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(storage)
+                value = log_likelihood(one, truth, seed + tf.stack([0, row]))
+            gradients = tape.gradient(value, storage)
+            for total, gradient in zip(sums, gradients, strict=True):
+                if gradient is not None:
+                    total.assign_add(tf.square(tf.cast(tf.convert_to_tensor(gradient), tf.float32)))
+
+    made: Callable[..., None] = accumulate
+    return made
+
+
+def _call(model: Any, inputs: Any) -> Any:
+    return model(inputs, training=False) if model._call_has_training_arg else model(inputs)
+
+
+def _categorical(output: Any, target: Any, seed: Any, probabilities: bool) -> Any:
+    logp = tf.math.log(tf.maximum(output, 1e-30)) if probabilities else tf.nn.log_softmax(output)
+    classes = output.shape[-1]
+    flat = tf.reshape(logp, [-1, classes])
+    if target is None:
+        target = tf.random.stateless_categorical(tf.stop_gradient(flat), 1, seed=seed, dtype=tf.int32)
+    elif target.shape.rank == output.shape.rank and target.shape[-1] == classes and classes > 1:
+        return tf.reduce_sum(flat * tf.cast(tf.reshape(target, [-1, classes]), tf.float32))
+    target = tf.reshape(tf.cast(target, tf.int32), [-1])
+    return tf.reduce_sum(tf.gather(flat, target, batch_dims=1))
+
+
+def _bernoulli(output: Any, target: Any, seed: Any, probabilities: bool) -> Any:
+    p = output if probabilities else tf.sigmoid(output)
+    if target is None:
+        draw = tf.random.stateless_uniform(tf.shape(p), seed=seed)
+        target = tf.cast(draw < tf.stop_gradient(p), tf.float32)
+    target = tf.reshape(tf.cast(target, tf.float32), tf.shape(p))
+    if probabilities:
+        p = tf.clip_by_value(p, 1e-7, 1 - 1e-7)
+        return tf.reduce_sum(target * tf.math.log(p) + (1 - target) * tf.math.log(1 - p))
+    return -tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(target, output))
+
+
+def _gaussian(output: Any, target: Any, seed: Any) -> Any:
+    if target is None:
+        target = tf.stop_gradient(output) + tf.random.stateless_normal(tf.shape(output), seed=seed)
+    target = tf.reshape(tf.cast(target, tf.float32), tf.shape(output))
+    return -0.5 * tf.reduce_sum(tf.square(output - target))
+
+
+_LIKELIHOODS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "categorical logits": lambda output, target, seed: _categorical(output, target, seed, probabilities=False),
+    "categorical probabilities": lambda output, target, seed: _categorical(output, target, seed, probabilities=True),
+    "bernoulli logits": lambda output, target, seed: _bernoulli(output, target, seed, probabilities=False),
+    "bernoulli probabilities": lambda output, target, seed: _bernoulli(output, target, seed, probabilities=True),
+    "gaussian mean": _gaussian,
+}

@@ -1,0 +1,191 @@
+"""Lower an encoding to TensorFlow: a function from a float master to the value that the layer reads.
+
+The forward arithmetic is that of `Encoding.project`, operation by operation; the gradient passes straight through to
+the master (Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic Neurons", section 4), except
+where a mask holds the value at zero. What may change while a model trains (scales, bounds, levels, masks) lives in
+variables, so that it can change without a retrace.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from bitwidth.errors import EncodingError
+from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, spread
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Lowering(ABC):
+    """One encoding as TensorFlow operations over state variables.
+
+    Attributes:
+        state: the variables that hold what may change without a retrace, by name.
+    """
+
+    def __init__(self, encoding: Encoding, shape: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        self.state = {
+            name: tf.Variable(array, trainable=False, name=f"view_{name}", dtype=array.dtype)
+            for name, array in self.arrays(encoding).items()
+        }
+
+    @abstractmethod
+    def arrays(self, encoding: Encoding) -> Arrays:
+        """The arrays of the state that belongs to `encoding`."""
+
+    @abstractmethod
+    def read(self, master: Any) -> Any:
+        """The value the layer reads: a float32 tensor of the master's shape."""
+
+    def update(self, encoding: Encoding) -> None:
+        """Change the state to that of another encoding of the same structure.
+
+        Raises:
+            EncodingError: the structure differs, so the view has to be built anew.
+        """
+        arrays = self.arrays(encoding)
+        if {name: a.shape for name, a in arrays.items()} != {name: tuple(v.shape) for name, v in self.state.items()}:
+            raise EncodingError(f"{encoding.describe()} has another structure than the encoding under training")
+        for name, array in arrays.items():
+            self.state[name].assign(array)
+
+
+class _Cast(Lowering):
+    """A 16-bit float format, through the bits: XLA may drop a pair of casts, but no change of the bits."""
+
+    def __init__(self, encoding: Dense, shape: Sequence[int]) -> None:
+        self.format = encoding.format
+        super().__init__(encoding, shape)
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        word = {"bfloat16": np.uint32(0xFFFF0000), "float16": np.uint16(0xFFFF)}[str(self.format)]
+        return {"bits": np.array(word)}
+
+    def read(self, master: Any) -> Any:
+        if self.format == "float16":
+            bits = tf.bitcast(tf.cast(master, tf.float16), tf.uint16)
+            return tf.cast(tf.bitcast(tf.bitwise.bitwise_and(bits, self.state["bits"]), tf.float16), tf.float32)
+        bits = tf.bitcast(master, tf.uint32)
+        odd = tf.bitwise.bitwise_and(
+            tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32)), tf.constant(1, tf.uint32)
+        )
+        rounded = tf.bitwise.bitwise_and(bits + odd + tf.constant(0x7FFF, tf.uint32), self.state["bits"])
+        return tf.bitcast(rounded, tf.float32)
+
+
+class _Grid(Lowering):
+    """`Quantized` over integer levels."""
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        grid = _quantized(encoding)
+        low, high = grid.levels.bounds
+        zero = np.int32(0) if grid.zero_point is None else spread(grid.zero_point, grid.block, self.shape)
+        arrays = {
+            "scale": spread(grid.scale, grid.block, self.shape),
+            "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
+            "low": np.asarray(low - zero, np.float32),
+            "high": np.asarray(high - zero, np.float32),
+        }
+        if grid.bias is not None:
+            arrays["bias"] = spread(grid.bias, grid.block, self.shape)
+        return arrays
+
+    def read(self, master: Any) -> Any:
+        state = self.state
+        x = master - state["bias"] if "bias" in state else master
+        level = tf.clip_by_value(tf.round(x * state["reciprocal"]), state["low"], state["high"])
+        value = level * state["scale"]
+        return value + state["bias"] if "bias" in state else value
+
+
+class _Table(Lowering):
+    """`Quantized` over a table of levels."""
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        grid = _quantized(encoding)
+        if not isinstance(grid.levels, TableLevels):
+            raise EncodingError(f"{encoding.describe()} has no table of levels")
+        arrays = {
+            "scale": spread(grid.scale, grid.block, self.shape),
+            "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
+            "levels": grid.levels.array,
+            "thresholds": grid.levels.thresholds,
+        }
+        if grid.bias is not None:
+            arrays["bias"] = spread(grid.bias, grid.block, self.shape)
+        return arrays
+
+    def read(self, master: Any) -> Any:
+        state = self.state
+        x = master - state["bias"] if "bias" in state else master
+        x = tf.reshape(x * state["reciprocal"], [-1])
+        index = tf.searchsorted(state["thresholds"], x, side="left")
+        value = tf.reshape(tf.gather(state["levels"], index), self.shape) * state["scale"]
+        return value + state["bias"] if "bias" in state else value
+
+
+class _Mask(Lowering):
+    """`Masked` over another encoding."""
+
+    def __init__(self, encoding: Masked, shape: Sequence[int]) -> None:
+        self.base = lower(encoding.base, shape)
+        super().__init__(encoding, shape)
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        if encoding.mask is None:
+            raise EncodingError(f"{encoding.describe()} has no mask")
+        return {"keep": encoding.mask.astype(np.float32)}
+
+    def read(self, master: Any) -> Any:
+        value = master if self.base is None else self.base.read(master)
+        return value * self.state["keep"]
+
+    def update(self, encoding: Encoding) -> None:
+        super().update(encoding)
+        if isinstance(encoding, Masked) and self.base is not None:
+            self.base.update(encoding.base)
+
+
+def lower(encoding: Encoding, shape: Sequence[int]) -> Lowering | None:
+    """The lowering of an encoding for a tensor of `shape`; None where the layer reads the master as it is.
+
+    Raises:
+        EncodingError: no lowering is known for this type of encoding.
+    """
+    if isinstance(encoding, Dense):
+        return None if encoding.format in (None, "float32") else _Cast(encoding, shape)
+    if isinstance(encoding, Masked):
+        return _Mask(encoding, shape)
+    if isinstance(encoding, Quantized):
+        return (_Grid if isinstance(encoding.levels, IntegerLevels) else _Table)(encoding, shape)
+    raise EncodingError(f"no TensorFlow lowering for {type(encoding).__name__}; `register_lowering` adds one")
+
+
+def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
+    """The function a view computes: `lowering.read`, with the gradient of the identity on what is not masked."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def view(master: Any) -> tuple[Any, Callable[[Any], Any]]:
+        keep = lowering.state.get("keep")
+
+        def gradient(upstream: Any, variables: Any = None) -> Any:
+            through = upstream if keep is None else upstream * keep
+            return through if variables is None else (through, [None] * len(variables))
+
+        return lowering.read(master), gradient
+
+    made: Callable[[Any], Any] = view
+    return made
+
+
+def _quantized(encoding: Encoding) -> Quantized:
+    if not isinstance(encoding, Quantized):
+        raise EncodingError(f"{encoding.describe()} is not on a grid")
+    return encoding

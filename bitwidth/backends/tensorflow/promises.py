@@ -1,0 +1,51 @@
+"""What earlier passes promised about a model that came out of a run or a file, so that a later run keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from bitwidth.graph import Graph
+from bitwidth.tensors import Dense, Encoding
+
+_PROMISES: WeakKeyDictionary[Any, Mapping[int, Encoding]] = WeakKeyDictionary()
+
+
+def keep_promises(model: Any, encodings: Mapping[int, Encoding]) -> None:
+    """Remember how the variables of a model are held, by their index."""
+    _PROMISES[model] = dict(encodings)
+
+
+def promised(model: Any, graph: Graph) -> Graph:
+    """`graph`, with the encodings that `model` came with.
+
+    Values changed since then are projected back, and a note says so.
+
+    Args:
+        model: the user's model.
+        graph: the graph of a copy of it.
+    """
+    encodings = _PROMISES.get(model, {})
+    found: dict[str, Encoding] = {}
+    notes = []
+    for parameter in graph:
+        encoding = encodings.get(parameter.index)
+        if encoding is None or (isinstance(encoding, Dense) and encoding.format is None) or not parameter.is_float:
+            continue
+        encoding.check(parameter.shape, parameter.path)
+        off = int(np.count_nonzero(encoding.project(graph.values[parameter.path]) != graph.values[parameter.path]))
+        if off:
+            held_as = encoding.describe()
+            notes.append(
+                f"{parameter.path}: {off:,} values were changed since it was held as {held_as}; put back on it"
+            )
+        found[parameter.path] = encoding
+    if not found:
+        return graph
+    held = graph.update(encodings=found)
+    structure = replace(held.structure, notes=(*held.structure.notes, *notes))
+    return Graph(structure, tuple(held), held.values)

@@ -1,0 +1,213 @@
+"""`KerasSession`: a copy of a Keras model, opened to be compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.backend import Architecture, Objective, Steer, Trained, Training
+from bitwidth.backends.tensorflow.architecture import architecture_of
+from bitwidth.backends.tensorflow.check import check_model
+from bitwidth.backends.tensorflow.compiled import Compiled
+from bitwidth.backends.tensorflow.copying import copy_model, uncompile
+from bitwidth.backends.tensorflow.data import Source, example_inputs
+from bitwidth.backends.tensorflow.gradients import squared_gradients
+from bitwidth.backends.tensorflow.lowering import Lowering, lower
+from bitwidth.backends.tensorflow.promises import keep_promises, promised
+from bitwidth.backends.tensorflow.record import trace_function
+from bitwidth.backends.tensorflow.steering import Steering
+from bitwidth.backends.tensorflow.trace import graph_of, traced
+from bitwidth.backends.tensorflow.views import SCOPE, attached
+from bitwidth.errors import ConfigError, ContractError, DataError
+from bitwidth.graph import Graph, Value
+
+
+class KerasSession:
+    """A copy of a Keras model, with the values of whichever graph was written to it last.
+
+    Attributes:
+        model: the copy.
+        graph: the model as it was opened.
+    """
+
+    def __init__(self, model: Any, data: Any = None) -> None:
+        check_model(model)
+        self._compiled = Compiled.of(model)
+        self.model = copy_model(model)
+        example = None if data is None else example_inputs(data)
+        trace = traced(self.model, example)
+        self._specs = trace.specs
+        self.graph = promised(model, graph_of(self.model, trace))
+        self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
+        self._held: dict[str, Value] = {path: self.graph.values.value(path) for path in self.graph.values}
+        self._masters: dict[str, tuple[Value, NDArray[Any]]] = {}
+        self._proven: dict[frozenset[str], dict[str, str]] = {}
+
+    def write(self, graph: Graph) -> None:
+        """Make the model compute with the values of `graph`."""
+        for path, variable in self._variables.items():
+            value = graph.values.value(path)
+            if self._held[path] is not value:
+                self._held[path].read()  # an older snapshot may still have to read this variable
+                variable.assign(value.read())
+                self._held[path] = value
+
+    def check_data(self, data: Any, name: str, targets: bool = False) -> None:
+        """See `Session.check_data`."""
+        source = Source(data, name)
+        if targets and not source.has_targets:
+            raise DataError(f"{name} has no targets: give (inputs, targets)")
+
+    def check_training(self, training: Training) -> None:
+        """See `Session.check_training`."""
+        if self._compiled.resolve(training.objective).loss is None:
+            raise ConfigError(f"no loss: give `loss=`, or compile the model {self.model.name!r} with one")
+        self.check_data(training.data, "data", targets=True)
+        steps = training.steps_per_epoch or Source(training.data).steps(training.batch_size)
+        self._compiled.optimizer_for(training, steps)
+
+    def can_measure(self, objective: Objective) -> bool:
+        """See `Session.can_measure`."""
+        return self._compiled.resolve(objective).loss is not None
+
+    def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
+        """See `Session.measure`."""
+        self.write(graph)
+        source = Source(data, "validation")
+        if not source.has_targets:
+            return {}
+        self._compiled.compile(self.model, objective)
+        measured = self.model.evaluate(source.for_fit(batch_size, None), return_dict=True, verbose=0)
+        return {name: float(value) for name, value in measured.items()}
+
+    def squared_gradients(
+        self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
+    ) -> Mapping[str, NDArray[Any]]:
+        """See `Session.squared_gradients`."""
+        self.write(graph)
+        found = squared_gradients(self.model, Source(data), likelihoods, labels, samples, seed)
+        return {parameter.path: found[parameter.index] for parameter in graph}
+
+    def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
+        """See `Session.train`."""
+        self.write(graph)
+        self._restore_masters(graph)
+        lowerings = self._lowerings(graph)
+        refused = self._refused(lowerings)
+        views = {graph[path].index: lowering for path, lowering in lowerings.items() if path not in refused}
+        with attached(self.model, views), self._frozen(graph, training.only, refused):
+            steering = Steering(graph, lowerings, steer, self._read_masters)
+            history = self._fit(training, steering)
+        return Trained(self._project(graph, steering.graph), history, refused)
+
+    def finish(self, graph: Graph) -> Any:
+        """See `Session.finish`. The session's own model is handed over."""
+        self.write(graph)
+        for value in self._held.values():
+            value.read()
+        uncompile(self.model)
+        if self._compiled.optimizer is not None:
+            optimizer = self._compiled.optimizer_for(Training(Objective(), None), None)
+            self._compiled.compile(self.model, Objective(), optimizer=optimizer)
+        keep_promises(self.model, {parameter.index: parameter.encoding for parameter in graph})
+        return self.model
+
+    def architecture(self) -> Architecture:
+        """See `Session.architecture`."""
+        return architecture_of(self.model, self._specs)
+
+    def _lowerings(self, graph: Graph) -> dict[str, Lowering]:
+        lowerings = {p.path: lower(p.encoding, p.shape) for p in graph if p.dtype == "float32"}
+        return {path: lowering for path, lowering in lowerings.items() if lowering is not None}
+
+    def _refused(self, lowerings: Mapping[str, Lowering]) -> dict[str, str]:
+        """Reasons by path of the parameters that something reads past their view.
+
+        A trace of the model with all views attached shows who takes a master's handle outside of its view.
+        """
+        key = frozenset(lowerings)
+        if key not in self._proven:
+            views = {self.graph[path].index: lowering for path, lowering in lowerings.items()}
+            with attached(self.model, views):
+                trace = trace_function(self.model, self._specs)
+            self._proven[key] = {}
+            for path in lowerings:
+                past = [reader for reader in trace.readers(self._variables[path]) if SCOPE not in reader.scope]
+                if past:
+                    where = past[0].layer or "the model's call"
+                    self._proven[key][path] = f"held as it is, not trained: {where} reads the variable past its view"
+        return self._proven[key]
+
+    @contextmanager
+    def _frozen(self, graph: Graph, only: frozenset[str] | None, refused: Iterable[str]) -> Iterator[None]:
+        """Within this context only the parameters of `only` train, and none of `refused`."""
+        stays = {
+            graph[path].index for path in graph.parameters if path in refused or (only is not None and path not in only)
+        }
+        stopped = [
+            variable for index, variable in enumerate(self.model.variables) if index in stays and variable.trainable
+        ]
+        for variable in stopped:
+            variable.trainable = False
+        try:
+            yield
+        finally:
+            for variable in stopped:
+                variable.trainable = True
+
+    def _fit(self, training: Training, steering: Steering) -> dict[str, list[float]]:
+        source = Source(training.data)
+        steps = training.steps_per_epoch or source.steps(training.batch_size)
+        steering.total = None if steps is None else steps * training.epochs
+        settings = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
+        optimizer = self._compiled.optimizer_for(training, steps)
+        self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
+        validation = None if training.validation is None else Source(training.validation, "validation")
+        measured = validation is not None and validation.has_targets
+        history = self.model.fit(
+            source.for_fit(training.batch_size, training.seed),
+            epochs=training.epochs,
+            steps_per_epoch=training.steps_per_epoch,
+            validation_data=validation.for_fit(256, None) if validation is not None and measured else None,
+            class_weight=training.class_weight,
+            callbacks=[*steering.callbacks(), *training.callbacks],
+            verbose=training.verbose,
+            shuffle=False,
+        )
+        return {name: [float(value) for value in values] for name, values in history.history.items()}
+
+    def _restore_masters(self, graph: Graph) -> None:
+        """Go on from the masters of the last training, where their parameters have not changed since."""
+        for path, (value, master) in self._masters.items():
+            if graph.values.value(path) is value:
+                self._variables[path]._value.assign(master)
+                self._held[path] = Value(master)
+
+    def _read_masters(self, graph: Graph) -> Graph:
+        return graph.update({path: self._variables[path]._value.numpy() for path in _floats(graph)})
+
+    def _project(self, before: Graph, last: Graph) -> Graph:
+        """The snapshot at the end of training: what each encoding holds of its master, by numpy."""
+        changed: dict[str, NDArray[Any]] = {}
+        masters: dict[str, NDArray[Any]] = {}
+        for parameter in last:
+            path = parameter.path
+            master = masters[path] = self._variables[path]._value.numpy()
+            if parameter.is_float and not np.isfinite(np.asarray(master, np.float32)).all():
+                raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
+            held = parameter.encoding.project(master) if parameter.is_float else master
+            if not np.array_equal(held, before.values[path]):
+                changed[path] = held
+        after = Graph(last.structure, tuple(last), before.values.replace(changed))
+        self._masters = {path: (after.values.value(path), master) for path, master in masters.items()}
+        self._held = {path: Value(master) for path, master in masters.items()}
+        self.write(after)
+        return after
+
+
+def _floats(graph: Graph) -> list[str]:
+    return [parameter.path for parameter in graph if parameter.is_float]

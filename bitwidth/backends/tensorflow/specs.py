@@ -1,0 +1,89 @@
+"""The shapes and dtypes that a model is traced with: from the model itself, or from a batch of its inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bitwidth.errors import ModelError
+
+
+def input_specs(model: Any, example: Any = None) -> Any:
+    """The nest of `tf.TensorSpec` that `model` is called with.
+
+    Sizes are None where the model declares None; the batch size is None for a model that declares nothing. A
+    subclassed model remembers the shapes it was built with but not the dtypes: they are floating point here unless
+    `example` says more.
+
+    Args:
+        model: a built model.
+        example: inputs of the model (a batch, as a nest of arrays or tensors); needed where the model does not know
+            its own.
+
+    Raises:
+        ModelError: the model does not know its inputs, and `example` is None.
+    """
+    if (declared := declared_inputs(model)) is not None:
+        return keras.tree.map_structure(_declared, declared)
+    if example is not None:
+        return keras.tree.map_structure(_given, example)
+    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    if len(shapes) == 1:
+        return _from_shapes(next(iter(shapes.values())), model.input_dtype)
+    spec = keras.tree.flatten(model.input_spec)[0] if model.input_spec is not None else None
+    if spec is not None and spec.shape is not None:
+        return tf.TensorSpec((None, *spec.shape[1:]), spec.dtype or model.input_dtype)
+    raise ModelError(missing(model))
+
+
+def declared_inputs(model: Any) -> Any:
+    """The nest of Keras tensors that a Functional or Sequential model is built from, None for any other model."""
+    return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
+
+
+def missing(model: Any) -> str:
+    """The message for a model whose inputs are not known."""
+    return (
+        f"the inputs of the subclassed model {model.name!r} are not known: pass data= (a batch of its inputs, all in "
+        "the first argument of its call, as one array, list or dict), or build the model from keras.Input"
+    )
+
+
+def retyped(specs: Any, dtype: str, leaves: set[int] | None = None) -> Any:
+    """`specs` with the dtype of some leaves (by their place in the flattened nest; None: all) exchanged."""
+    flat = keras.tree.flatten(specs)
+    changed = [
+        tf.TensorSpec(spec.shape, dtype) if leaves is None or place in leaves else spec
+        for place, spec in enumerate(flat)
+    ]
+    return keras.tree.pack_sequence_as(specs, changed)
+
+
+def _declared(tensor: Any) -> Any:
+    if getattr(tensor, "sparse", False):
+        return tf.SparseTensorSpec(tensor.shape, tensor.dtype)
+    return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+
+def _given(array: Any) -> Any:
+    if isinstance(array, (tf.SparseTensor, tf.RaggedTensor)):
+        return tf.type_spec_from_value(array)
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        array = np.asarray(array)
+    kind = getattr(array.dtype, "kind", "")
+    dtype = tf.string if kind in "OUS" and kind else tf.as_dtype(array.dtype)
+    if dtype == tf.float64:  # as Keras does with numpy's default dtype
+        dtype = tf.as_dtype(keras.config.floatx())
+    return tf.TensorSpec((None, *array.shape[1:]), dtype)
+
+
+def _from_shapes(shapes: Any, dtype: str) -> Any:
+    """Specs from what Keras recorded when it built the model: a shape, or a list or dict of shapes."""
+    if isinstance(shapes, dict):
+        return {name: _from_shapes(inner, dtype) for name, inner in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return tf.TensorSpec((None, *shapes[1:]), dtype)
+    return type(shapes)(_from_shapes(inner, dtype) for inner in shapes)

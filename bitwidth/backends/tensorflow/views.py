@@ -1,0 +1,95 @@
+"""Views: a layer reads its parameter through a function of the master variable.
+
+The variable object that the user's layers hold (in an attribute, a list, a dict, a closure, in a second layer) becomes
+the view: its class is exchanged, so every reader sees what the encoding says. A new Keras variable over the same
+storage becomes the master and takes the view's place in the lists from which optimizers, checkpoints and
+`trainable_variables` are fed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend import Variable
+
+from bitwidth.backends.tensorflow.lowering import Lowering, straight_through
+
+SCOPE = "bitwidth_view"  # name scope of the operations of every view
+
+
+class ViewVariable(Variable):  # type: ignore[misc]
+    """A variable whose value is computed from the master's; assignments go to the master."""
+
+    _view: Callable[[Any], Any]
+
+    @property
+    def value(self) -> Any:
+        """What the layer reads."""
+        with tf.name_scope(SCOPE):
+            return self._maybe_autocast(self._view(tf.convert_to_tensor(self._value)))
+
+    @property
+    def handle(self) -> Any:
+        """The resource of the master, so that a tape watches and a graph captures the master."""
+        return self._value.handle
+
+
+@contextmanager
+def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
+    """Within this context, `model.variables[i]` is read through `lowerings[i]` wherever the model reads it.
+
+    Args:
+        model: the model that owns the variables.
+        lowerings: by index in `model.variables`.
+    """
+    views = {index: model.variables[index] for index in lowerings}
+    masters = {index: _master_of(view) for index, view in views.items()}
+    stores = list(_stores(model))
+    try:
+        for index, view in views.items():
+            _exchange(stores, view, masters[index])
+            view.__class__ = ViewVariable
+            view._view = straight_through(lowerings[index])
+        _forget_functions(model)
+        yield
+    finally:
+        for index, view in views.items():
+            _exchange(stores, masters[index], view)
+            view.__class__ = Variable
+            view.__dict__.pop("_view", None)
+            view.trainable = masters[index].trainable
+        _forget_functions(model)
+
+
+def _master_of(view: Any) -> Any:
+    master = Variable.__new__(Variable)
+    master.__dict__.update(view.__dict__)
+    return master
+
+
+def _stores(model: Any) -> Iterator[tuple[Any, list[Any]]]:
+    for layer in model._flatten_layers():
+        for name in ("trainable_variables", "non_trainable_variables"):
+            yield layer._tracker.stored_ids[name], layer._tracker.config[name][1]
+        for generator in layer._seed_generators:
+            yield set(), generator._tracker.config["variables"][1] if hasattr(generator, "_tracker") else []
+
+
+def _exchange(stores: list[tuple[Any, list[Any]]], old: Any, new: Any) -> None:
+    for ids, variables in stores:
+        for position, variable in enumerate(variables):
+            if variable is old:
+                variables[position] = new
+                ids.discard(id(old))
+                ids.add(id(new))
+
+
+def _forget_functions(model: Any) -> None:
+    """Drop compiled functions: they hold the reads as they were when they were traced."""
+    for layer in model._flatten_layers():
+        for name in ("train_function", "test_function", "predict_function"):
+            if getattr(layer, name, None) is not None:
+                setattr(layer, name, None)

@@ -1,0 +1,149 @@
+"""The context: all that a pass may ask while it runs, besides its own fields and the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from bitwidth.backend import Objective, Session, Steer, Training
+from bitwidth.errors import ConfigError, SelectionError
+from bitwidth.graph import Graph, Parameter, Where, selected
+from bitwidth.report import PassRecord
+
+Answer = TypeVar("Answer", covariant=True)
+
+
+class Question(Protocol[Answer]):
+    """A named question about a model.
+
+    A frozen dataclass whose fields are all that its answer depends on besides the model.
+    """
+
+    def answer(self, graph: Graph, context: Context) -> Answer:
+        """The answer, from the graph and a few primitives of the session."""
+
+
+@dataclass
+class Notes:
+    """What a pass says while it runs, for the report.
+
+    Attributes:
+        skipped: reason by parameter path, for what the pass left alone.
+        remarks: free lines.
+        history: per epoch, loss and metrics of training.
+        inner: records of passes inside the pass.
+    """
+
+    skipped: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    inner: list[PassRecord] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass receives besides the graph.
+
+    Attributes:
+        session: the opened model.
+        data: training data, or None.
+        validation: data for measuring, or None.
+        objective: loss and metrics by which the model is measured.
+        seed: of everything random in the run.
+        scope: selectors that are in force around the pass (`Where`), all of which must name a parameter for it to be
+            touched.
+        notes: where the pass writes skips and remarks.
+    """
+
+    session: Session
+    data: Any = None
+    validation: Any = None
+    objective: Objective = field(default_factory=Objective)
+    seed: int = 0
+    scope: tuple[Where, ...] = ()
+    notes: Notes = field(default_factory=Notes)
+    _answers: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
+
+    def select(self, graph: Graph, where: Where = None) -> tuple[Parameter, ...]:
+        """The parameters that `where` and every selector around the pass name; the others are noted as skipped.
+
+        Raises:
+            SelectionError: `where` names nothing in the model, or nothing within the selectors around it.
+        """
+        chosen = list(selected(graph, where))
+        for scope in self.scope:
+            inside = {parameter.path for parameter in selected(graph, scope)}
+            chosen = [parameter for parameter in chosen if parameter.path in inside]
+        if not chosen:
+            raise SelectionError(f"where={where!r} names nothing within {', '.join(map(repr, self.scope))}")
+        paths = {parameter.path for parameter in chosen}
+        for parameter in graph:
+            if parameter.path not in paths:
+                self.skip(parameter, "not selected by `where`")
+        return tuple(chosen)
+
+    def choose(self, graph: Graph, where: Where, unfit: Callable[[Parameter], str | None]) -> tuple[Parameter, ...]:
+        """The selected parameters for which `unfit` gives no reason.
+
+        The others are noted as skipped with the reason.
+        """
+        chosen = []
+        for parameter in self.select(graph, where):
+            reason = unfit(parameter)
+            if reason is None:
+                chosen.append(parameter)
+            else:
+                self.skip(parameter, reason)
+        return tuple(chosen)
+
+    def skip(self, parameter: Parameter | str, reason: str) -> None:
+        """Note that a parameter is left alone, and why."""
+        self.notes.skipped[parameter if isinstance(parameter, str) else parameter.path] = reason
+
+    def remark(self, line: str) -> None:
+        """Add a line to the pass's part of the report."""
+        self.notes.remarks.append(line)
+
+    def ask(self, question: Question[Answer], graph: Graph) -> Answer:
+        """The answer to a question about the model with the values of `graph`, cached until a value changes."""
+        state = tuple(graph.values.value(path) for path in graph.values)
+        known = self._answers.get(question)
+        if known is not None and all(old is new for old, new in zip(known[0], state, strict=True)):
+            answer: Answer = known[1]
+            return answer
+        answer = question.answer(graph, self)
+        self._answers[question] = (state, answer)
+        return answer
+
+    def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Graph:
+        """Train under every encoding in force; the new snapshot. Parameters outside the scope are not trained."""
+        if self.scope:
+            training = replace(training, only=frozenset(parameter.path for parameter in self.select(graph)))
+        trained = self.session.train(graph, training, steer)
+        for parameter in graph:
+            if graph.values.value(parameter.path) is trained.graph.values.value(parameter.path):
+                reason = "what its encoding holds did not change" if parameter.trainable else "not trainable"
+                self.skip(parameter, reason)
+        for path, reason in trained.refused.items():
+            self.skip(path, reason)
+        self.notes.history.update(trained.history)
+        return trained.graph
+
+    def need_data(self, owner: str) -> Any:
+        """The training data.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.data is None:
+            raise ConfigError(f"{owner} needs data: give `data=` to run()")
+        return self.data
+
+    def within(self, where: Where) -> Context:
+        """The context inside a further selector."""
+        return replace(self, scope=(*self.scope, where))
+
+    def fresh_notes(self) -> Context:
+        """The context with an empty page of notes."""
+        return replace(self, notes=Notes())

@@ -1,0 +1,73 @@
+"""Every error the library raises.
+
+Each message says what was wrong, what was expected, and which layer, parameter or file it is about. Errors of a pass or
+a manager are raised before work starts wherever that is possible, and the user's model and files are untouched by them.
+
+::
+
+    BitwidthError
+    ├── ConfigError            an argument, a pass's field or a recipe is not valid   (also a ValueError)
+    │   └── SelectionError     a `where` names no layer or parameter of the model
+    ├── ModelError             the model cannot be read, or not in this state        (also a ValueError)
+    │   └── UnsupportedModelError   another framework, backend, or a foreign quantization
+    ├── DataError              the data is empty, not finite, or does not fit        (also a ValueError)
+    ├── EncodingError          a value, mask or scale does not fit its encoding      (also a ValueError)
+    ├── ContractError          a pass's `requires` or `ensures` does not hold
+    │   └── PromiseError       a pass would break what an earlier pass promised
+    └── FileError              a file cannot be written or read
+        ├── CorruptFileError   truncated, altered, or not a .bw file at all
+        └── VersionError       written by a newer version of the format
+
+Example:
+    >>> from bitwidth import errors
+    >>> issubclass(errors.PromiseError, errors.BitwidthError)
+    True
+"""
+
+
+class BitwidthError(Exception):
+    """The root of every error that `bitwidth` raises."""
+
+
+class ConfigError(BitwidthError, ValueError):
+    """An argument, a field of a pass, or a recipe is not valid."""
+
+
+class SelectionError(ConfigError):
+    """A `where` names no layer or parameter of the model."""
+
+
+class ModelError(BitwidthError, ValueError):
+    """The model cannot be read, or is not in a state that can be compressed."""
+
+
+class UnsupportedModelError(ModelError):
+    """The model belongs to another framework or backend, or was already quantized by another tool."""
+
+
+class DataError(BitwidthError, ValueError):
+    """The data is empty, holds values that are not finite, or does not fit the model."""
+
+
+class EncodingError(BitwidthError, ValueError):
+    """A value, mask, scale or level table does not fit its encoding."""
+
+
+class ContractError(BitwidthError):
+    """What a pass requires before, or ensures after, does not hold."""
+
+
+class PromiseError(ContractError):
+    """A pass would break what an earlier pass promised about a parameter."""
+
+
+class FileError(BitwidthError):
+    """A file cannot be written or read."""
+
+
+class CorruptFileError(FileError):
+    """The file is truncated, altered, or not a `.bw` file at all."""
+
+
+class VersionError(FileError):
+    """The file was written by a newer version of the format than this library reads."""

@@ -1,0 +1,23 @@
+"""What a model is: operations, layers, parameters and their values, read-only and without any framework."""
+
+from bitwidth.graph.graph import Graph
+from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use
+from bitwidth.graph.selectors import Where, check_where, selected
+from bitwidth.graph.values import Value, Values
+
+__all__ = [
+    "Graph",
+    "Layer",
+    "LayerCall",
+    "Op",
+    "Parameter",
+    "Role",
+    "Structure",
+    "Tensor",
+    "Use",
+    "Value",
+    "Values",
+    "Where",
+    "check_where",
+    "selected",
+]

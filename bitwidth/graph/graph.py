@@ -1,0 +1,137 @@
+"""`Graph`: a snapshot of a model, its structure and its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from bitwidth.errors import EncodingError, ModelError
+from bitwidth.graph.model import Layer, Op, Parameter, Structure
+from bitwidth.graph.selectors import Where, selected
+from bitwidth.graph.table import graph_table
+from bitwidth.graph.values import Values
+from bitwidth.tensors import Encoding
+
+
+class Graph:
+    """A model as passes see it: operations, layers and parameters with their values. It never changes.
+
+    `update` gives a new graph that shares all that stayed the same, so keeping many snapshots costs little. Values are
+    read-only arrays; for a parameter with an encoding other than dense they are what the layer reads: the decoded
+    values.
+
+    Attributes:
+        structure: operations, tensors, layers, inputs and outputs.
+        parameters: the parameters by path, in the order of the model's variables.
+        values: their values by path, each an array of the parameter's shape.
+
+    Example:
+        >>> from bitwidth.graph import Graph, Parameter, Structure
+        >>> kernel = Parameter("dense/kernel", (2, 3), "float32", "kernel", layer="dense")
+        >>> graph = Graph(Structure("net", (), (), (), (), ()), [kernel], {"dense/kernel": np.ones((2, 3), np.float32)})
+        >>> graph.update({"dense/kernel": np.zeros((2, 3), np.float32)}).values["dense/kernel"].sum()
+        np.float32(0.0)
+        >>> graph.values["dense/kernel"].sum()
+        np.float32(6.0)
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        parameters: Iterable[Parameter],
+        values: Mapping[str, NDArray[Any]] | Values,
+    ) -> None:
+        self.structure = structure
+        self.parameters: Mapping[str, Parameter] = {parameter.path: parameter for parameter in parameters}
+        self.values = values if isinstance(values, Values) else Values(values)
+        if set(self.parameters) != set(self.values):
+            odd = sorted(set(self.parameters) ^ set(self.values))
+            raise ModelError(f"a graph needs one array for each parameter; without a partner: {', '.join(odd)}")
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.structure.name
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The operations, in an order in which each comes after those it reads from."""
+        return self.structure.ops
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """The layers by path."""
+        return {layer.path: layer for layer in self.structure.layers}
+
+    def __getitem__(self, path: str) -> Parameter:
+        try:
+            return self.parameters[path]
+        except KeyError:
+            raise ModelError(
+                f"the model has no parameter {path!r}; it has: {', '.join(self.parameters) or 'none'}"
+            ) from None
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self.parameters.values())
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def select(self, where: Where = None) -> tuple[Parameter, ...]:
+        """The parameters that `where` names: all for None. See `bitwidth.graph.selectors`.
+
+        Raises:
+            SelectionError: `where` names nothing in this model.
+        """
+        return selected(self, where)
+
+    def update(
+        self,
+        values: Mapping[str, NDArray[Any]] | None = None,
+        encodings: Mapping[str, Encoding] | None = None,
+    ) -> Graph:
+        """A new graph with some values and encodings exchanged.
+
+        A parameter that gets an encoding and no values has its present values projected onto it.
+
+        Args:
+            values: new arrays by parameter path, of the parameter's shape; cast to its dtype.
+            encodings: new encodings by parameter path.
+
+        Raises:
+            ModelError: a path that the model does not have.
+            EncodingError: an array of another shape, or an encoding that does not fit the parameter.
+        """
+        values, encodings = dict(values or {}), dict(encodings or {})
+        for path, encoding in encodings.items():
+            encoding.check(self[path].shape, path)
+            if path not in values:
+                values[path] = encoding.project(self.values[path])
+        arrays = {path: _fitted(self[path], array) for path, array in values.items()}
+        parameters = [
+            replace(parameter, encoding=encodings[parameter.path]) if parameter.path in encodings else parameter
+            for parameter in self
+        ]
+        return Graph(self.structure, parameters, self.values.replace(arrays))
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Graph {self.name!r}: {len(self.layers)} layers, {len(self.ops)} ops, {len(self)} parameters>"
+
+    @override
+    def __str__(self) -> str:
+        return graph_table(self.structure, tuple(self))
+
+
+def _fitted(parameter: Parameter, array: NDArray[Any]) -> NDArray[Any]:
+    array = np.asarray(array)
+    if array.shape != parameter.shape:
+        raise EncodingError(f"{parameter.path}: expected values of shape {parameter.shape}, got {array.shape}")
+    if parameter.dtype in ("float16", "float32", "float64") and array.dtype != parameter.dtype:
+        array = array.astype(parameter.dtype)
+    return array

@@ -1,0 +1,183 @@
+"""What a model is, as data: operations over tensors, layers as named scopes over them, and the parameters they read.
+
+Nothing here knows TensorFlow; a backend fills these records in by tracing the model once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bitwidth.tensors import Dense, Encoding
+
+Role = Literal[
+    "kernel",  # multiplies features: dense, convolution, einsum, the input kernel of a recurrent cell
+    "recurrent_kernel",  # multiplies the state of a recurrent cell
+    "embedding",  # rows looked up by an integer
+    "bias",  # added to features
+    "scale",  # multiplies features one by one (gamma of a normalisation)
+    "offset",  # added after a normalisation (beta)
+    "mean",  # a running or adapted mean
+    "variance",  # a running or adapted variance
+    "state",  # integer or string state: counters, seeds
+    "other",  # floating point, and none of the above could be shown
+]
+
+
+@dataclass(frozen=True)
+class Use:
+    """One operation that reads a parameter.
+
+    Attributes:
+        op: name of the reading operation in `Graph.ops`.
+        kind: its type, for example `"MatMul"`.
+        layer: path of the innermost layer whose call runs it (`""` for the model itself).
+        channel_axes: axes of the parameter that become output channels there; empty where that is not known.
+        input_axes: axes of the parameter that are summed over there; empty where that is not known.
+    """
+
+    op: str
+    kind: str
+    layer: str
+    channel_axes: tuple[int, ...] = ()
+    input_axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One variable of the model. A tied parameter is one parameter with several uses.
+
+    Attributes:
+        path: unique name, the layer's path and the variable's name: `"block/dense/kernel"`.
+        shape: sizes of its axes.
+        dtype: numpy name of its dtype (`"bfloat16"` and `"string"` too).
+        role: what it does in the model.
+        layer: path of the layer that owns it.
+        trainable: whether training may change it (a frozen layer's parameters are not trainable).
+        uses: the operations that read it, in the order of the trace.
+        aliases: other paths under which the same variable is reached.
+        index: its position in the model's list of variables.
+        encoding: how its values are held.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role
+    layer: str
+    trainable: bool = True
+    uses: tuple[Use, ...] = ()
+    aliases: tuple[str, ...] = ()
+    index: int = 0
+    encoding: Encoding = field(default_factory=Dense)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values are floating point numbers."""
+        return "float" in self.dtype
+
+    @property
+    def channel_axes(self) -> tuple[int, ...]:
+        """Axes that become output channels, from the first use that knows them; by the role where none does."""
+        for use in self.uses:
+            if use.channel_axes:
+                return use.channel_axes
+        if len(self.shape) < 2:
+            return tuple(range(len(self.shape)))
+        return (0,) if self.role == "embedding" else (len(self.shape) - 1,)
+
+    @property
+    def input_axes(self) -> tuple[int, ...]:
+        """Axes that are summed over, from the first use that knows them; else every axis that is no channel axis."""
+        for use in self.uses:
+            if use.input_axes:
+                return use.input_axes
+        return tuple(axis for axis in range(len(self.shape)) if axis not in self.channel_axes)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One value that flows between operations.
+
+    Attributes:
+        name: unique in the graph.
+        shape: sizes of its axes, None where the size is only known when the model runs.
+        dtype: numpy name of its dtype.
+        encoding: how its values are held; None for as they are computed.
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: str
+    encoding: Encoding | None = None
+
+
+@dataclass(frozen=True)
+class Op:
+    """One primitive operation of the trace.
+
+    Attributes:
+        name: unique in the graph; operations in the body of a loop carry the loop's name in front.
+        kind: its type, for example `"Conv2D"`.
+        layer: path of the innermost layer whose call runs it (`""` for the model itself).
+        inputs: names of the tensors it reads, in order.
+        outputs: names of the tensors it makes, in order.
+        parameters: paths of the parameters that it reads, directly or through reads, casts and reshapes.
+        attributes: what the type needs to be understood (strides, equation, padding), as plain data.
+    """
+
+    name: str
+    kind: str
+    layer: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer: the tensors it took and the tensors it gave. A shared layer has several."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named scope over operations.
+
+    Attributes:
+        path: unique name: the names of the layers around it and its own, joined by `/`.
+        kind: name of its class.
+        parent: path of the layer around it (`""` for a layer of the model itself).
+        trainable: whether it is marked trainable.
+        calls: its calls, in the order of the trace; empty for a layer that the trace did not reach.
+    """
+
+    path: str
+    kind: str
+    parent: str = ""
+    trainable: bool = True
+    calls: tuple[LayerCall, ...] = ()
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The part of a graph that passes over parameters never change: one object, shared by every snapshot of it."""
+
+    name: str
+    ops: tuple[Op, ...]
+    tensors: tuple[Tensor, ...]
+    layers: tuple[Layer, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,74 @@
+"""Selectors: what a `where=` may say, and the parameters it names.
+
+A selector is None (all), a string (a parameter's path or a layer's path, `*` and `?` as in a shell; a layer stands for
+all below it), a list of strings, or a function from a `Parameter` to a bool (one that is registered can be written to a
+recipe).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, TypeAlias
+
+from bitwidth.errors import SelectionError
+from bitwidth.graph.model import Parameter
+
+if TYPE_CHECKING:
+    from bitwidth.graph.graph import Graph
+
+Where: TypeAlias = str | Sequence[str] | Callable[[Parameter], bool] | None
+
+
+def selected(graph: Graph, where: Where) -> tuple[Parameter, ...]:
+    """The parameters of `graph` that `where` names, in the graph's order.
+
+    Raises:
+        SelectionError: a string that matches no layer and no parameter, or a function that chooses none.
+    """
+    if where is None:
+        return tuple(graph)
+    if callable(where):
+        chosen = tuple(parameter for parameter in graph if where(parameter))
+        if not chosen:
+            raise SelectionError(f"where={where!r} chooses none of the {len(graph)} parameters of {graph.name!r}")
+        return chosen
+    patterns = [where] if isinstance(where, str) else list(where)
+    for pattern in patterns:
+        if not any(names(pattern, parameter) for parameter in graph):
+            raise SelectionError(_unknown(graph, pattern))
+    return tuple(parameter for parameter in graph if any(names(pattern, parameter) for pattern in patterns))
+
+
+def names(pattern: str, parameter: Parameter) -> bool:
+    """Whether `pattern` is the parameter's path, or the path of a layer around it or that reads it."""
+    return any(fnmatchcase(path, pattern) for path in _paths(parameter))
+
+
+def check_where(where: object, owner: str) -> None:
+    """Raise SelectionError unless `where` has the form of a selector.
+
+    Raises:
+        SelectionError: it is neither None, a string, a non-empty list of strings, nor a function.
+    """
+    if where is None or isinstance(where, str) or callable(where):
+        return
+    if isinstance(where, Sequence) and where and all(isinstance(item, str) for item in where):
+        return
+    raise SelectionError(f"{owner}: where must be a path, a list of paths or a function of a parameter, got {where!r}")
+
+
+def _paths(parameter: Parameter) -> Iterable[str]:
+    for path in (parameter.path, *parameter.aliases, *(use.layer for use in parameter.uses if use.layer)):
+        parts = path.split("/")
+        for count in range(len(parts), 0, -1):
+            yield "/".join(parts[:count])
+
+
+def _unknown(graph: Graph, pattern: str) -> str:
+    known = {layer.path for layer in graph.structure.layers} | set(graph.parameters)
+    close = difflib.get_close_matches(pattern, sorted(known), n=3, cutoff=0.4)
+    hint = f"; did you mean {', '.join(map(repr, close))}?" if close else f"; layers: {', '.join(sorted(graph.layers))}"
+    reason = "has no parameters" if pattern in graph.layers else "is no layer or parameter of the model"
+    return f"where={pattern!r} {reason} {graph.name!r}{hint}"

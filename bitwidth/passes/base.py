@@ -1,0 +1,189 @@
+"""`Pass`: graph in, new graph out, with its promises checked and a record of what it did."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.backend import Objective, Steer
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError, ContractError, PromiseError
+from bitwidth.graph import Graph
+from bitwidth.passes.registry import plain, register_pass
+from bitwidth.report import PassRecord, compare
+from bitwidth.tensors import Encoding
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A step of compression: a frozen dataclass whose fields are its whole configuration.
+
+    Write `apply`. Everything else has a default: a pass that only changes values through `graph.update` is recorded,
+    checked against the promises of the passes before it, and written to recipes (where it has a `name`) without more
+    code.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import numpy as np
+        >>> import bitwidth as bw
+        >>> @dataclass(frozen=True)
+        ... class RoundBiases(bw.Pass, name="docs.round_biases"):
+        ...     digits: int = 2
+        ...
+        ...     def apply(self, graph, context):
+        ...         biases = [parameter.path for parameter in graph if parameter.role == "bias"]
+        ...         return graph.update({path: np.round(graph.values[path], self.digits) for path in biases})
+        >>> bw.PassManager([RoundBiases(digits=1)]).to_recipe()["passes"]
+        [{'pass': 'docs.round_biases', 'digits': 1}]
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = ""
+        if name:
+            cls.name = name
+            register_pass(name, cls)
+
+    @abstractmethod
+    def apply(self, graph: Graph, context: Context) -> Graph:
+        """The new graph. `context.skip` says what is left alone and why."""
+
+    def check(self, graph: Graph, context: Context) -> None:  # noqa: B027 - nothing to check by default
+        """Raise, before any work of the run starts, if the pass cannot work on this model in this context."""
+
+    def requires(self, graph: Graph, context: Context) -> None:  # noqa: B027 - nothing required by default
+        """Raise ContractError if the graph that the passes before have made is not what this pass needs."""
+
+    def ensures(self, before: Graph, after: Graph, context: Context) -> None:  # noqa: B027 - likewise
+        """Raise ContractError if `after` is not what this pass promises."""
+
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """What `apply` would give, found without data and without training: for `PassManager.plan`."""
+        return self.apply(graph, context)
+
+    def at(self, strength: float) -> Self:
+        """The pass at a strength from 0 (mildest) to 1 (as it is), for `Ramp`.
+
+        Raises:
+            ConfigError: this pass cannot be ramped.
+        """
+        raise ConfigError(f"{self.label} cannot be ramped: it defines no `at(strength)`")
+
+    @property
+    def label(self) -> str:
+        """Name of the class, for reports and errors."""
+        return type(self).__name__
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The fields as plain data; what has no plain form is given as its `repr`."""
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+    def objective(self) -> Objective | None:
+        """Loss and metrics that this pass brings, by which the model can be measured; None if it brings none."""
+        return None
+
+    def __call__(self, graph: Graph, context: Context, *, dry: bool = False) -> tuple[Graph, PassRecord]:
+        """Run the pass between its checks.
+
+        Args:
+            graph: the model as the passes before left it.
+            context: what the pass may ask.
+            dry: run `preview` instead of `apply`.
+
+        Raises:
+            ContractError: the pass did not do what it promised.
+            PromiseError: it would undo what an earlier pass promised.
+        """
+        if not (is_dataclass(self) and type(self).__dataclass_params__.frozen):  # type: ignore[attr-defined]
+            raise ContractError(f"{self.label} must be a frozen dataclass")
+        context = context.fresh_notes()
+        self.requires(graph, context)
+        started = time.perf_counter()
+        after = (self.preview if dry else self.apply)(graph, context)
+        seconds = time.perf_counter() - started
+        if not isinstance(after, Graph):
+            raise ContractError(f"{self.label}.apply must return a Graph, got {type(after).__name__}")
+        check_promises(graph, after, self.label)
+        if not dry:
+            self.ensures(graph, after, context)
+        return after, self._record(graph, after, context, seconds)
+
+    def _record(self, before: Graph, after: Graph, context: Context, seconds: float) -> PassRecord:
+        notes = context.notes
+        return PassRecord(
+            name=self.label,
+            config=self.config,
+            seconds=seconds,
+            parameters=compare(before, after, notes.skipped),
+            history=dict(notes.history),
+            remarks=tuple(notes.remarks),
+            inner=tuple(notes.inner),
+        )
+
+
+class TrainingPass(Pass):
+    """A pass whose content is an objective: it trains the model under the encodings in force."""
+
+    @abstractmethod
+    def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
+        """Train.
+
+        `steer` is called some times with the fraction done and changes the encodings (see `Session.train`).
+        """
+
+    def apply(self, graph: Graph, context: Context) -> Graph:
+        """Train without changing any encoding."""
+        return self.train(graph, context, None)
+
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Training changes values only: the graph as it is."""
+        context.remark(f"trains {sum(parameter.trainable for parameter in graph)} parameters")
+        return graph
+
+
+def check_promises(before: Graph, after: Graph, owner: str) -> None:
+    """Check that every promise about a parameter still holds, and that values are what their encodings can hold.
+
+    Raises:
+        PromiseError: a pruned value would come back, a code would need more bits, or a value lies off its grid.
+    """
+    check_kept(before, after, owner)
+    for parameter in after:
+        path, encoding = parameter.path, parameter.encoding
+        unchanged = before.values.value(path) is after.values.value(path)
+        if not parameter.is_float or (unchanged and before.parameters[path].encoding is encoding):
+            continue
+        off = off_grid(encoding, after.values[path])
+        if off:
+            raise PromiseError(
+                f"{owner} leaves {off:,} values of {path} that its encoding ({encoding.describe()}) cannot hold; "
+                "project them with `parameter.encoding.project`, or pass a new encoding to `graph.update`"
+            )
+
+
+def check_kept(before: Graph, after: Graph, owner: str) -> None:
+    """Check that no encoding drops what the one before it promised.
+
+    Raises:
+        PromiseError: naming the parameter and what would be lost.
+    """
+    for parameter in after:
+        if parameter.path not in before.parameters:
+            raise PromiseError(f"{owner} added a parameter {parameter.path!r} that the model does not have")
+        old = before.parameters[parameter.path].encoding
+        reason = None if old is parameter.encoding else old.broken_by(parameter.encoding)
+        if reason is not None:
+            raise PromiseError(f"{owner} would break a promise about {parameter.path}: {reason}")
+
+
+def off_grid(encoding: Encoding, values: NDArray[Any]) -> int:
+    """How many values the encoding cannot hold as they are."""
+    return int(np.count_nonzero(encoding.project(values) != values))

@@ -1,0 +1,102 @@
+"""`Finetune`: train the model under everything that the passes before it promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bitwidth.backend import Objective, Steer, Training
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError
+from bitwidth.graph import Graph
+from bitwidth.passes.base import TrainingPass
+
+
+@dataclass(frozen=True)
+class Finetune(TrainingPass, name="finetune"):
+    """Train on labelled data, with every mask and grid in force.
+
+    Layers read their parameters through the encodings (straight-through gradients), so what is trained is the
+    compressed model; masks and grids hold at every step and exactly at the end. Frozen layers stay frozen.
+
+    Attributes:
+        epochs: passes over the data, at least 1.
+        loss: as `model.compile` takes it; None for the loss that the model was compiled with.
+        optimizer: as `model.compile` takes it; None for a fresh one of the kind that the model was compiled with, else
+            Adam.
+        learning_rate: replaces the optimizer's own.
+        decay: `"cosine"` lets the learning rate fall to zero along a half cosine (Loshchilov and Hutter 2017, "SGDR",
+            section 3, without restarts), `"constant"` keeps it.
+        batch_size: samples per step, for data that is not batched yet.
+        steps_per_epoch: steps that make an epoch; None for all of the data.
+        class_weight: as `model.fit` takes it.
+        callbacks: Keras callbacks.
+        loss_weights: as `model.compile` takes them.
+        metrics: as `model.compile` takes them, also for the report; None for those that the model was compiled with.
+        jit_compile: True or False for XLA or not; None leaves the choice to Keras.
+        verbose: as `model.fit` takes it.
+
+    Raises:
+        ConfigError: a field is out of its range.
+
+    Example:
+        >>> Finetune(epochs=2, loss="mse", learning_rate=1e-4).epochs
+        2
+    """
+
+    epochs: int = 1
+    loss: Any = None
+    optimizer: Any = None
+    learning_rate: float | None = None
+    decay: Literal["constant", "cosine"] = "constant"
+    batch_size: int = 32
+    steps_per_epoch: int | None = None
+    class_weight: Mapping[int, float] | None = None
+    callbacks: tuple[Any, ...] = ()
+    loss_weights: Any = None
+    metrics: Any = None
+    jit_compile: bool | None = None
+    verbose: Literal[0, 1, 2] = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "steps_per_epoch"):
+            value = getattr(self, name)
+            optional = name == "steps_per_epoch" and value is None
+            if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"Finetune: {name} must be a whole number of at least 1, got {value!r}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise ConfigError(f"Finetune: learning_rate must be above 0, got {self.learning_rate!r}")
+        if self.decay not in ("constant", "cosine"):
+            raise ConfigError(f'Finetune: decay must be "constant" or "cosine", got {self.decay!r}')
+        object.__setattr__(self, "callbacks", tuple(self.callbacks or ()))
+
+    def objective(self) -> Objective | None:
+        """The loss and metrics given here."""
+        return None if self.loss is None else Objective(self.loss, self.loss_weights, self.metrics)
+
+    def check(self, graph: Graph, context: Context) -> None:
+        """There are data with targets, and a loss."""
+        context.session.check_training(self._training(graph, context))
+
+    def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
+        """Train from the graph's values on."""
+        return context.train(graph, self._training(graph, context), steer)
+
+    def _training(self, graph: Graph, context: Context) -> Training:
+        return Training(
+            objective=Objective(self.loss, self.loss_weights, self.metrics),
+            data=context.need_data("Finetune"),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            decay=self.decay,
+            class_weight=None if self.class_weight is None else dict(self.class_weight),
+            callbacks=self.callbacks,
+            jit_compile=self.jit_compile,
+            validation=context.validation,
+            seed=context.seed,
+            verbose=self.verbose,
+        )

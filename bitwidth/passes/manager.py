@@ -1,0 +1,175 @@
+"""`PassManager`: a chain of passes, and itself a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bitwidth.backend import Objective, Session, backend_for
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError
+from bitwidth.graph import Graph
+from bitwidth.passes.base import Pass
+from bitwidth.passes.compose import check_pass
+from bitwidth.passes.recipe import from_data, to_data
+from bitwidth.report import Report
+from bitwidth.result import Result
+
+
+@dataclass(frozen=True)
+class PassManager(Pass, name="chain"):
+    """Run passes one after another, each checked before and after.
+
+    Attributes:
+        passes: the passes, in order.
+
+    Raises:
+        ConfigError: something in the list is no pass.
+
+    Example:
+        >>> from bitwidth import Prune, Quantize
+        >>> manager = PassManager([Prune(sparsity=0.5), Quantize(bits=8)])
+        >>> PassManager.from_recipe(manager.to_recipe()) == manager
+        True
+    """
+
+    passes: Sequence[Pass]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.passes, Pass) or not isinstance(self.passes, Sequence):
+            raise ConfigError(f"PassManager: give a list of passes, got {self.passes!r}")
+        object.__setattr__(self, "passes", tuple(self.passes))
+        for position, item in enumerate(self.passes):
+            check_pass(item, "PassManager", f"passes[{position}]")
+
+    def run(
+        self,
+        model: Any,
+        data: Any = None,
+        validation: Any = None,
+        *,
+        loss: Any = None,
+        metrics: Any = None,
+        seed: int = 0,
+    ) -> Result:
+        """Compress a model. The model itself is not touched.
+
+        Args:
+            model: a built Keras 3 model, a `Result` of an earlier run, or a model from `bitwidth.load`; the last two
+                keep what the passes before have promised.
+            data: training data as `model.fit` takes it: `(inputs, targets)`, `(inputs, targets, weights)`, a
+                `tf.data.Dataset`, a `keras.utils.PyDataset`; or inputs alone, for passes that need no labels.
+            validation: data of the same form, on which the model is measured after each pass.
+            loss: for measuring; None for the compiled loss, else the first one that a pass brings.
+            metrics: likewise.
+            seed: of everything random. Same seed, machine, versions and data: same bytes.
+
+        Raises:
+            ModelError: the model is not built, holds values that are not finite, or is of a kind that cannot be
+                compressed.
+            ConfigError: a pass cannot work on this model, or has no data or loss; raised before work starts.
+            DataError: the data is empty or not finite; raised before work starts.
+            ContractError: a pass broke its own promise or an earlier one.
+        """
+        context, graph = self._open(model, data, validation, Objective(loss, None, metrics), seed)
+        initial = _measured(graph, context)
+        after, record = self(graph, context)
+        report = Report(graph.name, record.inner, initial)
+        return Result(after, context.session, report)
+
+    def plan(self, model: Any, data: Any = None) -> Report:
+        """A dry run: what each pass would touch and skip, and the sizes that would come out.
+
+        Nothing is trained or measured.
+
+        Args:
+            model: as in `run`.
+            data: an example of the inputs, only for a model that does not know them.
+        """
+        session = _opened(model, data)
+        _, record = self(session.graph, Context(session), dry=True)
+        return Report(session.graph.name, record.inner, planned=True)
+
+    def apply(self, graph: Graph, context: Context) -> Graph:
+        """Run the passes, measuring after each where there is validation data."""
+        for item in self.passes:
+            graph, record = item(graph, context)
+            context.notes.inner.append(replace(record, metrics=_measured(graph, context)))
+        return self._with_skips(graph, context)
+
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Preview the passes."""
+        for item in self.passes:
+            graph, record = item(graph, context, dry=True)
+            context.notes.inner.append(record)
+        return self._with_skips(graph, context)
+
+    def check(self, graph: Graph, context: Context) -> None:
+        """Every pass can work."""
+        for item in self.passes:
+            item.check(graph, context)
+
+    def objective(self) -> Objective | None:
+        """That of the first pass that brings one."""
+        return next((found for item in self.passes if (found := item.objective()) is not None), None)
+
+    def at(self, strength: float) -> PassManager:
+        """Every pass at that strength."""
+        return PassManager([item.at(strength) for item in self.passes])
+
+    def to_recipe(self) -> dict[str, Any]:
+        """The chain as plain data, ready for `json.dumps`.
+
+        Raises:
+            ConfigError: a pass or function in it is not registered; the message names the field.
+        """
+        return to_data(self)
+
+    @classmethod
+    def from_recipe(cls, recipe: Mapping[str, Any] | str) -> PassManager:
+        """The chain of a recipe: what `to_recipe` gave, or its JSON text.
+
+        Only registered names are looked up; nothing is imported.
+
+        Raises:
+            ConfigError: the recipe is not valid, or names a pass or function that is not registered.
+        """
+        made = from_data(recipe)
+        return made if isinstance(made, PassManager) else PassManager([made])
+
+    def _open(self, model: Any, data: Any, validation: Any, objective: Objective, seed: int) -> tuple[Context, Graph]:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}")
+        session = _opened(model, data if data is not None else validation)
+        brought = self.objective()
+        if objective.loss is None and objective.metrics is None and brought is not None:
+            objective = brought
+        context = Context(session, data, validation, objective, seed)
+        for given, name in ((data, "data"), (validation, "validation")):
+            if given is not None:
+                session.check_data(given, name)
+        self.check(session.graph, context)
+        return context, session.graph
+
+    def _with_skips(self, graph: Graph, context: Context) -> Graph:
+        touched = {record.path for inner in context.notes.inner for record in inner.touched}
+        for inner in context.notes.inner:
+            for path, reason in inner.skipped.items():
+                if path not in touched:
+                    context.skip(path, reason)
+        return graph
+
+
+def _opened(model: Any, data: Any) -> Session:
+    if isinstance(model, Result):
+        model = model.model
+    if isinstance(model, type) or model is None:
+        raise ConfigError(f"expected a model, got {model!r}")
+    return backend_for(model).open(model, data)
+
+
+def _measured(graph: Graph, context: Context) -> Mapping[str, float]:
+    if context.validation is None or not context.session.can_measure(context.objective):
+        return {}
+    return context.session.measure(graph, context.objective, context.validation)

@@ -1,0 +1,129 @@
+"""Records of what happened: plain values, made by comparing the graph before a pass with the graph after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import isinf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.graph import Graph, Parameter
+from bitwidth.tensors import Encoding
+
+
+@dataclass(frozen=True)
+class ParameterRecord:
+    """What one pass did to one parameter.
+
+    Attributes:
+        path: the parameter.
+        before: its encoding before, in words.
+        after: its encoding after, in words.
+        bits: width of a code after, in bits; None where it has no bound.
+        sparsity: share of the values after that are zero, 0 to 1.
+        bytes_before: packed size before, without entropy coding; None where codes have no bound.
+        bytes_after: packed size after.
+        distortion: squared error over squared norm, of the values after against those before; 0 where nothing changed.
+        reason: why it was left alone; empty where it was touched.
+    """
+
+    path: str
+    before: str
+    after: str
+    bits: float | None
+    sparsity: float
+    bytes_before: int | None
+    bytes_after: int | None
+    distortion: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did.
+
+    Attributes:
+        name: the pass.
+        config: its fields, as plain data where they have a plain form.
+        seconds: how long it ran.
+        parameters: one record per parameter of the model.
+        metrics: loss and metrics on the validation data after it; empty where they were not measured.
+        history: per epoch, loss and metrics of training.
+        remarks: what the pass had to say.
+        inner: records of the passes inside this one.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    seconds: float
+    parameters: tuple[ParameterRecord, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    history: Mapping[str, list[float]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    inner: tuple[PassRecord, ...] = ()
+
+    @property
+    def touched(self) -> tuple[ParameterRecord, ...]:
+        """Records of the parameters that the pass changed."""
+        return tuple(record for record in self.parameters if not record.reason)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Reason by path, for the parameters that the pass left alone."""
+        return {record.path: record.reason for record in self.parameters if record.reason}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def compare(before: Graph, after: Graph, skipped: Mapping[str, str]) -> tuple[ParameterRecord, ...]:
+    """One record per parameter: what changed, and the reason where nothing did.
+
+    Args:
+        before: the graph that a pass was given.
+        after: the graph that it gave.
+        skipped: reasons that the pass gave, by path.
+    """
+    return tuple(_compare(before, after, parameter, skipped.get(parameter.path)) for parameter in after)
+
+
+def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str | None) -> ParameterRecord:
+    path = parameter.path
+    old = before.parameters[path].encoding
+    changed = old is not parameter.encoding or before.values.value(path) is not after.values.value(path)
+    values = after.values[path]
+    return ParameterRecord(
+        path=path,
+        before=old.describe(),
+        after=parameter.encoding.describe(),
+        bits=None if isinf(parameter.encoding.bits) else parameter.encoding.bits,
+        sparsity=float(1 - np.count_nonzero(values) / values.size) if parameter.is_float and values.size else 0.0,
+        bytes_before=packed_bytes(old, parameter),
+        bytes_after=packed_bytes(parameter.encoding, parameter),
+        distortion=distortion(before.values[path], values) if changed and parameter.is_float else 0.0,
+        reason="" if changed else reason or "left as it was",
+    )
+
+
+def packed_bytes(encoding: Encoding, parameter: Parameter) -> int | None:
+    """Bytes of a parameter when packed without entropy coding; None where its codes have no bound."""
+    if isinf(encoding.bits):
+        return None
+    return -(-encoding.packed_bits(parameter.shape) // 8)
+
+
+def distortion(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Squared error over squared norm.
+
+    Example:
+        >>> round(distortion(np.array([3.0, 4.0]), np.array([3.0, 3.5])), 6)
+        0.01
+    """
+    old, new = before.astype(np.float64), after.astype(np.float64)
+    norm = float((old**2).sum())
+    error = float(((new - old) ** 2).sum())
+    return error / norm if norm else (0.0 if not error else float("inf"))

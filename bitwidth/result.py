@@ -1,0 +1,95 @@
+"""`Result`: a compressed model with its report, ready to be used, saved, or compressed further."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from typing_extensions import override
+
+from bitwidth.artifact import Content, StoredParameter, pack, write_file
+from bitwidth.artifact.writer import PackedFile
+from bitwidth.backend import Session
+from bitwidth.errors import FileError
+from bitwidth.graph import Graph
+from bitwidth.report import Report
+
+FRAMEWORK = "keras"
+
+
+class Result:
+    """What a run of passes gave.
+
+    Attributes:
+        model: an ordinary model of the framework, with the decoded values in its variables; compiled as the user's was.
+        graph: the same as a graph, with its encodings.
+
+    Example:
+        >>> from bitwidth import PassManager, Prune
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4)])
+        >>> result = PassManager([Prune(sparsity=0.5)]).run(model)
+        >>> round(result.graph["hidden/kernel"].encoding.mask.mean(), 1)
+        np.float64(0.5)
+    """
+
+    def __init__(self, graph: Graph, session: Session, report: Report) -> None:
+        self.graph = graph
+        self.model: Any = session.finish(graph)
+        self._session, self._report = session, report
+
+    @property
+    def report(self) -> Report:
+        """What each pass did; with the bytes that each parameter takes in the file."""
+        return replace(self._report, file_bytes=self._packed.parameter_bytes)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file that `save` writes, all included."""
+        return len(self._packed.data)
+
+    def save(self, path: str | os.PathLike[str], *, architecture: bool = True) -> None:
+        """Write the compressed model to a `.bw` file: whole, or not at all.
+
+        Args:
+            path: the file; one that exists is replaced when the new one is complete.
+            architecture: True to write a file that `bitwidth.load` can build the model from. False writes values only:
+                for models without a configuration; they are loaded with `load(path, model=...)`.
+
+        Raises:
+            FileError: the model has no configuration to build it from, or the file cannot be written.
+        """
+        if architecture and self._content.architecture is None:
+            raise FileError(
+                f"{path}: the model could not be built from the file: {self._content.reason}. "
+                "Give the class a get_config, or save(..., architecture=False) and load with load(path, model=...)"
+            )
+        write_file(path, self._packed.data)
+
+    @cached_property
+    def _content(self) -> Content:
+        architecture = self._session.architecture()
+        stored = tuple(
+            StoredParameter(p.path, p.role, p.dtype, p.trainable, p.encoding, self.graph.values[p.path])
+            for p in sorted(self.graph, key=lambda parameter: parameter.index)
+        )
+        return Content(
+            name=self.graph.name,
+            framework=FRAMEWORK,
+            architecture=architecture.config,
+            reason=architecture.reason,
+            inputs=architecture.inputs,
+            variables=architecture.variables,
+            parameters=stored,
+            assets=architecture.assets,
+        )
+
+    @cached_property
+    def _packed(self) -> PackedFile:
+        return pack(self._content)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Result {self.graph.name!r}: {len(self._report.passes)} passes, {self.size:,} bytes in a file>"

@@ -1,0 +1,30 @@
+"""Lossless coders for integers, masks and arrays: rANS with small tables, in numpy.
+
+Every stream is deterministic, self-contained given its decoder's arguments, and exactly consumed. Decoders take
+untrusted bytes and raise `CorruptFileError` or return an array of the right shape (a checksum around the stream catches
+the rest).
+
+Example:
+    >>> import numpy as np
+    >>> from bitwidth.tensors import coder
+    >>> codes = np.array([0, -1, 0, 2, 0, 0])
+    >>> coder.decode_integers(coder.encode_integers(codes), 6).tolist()
+    [0, -1, 0, 2, 0, 0]
+"""
+
+from bitwidth.tensors.coder.arrays import decode_array, encode_array
+from bitwidth.tensors.coder.integers import decode_integers, encode_integers
+from bitwidth.tensors.coder.masks import decode_mask, encode_mask
+from bitwidth.tensors.coder.rans import decode_symbols, encode_symbols, entropy_bits
+
+__all__ = [
+    "decode_array",
+    "decode_integers",
+    "decode_mask",
+    "decode_symbols",
+    "encode_array",
+    "encode_integers",
+    "encode_mask",
+    "encode_symbols",
+    "entropy_bits",
+]

@@ -1,0 +1,52 @@
+"""Plain text: aligned tables and sizes for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns aligned under their heads; those that hold only numbers are aligned to the right.
+
+    Example:
+        >>> print(table(["name", "bits"], [["a", "4"], ["bc", "16"]]))
+        name  bits
+        ----  ----
+        a        4
+        bc      16
+    """
+    widths = [max(len(head), *(len(row[i]) for row in rows)) if rows else len(head) for i, head in enumerate(columns)]
+    right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+
+    def line(cells: Sequence[str]) -> str:
+        parts = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(cells, widths, right, strict=True)
+        ]
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([line(columns), line(["-" * width for width in widths]), *(line(row) for row in rows)])
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes with thousands separated.
+
+    Example:
+        >>> bytes_text(12345)
+        '12,345'
+    """
+    return f"{count:,}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape for a table.
+
+    Example:
+        >>> shape_text((3, 3, 16))
+        '3x3x16'
+    """
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _is_number(cell: str) -> bool:
+    return cell.strip(" +-,.%0123456789eE") == "" or cell in {"-", ""}
