@@ -50,11 +50,16 @@ def build_model(
     for variable, value in zip(model.variables, values, strict=True):
         variable.assign(value)
     _load_assets(model, architecture.assets)
+    finalize(model)
+    keep_promises(model, encodings)
+    return model
+
+
+def finalize(model: Any) -> None:
+    """Let layers that compute with constants made of their variables (Normalization) make them anew."""
     for layer in model._flatten_layers():
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
-    keep_promises(model, encodings)
-    return model
 
 
 def _config(model: Any) -> tuple[Any, str]:
@@ -63,11 +68,15 @@ def _config(model: Any) -> tuple[Any, str]:
         config.pop("compile_config", None)
         config = json.loads(json.dumps(config))
     except Exception as error:  # a user's get_config may raise anything
-        return None, f"{type(model).__name__} has no configuration: {str(error).strip().splitlines()[0]}"
+        return None, f"{type(model).__name__} has no configuration: {_first_line(error)}"
     found = next(_lambdas(config), None)
     if found is not None:
         return None, f"its configuration carries Python code ({found}), which a file must not hold"
     return config, ""
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _lambdas(config: Any, name: str = "a lambda") -> Iterator[str]:
@@ -97,12 +106,13 @@ def _not_rebuilt(config: Any, inputs: Any, model: Any) -> str:
 
 
 def _rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None) -> Any:
+    config = json.loads(json.dumps(config))  # Keras takes things out of the configuration that it reads
     try:
         model = keras.saving.deserialize_keras_object(config, custom_objects=dict(custom_objects or {}), safe_mode=True)
         if not model.built or not model.variables:
             model(_skeleton(inputs))
     except Exception as error:  # a user's from_config or call may raise anything
-        raise ModelError(f"the model cannot be built from its configuration: {error}") from error
+        raise ModelError(f"the model cannot be built from its configuration: {_first_line(error)}") from error
     return model
 
 

@@ -88,8 +88,8 @@ class Source:
             order = order.shuffle(self.length, seed=seed, reshuffle_each_iteration=True)
 
         def gather(index: Any) -> Any:
-            batch = tf.nest.map_structure(lambda array: tf.gather(array, index), tensors)
-            return batch if isinstance(batch, tuple) else (batch,)
+            batch = _without_lists(tf.nest.map_structure(lambda array: tf.gather(array, index), tensors))
+            return batch if isinstance(self.data, tuple) else (batch,)
 
         return order.batch(size).map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
 
@@ -110,6 +110,13 @@ class Source:
 def example_inputs(data: Any) -> Any:
     """The inputs of one small batch, to learn shapes and dtypes from."""
     return next(Source(data).samples(2, 2)).inputs
+
+
+def _without_lists(nest: Any) -> Any:
+    """`nest` with tuples for lists: a dataset takes a list for one tensor."""
+    if isinstance(nest, dict):
+        return {key: _without_lists(value) for key, value in nest.items()}
+    return tuple(_without_lists(value) for value in nest) if isinstance(nest, list | tuple) else nest
 
 
 def _is_batched(data: Any) -> bool:

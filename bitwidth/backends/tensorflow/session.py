@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.backend import Architecture, Objective, Steer, Trained, Training
-from bitwidth.backends.tensorflow.architecture import architecture_of
+from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.check import check_model
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
@@ -49,12 +49,13 @@ class KerasSession:
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
-        for path, variable in self._variables.items():
-            value = graph.values.value(path)
-            if self._held[path] is not value:
-                self._held[path].read()  # an older snapshot may still have to read this variable
-                variable.assign(value.read())
-                self._held[path] = value
+        changed = [path for path in self._variables if self._held[path] is not graph.values.value(path)]
+        for path in changed:
+            self._held[path].read()  # an older snapshot may still have to read this variable
+            self._held[path] = graph.values.value(path)
+            self._variables[path].assign(self._held[path].read())
+        if changed:
+            finalize(self.model)
 
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
         """See `Session.check_data`."""

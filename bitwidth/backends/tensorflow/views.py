@@ -11,12 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 from keras.src.backend import Variable
+from tensorflow.python.ops.control_flow_v2_func_graphs import (
+    CondBranchFuncGraph,
+    WhileBodyFuncGraph,
+    WhileCondFuncGraph,
+)
 
 from bitwidth.backends.tensorflow.lowering import Lowering, straight_through
 
+_BODIES = (WhileBodyFuncGraph, WhileCondFuncGraph, CondBranchFuncGraph)
+_COMPUTED: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
 SCOPE = "bitwidth_view"  # name scope of the operations of every view
 
 
@@ -28,8 +36,22 @@ class ViewVariable(Variable):  # type: ignore[misc]
     @property
     def value(self) -> Any:
         """What the layer reads."""
+        if tf.executing_eagerly():
+            return self._maybe_autocast(self._compute())
+        graph = tf.compat.v1.get_default_graph()
+        outer = _outside_loops(graph)
+        if outer is graph:
+            return self._maybe_autocast(self._compute())
+        # Computed once in front of a loop, not at each of its steps; the loop captures it.
+        computed = _COMPUTED.setdefault(graph, {})
+        if id(self) not in computed:
+            with outer.as_default():
+                computed[id(self)] = self._compute()
+        return self._maybe_autocast(computed[id(self)])
+
+    def _compute(self) -> Any:
         with tf.name_scope(SCOPE):
-            return self._maybe_autocast(self._view(tf.convert_to_tensor(self._value)))
+            return self._view(tf.convert_to_tensor(self._value))
 
     @property
     def handle(self) -> Any:
@@ -62,6 +84,12 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
             view.__dict__.pop("_view", None)
             view.trainable = masters[index].trainable
         _forget_functions(model)
+
+
+def _outside_loops(graph: Any) -> Any:
+    while isinstance(graph, _BODIES):
+        graph = graph.outer_graph
+    return graph
 
 
 def _master_of(view: Any) -> Any:
