@@ -10,72 +10,70 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.data import Source
+from bitwidth.backends.tensorflow.lowering import through_masks
 from bitwidth.errors import DataError
 
 _BATCH = 64
 
 
-def squared_gradients(
-    model: Any, source: Source, likelihoods: Sequence[str], labels: str, samples: int, seed: int
-) -> list[NDArray[np.float64]]:
-    """Mean over samples of the squared gradient of one sample's log-likelihood, per variable of the model.
+class SquaredGradients:
+    """Mean over samples of the squared gradient of one sample's log-likelihood, per variable of a model.
+
+    The model is run as in inference. What is traced is kept: asking again, with other weights, costs no retrace.
 
     Args:
-        model: the model, run as in inference.
-        source: the data.
+        model: the model.
         likelihoods: per output, as `Fisher.likelihoods` gives them.
         labels: `"sampled"` from the model's output distribution, or `"data"`.
-        samples: how many samples are looked at, at most.
-        seed: of the drawn labels.
-
-    Returns:
-        One array per entry of `model.variables`, zero for variables that the gradient does not reach.
     """
-    variables = [variable for variable in model.variables if "float" in variable.dtype]
-    sums = [tf.Variable(tf.zeros(v.shape, tf.float32), trainable=False) for v in variables]
-    accumulate = _accumulator(model, variables, sums, likelihoods, labels)
-    seen = 0
-    for batch in source.samples(samples, _BATCH):
-        if labels == "data" and batch.targets is None:
-            raise DataError(f"{source.name} has no targets: Fisher(labels='data') needs them")
-        targets = tf.nest.flatten(batch.targets) if labels == "data" else []
-        accumulate(batch.inputs, targets, tf.constant([seed, seen], tf.int32))
-        seen += batch.size
-    if not seen:
-        raise DataError(f"{source.name} is empty: Fisher needs at least one sample")
-    found = {id(v): total.numpy().astype(np.float64) / seen for v, total in zip(variables, sums, strict=True)}
-    return [found.get(id(v), np.zeros(tuple(v.shape))) for v in model.variables]
 
+    def __init__(self, model: Any, likelihoods: Sequence[str], labels: str) -> None:
+        self._model, self._likelihoods, self._labels = model, tuple(likelihoods), labels
+        self._storage = [variable._value for variable in model.variables if "float" in variable.dtype]
+        self._sums = [tf.Variable(tf.zeros(v.shape, tf.float32), trainable=False) for v in self._storage]
+        self._accumulate = tf.function(self._over_rows, reduce_retracing=True)
 
-def _accumulator(
-    model: Any, variables: list[Any], sums: list[Any], likelihoods: Sequence[str], labels: str
-) -> Callable[..., None]:
-    storage = [variable._value for variable in variables]
+    def over(self, source: Source, samples: int, seed: int) -> list[NDArray[np.float64]]:
+        """One array per entry of `model.variables`, zero for variables that the gradient does not reach.
 
-    def log_likelihood(inputs: Any, targets: list[Any], seed: Any) -> Any:
-        outputs = tf.nest.flatten(_call(model, inputs))
-        total = tf.constant(0.0)
-        for index, (output, likelihood) in enumerate(zip(outputs, likelihoods, strict=True)):
-            output = tf.cast(output, tf.float32)
-            given = targets[index] if labels == "data" else None
-            total += _LIKELIHOODS[likelihood](output, given, seed + tf.constant([0, 7919 * index]))
-        return total
+        Args:
+            source: the data.
+            samples: how many samples are looked at, at most.
+            seed: of the drawn labels.
+        """
+        for total in self._sums:
+            total.assign(tf.zeros_like(total))
+        seen = 0
+        for batch in source.samples(samples, _BATCH):
+            if self._labels == "data" and batch.targets is None:
+                raise DataError(f"{source.name} has no targets: Fisher(labels='data') needs them")
+            targets = tf.nest.flatten(batch.targets) if self._labels == "data" else []
+            with through_masks():
+                self._accumulate(batch.inputs, targets, tf.constant([seed, seen], tf.int32))
+            seen += batch.size
+        found = {id(v): t.numpy().astype(np.float64) / seen for v, t in zip(self._storage, self._sums, strict=True)}
+        return [found.get(id(v._value), np.zeros(tuple(v.shape))) for v in self._model.variables]
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def accumulate(inputs: Any, targets: list[Any], seed: Any) -> None:
+    def _over_rows(self, inputs: Any, targets: list[Any], seed: Any) -> None:
         for row in tf.range(tf.shape(tf.nest.flatten(inputs)[0])[0]):
             one = tf.nest.map_structure(lambda array, row=row: array[row : row + 1], inputs)
             truth = [array[row : row + 1] for array in targets]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(storage)
-                value = log_likelihood(one, truth, seed + tf.stack([0, row]))
-            gradients = tape.gradient(value, storage)
-            for total, gradient in zip(sums, gradients, strict=True):
+                tape.watch(self._storage)
+                value = self._log_likelihood(one, truth, seed + tf.stack([0, row]))
+            gradients = tape.gradient(value, self._storage)
+            for total, gradient in zip(self._sums, gradients, strict=True):
                 if gradient is not None:
                     total.assign_add(tf.square(tf.cast(tf.convert_to_tensor(gradient), tf.float32)))
 
-    made: Callable[..., None] = accumulate
-    return made
+    def _log_likelihood(self, inputs: Any, targets: list[Any], seed: Any) -> Any:
+        outputs = tf.nest.flatten(_call(self._model, inputs))
+        total = tf.constant(0.0)
+        for index, (output, likelihood) in enumerate(zip(outputs, self._likelihoods, strict=True)):
+            given = targets[index] if self._labels == "data" else None
+            drawn = seed + tf.constant([0, 7919 * index])
+            total += _LIKELIHOODS[likelihood](tf.cast(output, tf.float32), given, drawn)
+        return total
 
 
 def _call(model: Any, inputs: Any) -> Any:

@@ -9,7 +9,9 @@ variables, so that it can change without a retrace.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from bitwidth.errors import EncodingError
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, spread
 
+_OPEN: ContextVar[bool] = ContextVar("open", default=False)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -168,6 +171,16 @@ def lower(encoding: Encoding, shape: Sequence[int]) -> Lowering | None:
     raise EncodingError(f"no TensorFlow lowering for {type(encoding).__name__}; `register_lowering` adds one")
 
 
+@contextmanager
+def through_masks() -> Iterator[None]:
+    """Within this context gradients are traced as those of what the layer reads: masks do not stop them."""
+    token = _OPEN.set(True)
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+
+
 def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
     """The function a view computes: `lowering.read`, with the gradient of the identity on what is not masked."""
 
@@ -176,7 +189,7 @@ def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
         keep = lowering.state.get("keep")
 
         def gradient(upstream: Any, variables: Any = None) -> Any:
-            through = upstream if keep is None else upstream * keep
+            through = upstream if keep is None or _OPEN.get() else upstream * keep
             return through if variables is None else (through, [None] * len(variables))
 
         return lowering.read(master), gradient

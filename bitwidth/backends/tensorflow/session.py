@@ -15,7 +15,7 @@ from bitwidth.backends.tensorflow.check import check_model
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.data import Source, example_inputs
-from bitwidth.backends.tensorflow.gradients import squared_gradients
+from bitwidth.backends.tensorflow.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import trace_function
@@ -45,6 +45,7 @@ class KerasSession:
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._held: dict[str, Value] = {path: self.graph.values.value(path) for path in self.graph.values}
         self._masters: dict[str, tuple[Value, NDArray[Any]]] = {}
+        self._gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = {}  # traced with the views of the moment
         self._proven: dict[frozenset[str], dict[str, str]] = {}
 
     def write(self, graph: Graph) -> None:
@@ -90,7 +91,10 @@ class KerasSession:
     ) -> Mapping[str, NDArray[Any]]:
         """See `Session.squared_gradients`."""
         self.write(graph)
-        found = squared_gradients(self.model, Source(data), likelihoods, labels, samples, seed)
+        key = (likelihoods, labels)
+        if key not in self._gradients:
+            self._gradients[key] = SquaredGradients(self.model, likelihoods, labels)
+        found = self._gradients[key].over(Source(data), samples, seed)
         return {parameter.path: found[parameter.index] for parameter in graph}
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
@@ -100,7 +104,7 @@ class KerasSession:
         lowerings = self._lowerings(graph)
         refused = self._refused(lowerings)
         views = {graph[path].index: lowering for path, lowering in lowerings.items() if path not in refused}
-        with attached(self.model, views), self._frozen(graph, training.only, refused):
+        with self._attached(views), self._frozen(graph, training.only, refused):
             steering = Steering(graph, lowerings, steer, self._read_masters)
             history = self._fit(training, steering)
         return Trained(self._project(graph, steering.graph), history, refused)
@@ -142,6 +146,16 @@ class KerasSession:
                     where = past[0].layer or "the model's call"
                     self._proven[key][path] = f"held as it is, not trained: {where} reads the variable past its view"
         return self._proven[key]
+
+    @contextmanager
+    def _attached(self, views: Mapping[int, Lowering]) -> Iterator[None]:
+        """Within this context the model reads through the views; what was traced outside of it is forgotten."""
+        self._gradients.clear()
+        try:
+            with attached(self.model, views):
+                yield
+        finally:
+            self._gradients.clear()
 
     @contextmanager
     def _frozen(self, graph: Graph, only: frozenset[str] | None, refused: Iterable[str]) -> Iterator[None]:

@@ -41,12 +41,12 @@ class Steering:
             return []
         if self.total is None:
             raise ConfigError("a ramp needs the number of steps: give steps_per_epoch, the data has no length")
-        return [keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: self._step(), on_train_begin=self._begin)]
+        return [keras.callbacks.LambdaCallback(on_train_batch_end=self._step, on_train_begin=self._begin)]
 
     def _begin(self, logs: Any = None) -> None:
         self._ask(0.0)
 
-    def _step(self) -> None:
+    def _step(self, batch: int, logs: Any = None) -> None:
         assert self.total is not None
         self._done += 1
         if self._done % max(1, self.total // _CALLS) == 0 or self._done == self.total:
