@@ -96,6 +96,7 @@ class Architecture:
     """What it takes to build a model again, as plain data and bytes; never code.
 
     Attributes:
+        framework: name of the backend that builds it, a key of `BACKENDS`.
         config: the model's configuration (JSON), or None where the model has none.
         reason: why there is no configuration; empty where there is one.
         inputs: shapes and dtypes of the inputs (JSON), to build a model that its configuration leaves unbuilt.
@@ -103,6 +104,7 @@ class Architecture:
         assets: state that is not a variable (vocabularies), by name.
     """
 
+    framework: str
     config: Any
     reason: str
     inputs: Any

@@ -35,7 +35,9 @@ def load(path: str | os.PathLike[str], *, custom_objects: Mapping[str, Any] | No
     content = read_content(path)
     if content.framework not in BACKENDS:
         raise CorruptFileError(f"{path}: a model of an unknown framework {content.framework!r}")
-    architecture = Architecture(content.architecture, content.reason, content.inputs, content.variables, content.assets)
+    architecture = Architecture(
+        content.framework, content.architecture, content.reason, content.inputs, content.variables, content.assets
+    )
     values = [parameter.values for parameter in content.parameters]
     encodings = {index: parameter.encoding for index, parameter in enumerate(content.parameters)}
     return load_backend(content.framework).build(architecture, values, encodings, custom_objects, model)

@@ -16,8 +16,6 @@ from bitwidth.errors import FileError
 from bitwidth.graph import Graph
 from bitwidth.report import Report
 
-FRAMEWORK = "keras"
-
 
 class Result:
     """What a run of passes gave.
@@ -77,7 +75,7 @@ class Result:
         )
         return Content(
             name=self.graph.name,
-            framework=FRAMEWORK,
+            framework=architecture.framework,
             architecture=architecture.config,
             reason=architecture.reason,
             inputs=architecture.inputs,

@@ -23,9 +23,9 @@ from bitwidth.tensors import Encoding
 class Pass(ABC):
     """A step of compression: a frozen dataclass whose fields are its whole configuration.
 
-    Write `apply`. Everything else has a default: a pass that only changes values through `graph.update` is recorded,
-    checked against the promises of the passes before it, and written to recipes (where it has a `name`) without more
-    code.
+    Write `apply`, and choose parameters with `context.select`, so that `Where` works. Everything else has a default: a
+    pass that only changes values through `graph.update` is recorded, checked against the promises of the passes before
+    it, and written to recipes (where it has a `name`) without more code.
 
     Example:
         >>> from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Pass(ABC):
         ...     digits: int = 2
         ...
         ...     def apply(self, graph, context):
-        ...         biases = [parameter.path for parameter in graph if parameter.role == "bias"]
+        ...         biases = [p.path for p in context.select(graph) if p.role == "bias"]
         ...         return graph.update({path: np.round(graph.values[path], self.digits) for path in biases})
         >>> bw.PassManager([RoundBiases(digits=1)]).to_recipe()["passes"]
         [{'pass': 'docs.round_biases', 'digits': 1}]

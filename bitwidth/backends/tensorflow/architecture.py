@@ -29,7 +29,7 @@ def architecture_of(model: Any, specs: Any) -> Architecture:
         reason = _not_rebuilt(config, _inputs(specs), model)
         config = None if reason else config
     variables = [[v.name, [int(n) for n in v.shape], str(v.dtype)] for v in model.variables]
-    return Architecture(config, reason, _inputs(specs), variables, _assets(model))
+    return Architecture("keras", config, reason, _inputs(specs), variables, _assets(model))
 
 
 def build_model(

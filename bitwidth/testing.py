@@ -1,0 +1,181 @@
+"""A conformance suite for passes: what every pass must do, whoever wrote it.
+
+Use it in the tests of your own passes::
+
+    from bitwidth.testing import check_pass
+
+    def test_my_pass():
+        check_pass(MyPass(...), model=my_small_model, data=(x, y))
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.backend import backend_for
+from bitwidth.errors import BitwidthError, ConfigError, ContractError, SelectionError
+from bitwidth.graph import Graph
+from bitwidth.loading import load
+from bitwidth.passes import Pass, PassManager, Prune, Quantize, Where
+from bitwidth.passes.base import off_grid
+from bitwidth.result import Result
+
+
+def check_pass(item: Pass, model: Any, data: Any = None, validation: Any = None) -> Result:
+    """Check that a pass conforms; give the result of running it on the model.
+
+    It is a frozen dataclass and goes through a recipe unchanged (if it has a name). A run leaves the model untouched,
+    accounts for every parameter, gives the same bytes twice, and loads from its file bit for bit. After `Prune` and
+    `Quantize` it keeps every mask and grid, or refuses. In `Where` it changes nothing outside. `plan` works without
+    data.
+
+    Args:
+        item: the pass.
+        model: a small built model with a kernel or two.
+        data: what the pass needs, as for `PassManager.run`.
+        validation: likewise.
+
+    Raises:
+        AssertionError: naming the rule that does not hold.
+    """
+    check_configuration(item)
+    before = _values(model)
+    result = PassManager([item]).run(model, data, validation)
+    _assert(_equal(before, _values(model)), f"{item.label} changed the user's model")
+    check_report(item, result)
+    again = PassManager([item]).run(model, data, validation)
+    _assert(_bytes(again) == _bytes(result), f"{item.label}: the same run gave other bytes")
+    check_file(item, result, model)
+    check_promises_kept(item, model, data, validation)
+    check_scope(item, model, data, validation)
+    PassManager([item]).plan(model, data)
+    return result
+
+
+def check_configuration(item: Pass) -> None:
+    """It is a frozen dataclass, equal to one built from its fields, and to what its recipe gives."""
+    kind: Any = type(item)
+    _assert(is_dataclass(item) and kind.__dataclass_params__.frozen, f"{item.label} is no frozen dataclass")
+    rebuilt = kind(**{field.name: getattr(item, field.name) for field in fields(item)})
+    _assert(rebuilt == item, f"{item.label} built from its own fields differs")
+    json.dumps(item.config)
+    manager = PassManager([item])
+    try:
+        recipe = manager.to_recipe()
+    except ConfigError:
+        _assert(not kind.name or _has_code(item), f"{item.label} is named {kind.name!r} but has no recipe")
+        return
+    _assert(bool(kind.name), f"{item.label} has a recipe but no name")
+    text = json.dumps(recipe)
+    _assert(
+        json.dumps(PassManager.from_recipe(text).to_recipe()) == text, f"{item.label}: its recipe does not come back"
+    )
+
+
+def check_report(item: Pass, result: Result) -> None:
+    """Every parameter is touched or skipped with a reason, and values lie on their encodings."""
+    for record in result.report:
+        paths = [parameter.path for parameter in record.parameters]
+        _assert(sorted(paths) == sorted(result.graph.parameters), f"{item.label}: parameters missing from its report")
+    for parameter in result.graph:
+        if parameter.is_float:
+            off = off_grid(parameter.encoding, result.graph.values[parameter.path])
+            _assert(not off, f"{item.label}: {off} values of {parameter.path} lie off {parameter.encoding.describe()}")
+    _assert(_equal(result.graph.values, _values(result.model)), f"{item.label}: result.model differs from result.graph")
+    json.dumps(result.report.to_dict())
+    _assert(bool(str(result.report)), "the report prints nothing")
+
+
+def check_file(item: Pass, result: Result, model: Any) -> None:
+    """The file gives back every value, to the bit."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.bw")
+        try:
+            result.save(path)
+            loaded = load(path)
+        except BitwidthError:
+            result.save(path, architecture=False)
+            loaded = load(path, model=PassManager([]).run(model).model)
+        _assert(path.stat().st_size == result.size, f"{item.label}: Result.size is not the size of the file")
+    expected = list(result.graph.values.values())
+    found = list(_values(loaded).values())
+    same = len(expected) == len(found) and all(_same_bits(a, b) for a, b in zip(expected, found, strict=True))
+    _assert(same, f"{item.label}: the loaded model differs from the compressed one")
+
+
+def check_promises_kept(item: Pass, model: Any, data: Any, validation: Any) -> None:
+    """After pruning and quantizing, the pass keeps masks and grids, or is refused."""
+    first = PassManager([Prune(0.5), Quantize(4)]).run(model)
+    kept = {parameter.path: parameter.encoding for parameter in first.graph}
+    try:
+        second = PassManager([item]).run(first, data, validation)
+    except ContractError:
+        return
+    for parameter in second.graph:
+        broken = kept[parameter.path].broken_by(parameter.encoding)
+        _assert(broken is None, f"{item.label} broke a promise about {parameter.path}: {broken}")
+        mask = kept[parameter.path].mask
+        if mask is not None:
+            back = np.count_nonzero(second.graph.values[parameter.path][~mask])
+            _assert(back == 0, f"{item.label} brought {back} pruned values of {parameter.path} back")
+
+
+def check_scope(item: Pass, model: Any, data: Any, validation: Any) -> None:
+    """In `Where`, nothing trainable outside the selection changes."""
+    before = backend_for(model).open(model, data).graph
+    chosen = next((p.path for p in before if p.role == "kernel"), None)
+    if chosen is None:
+        return
+    try:
+        after = PassManager([Where(item, chosen)]).run(model, data, validation).graph
+    except (SelectionError, ConfigError):
+        return
+    for parameter in before:
+        if parameter.path != chosen and parameter.trainable:
+            same = _same_bits(before.values[parameter.path], after.values[parameter.path])
+            _assert(same, f"Where({item.label}, {chosen!r}) changed {parameter.path}")
+
+
+def check_ramp(item: Pass) -> None:
+    """`at(1)` is the pass itself, and every strength between is a pass of its kind."""
+    _assert(item.at(1.0) == item, f"{item.label}.at(1) is another pass")
+    for strength in (0.0, 0.25, 0.5, 0.75):
+        _assert(type(item.at(strength)) is type(item), f"{item.label}.at({strength}) is of another kind")
+
+
+def _values(model: Any) -> Mapping[str, NDArray[Any]]:
+    graph: Graph = backend_for(model).open(model).graph
+    return {path: np.array(graph.values[path]) for path in graph.values}
+
+
+def _equal(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]]) -> bool:
+    return set(left) == set(right) and all(_same_bits(left[path], right[path]) for path in left)
+
+
+def _same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    return left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def _bytes(result: Result) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.bw")
+        result.save(path, architecture=False)
+        return path.read_bytes()
+
+
+def _has_code(item: Pass) -> bool:
+    values: list[Any] = [getattr(item, field.name) for field in fields(item)]
+    return any(callable(value) or isinstance(value, tuple) for value in values)
+
+
+def _assert(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)

@@ -1,0 +1,492 @@
+"""The laws that every encoding keeps.
+
+A user's own encoding joins with one line: `CASES += cases("mine", lambda shape: Mine(...), shapes)`, as `FixedPoint`
+does at the end of the list.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, isinf, prod
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from bitwidth.errors import EncodingError
+from bitwidth.tensors import (
+    Dense,
+    Encoding,
+    EncodingState,
+    IntegerLevels,
+    Levels,
+    Masked,
+    Quantized,
+    TableLevels,
+    block_of,
+    encoding_from_state,
+    grid_shape,
+    register_encoding,
+    spread,
+    uniform_levels,
+)
+from bitwidth.tensors.encoding import _KINDS
+
+Shape = tuple[int, ...]
+SHAPES: tuple[Shape, ...] = ((), (0,), (0, 3), (1,), (7,), (10, 4), (3, 3, 7, 5))
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An encoding, and the shape of a tensor that it fits."""
+
+    name: str
+    shape: Shape
+    encoding: Encoding
+
+    def values(self, seed: int = 0) -> NDArray[np.float32]:
+        """Values of many magnitudes: zeros of both signs, ties between integers, outliers."""
+        rng = np.random.default_rng([seed, *self.shape])
+        values = rng.normal(0, 2, self.shape)
+        special = np.array([0.0, -0.0, 0.5, -1.5, 2.5, 0.25, 1e3, -1e3, 3e-5])
+        values = np.where(rng.random(self.shape) < 0.3, rng.choice(special, self.shape), values)
+        return np.asarray(values, np.float32)
+
+
+def cases(name: str, make: Callable[[Shape], Encoding], shapes: Sequence[Shape] = SHAPES) -> list[Case]:
+    """`make(shape)` over several shapes, each without a mask and with one over it."""
+    found = []
+    for shape in shapes:
+        encoding = make(shape)
+        label = f"{name} {'x'.join(map(str, shape)) or 'scalar'}"
+        keep = np.asarray(np.random.default_rng(len(name)).random(shape) < 0.6)
+        found += [Case(label, shape, encoding), Case(f"masked {label}", shape, Masked(keep, encoding))]
+    return found
+
+
+def grid(levels: Levels, granularity: str | int, side: str = "") -> Callable[[Shape], Quantized]:
+    """Grids with random scales, a fifth of them zero; `side` is what there is besides scales."""
+
+    def make(shape: Shape) -> Quantized:
+        axes = tuple(range(len(shape)))
+        block = block_of(shape, granularity, axes[-1:], axes[:-1])
+        rng = np.random.default_rng(1)
+        scales = grid_shape(shape, block)
+        scale = np.where(rng.random(scales) < 0.2, 0, rng.uniform(0.01, 0.9, scales)).astype(np.float32)
+        low, high = levels.bounds
+        zero_point = rng.integers(low, high, scales, endpoint=True, dtype=np.int32) if side == "zero point" else None
+        bias = rng.normal(0, 1, scales).astype(np.float32) if side == "bias" else None
+        return Quantized(levels, scale, block, zero_point, bias)
+
+    return make
+
+
+POWERS = TableLevels((-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0))
+IRREGULAR = TableLevels((-1.75, -0.3, 0.1, 0.11, 2.5))
+FLAT: tuple[Shape, ...] = ((10, 4),)
+KERNELS: tuple[Shape, ...] = ((10, 4), (3, 3, 7, 5))
+BLOCKS: tuple[str | int, ...] = ("tensor", "channel", 4)
+
+CASES: list[Case] = [
+    *cases("dense", lambda shape: Dense()),
+    *cases("float32", lambda shape: Dense("float32")),
+    *cases("float16", lambda shape: Dense("float16")),
+    *cases("bfloat16", lambda shape: Dense("bfloat16")),
+]
+for _bits in range(1, 17):
+    CASES += cases(f"{_bits}-bit per channel", grid(uniform_levels(_bits), "channel"), FLAT)
+for _block in BLOCKS:
+    CASES += cases(f"4-bit per {_block}", grid(uniform_levels(4), _block))
+    CASES += cases(f"1-bit per {_block}", grid(uniform_levels(1), _block), KERNELS)
+    CASES += cases(f"unbounded per {_block}", grid(IntegerLevels(), _block), KERNELS)
+    CASES += cases(f"unsigned per {_block}", grid(IntegerLevels(0, 15), _block, "zero point"))
+    CASES += cases(f"lopsided per {_block}", grid(IntegerLevels(-3, 12), _block, "zero point"), KERNELS)
+    CASES += cases(f"without zero per {_block}", grid(IntegerLevels(3, 9), _block), KERNELS)
+    CASES += cases(f"biased per {_block}", grid(IntegerLevels(-3, 4), _block, "bias"), KERNELS)
+    CASES += cases(f"powers per {_block}", grid(POWERS, _block), KERNELS)
+    CASES += cases(f"irregular per {_block}", grid(IRREGULAR, _block))
+    CASES += cases(f"biased table per {_block}", grid(IRREGULAR, _block, "bias"), KERNELS)
+
+
+@register_encoding("tests.fixed_point")
+@dataclass(frozen=True, eq=False)
+class FixedPoint(Encoding):
+    """A user's own encoding: 8-bit integers over a power of two."""
+
+    fraction: int
+
+    @override
+    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+        return np.clip(np.rint(np.asarray(values * 2.0**self.fraction)), -128, 127).astype(np.int8)
+
+    @override
+    def decode(self, codes: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(codes.astype(np.float32) * np.float32(2.0**-self.fraction))
+
+    @override
+    def check(self, shape: Sequence[int], name: str = "tensor") -> None:
+        if len(shape) > 8:
+            raise EncodingError(f"{name}: more than 8 axes")
+
+    @override
+    def packed_bits(self, shape: Sequence[int]) -> int:
+        return 8 * prod(shape)
+
+    @override
+    def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Encoding:
+        return self
+
+    @override
+    def broken_by(self, later: Encoding) -> str | None:
+        return "more bits" if later.bits > 8 else None
+
+    @override
+    def describe(self) -> str:
+        return "fixed point"
+
+    @property
+    @override
+    def bits(self) -> float:
+        return 8
+
+    @override
+    def state(self) -> EncodingState:
+        return EncodingState(self.kind, {"fraction": self.fraction})
+
+    @override
+    @classmethod
+    def from_state(cls, state: EncodingState) -> FixedPoint:
+        return cls(state.config["fraction"])
+
+
+CASES += cases("a user's", lambda shape: FixedPoint(4))
+
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+quantized = pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if isinstance(base_of := getattr(case.encoding, "base", case.encoding), Quantized)],
+    ids=lambda case: case.name,
+)
+
+
+def base(encoding: Encoding) -> Encoding:
+    return encoding.base if isinstance(encoding, Masked) else encoding
+
+
+def same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def test_every_registered_kind_has_cases() -> None:
+    own = {kind for kind, cls in _KINDS.items() if cls.__module__.startswith("bitwidth.")}
+    assert own <= {case.encoding.kind for case in CASES} | {base(case.encoding).kind for case in CASES}
+    assert own >= {"dense", "quantized", "masked"}
+
+
+@every
+def test_project_is_decode_of_encode(case: Case) -> None:
+    x, encoding = case.values(), case.encoding
+    codes = encoding.encode(x)
+    projected = encoding.project(x)
+    assert codes.shape == projected.shape == case.shape
+    assert same_bits(encoding.decode(codes), projected)
+    assert projected.dtype == np.float32
+    assert np.isfinite(projected).all()
+
+
+@every
+@pytest.mark.parametrize("seed", [0, 1])
+def test_projecting_twice_is_projecting_once(case: Case, seed: int) -> None:
+    once = case.encoding.project(case.values(seed))
+    assert same_bits(case.encoding.project(once), once)
+
+
+@every
+def test_encode_leaves_its_argument_alone(case: Case) -> None:
+    x = case.values()
+    x.setflags(write=False)
+    case.encoding.decode(case.encoding.encode(x))
+    assert same_bits(x, case.values())
+
+
+@every
+def test_no_other_projection_is_nearer(case: Case) -> None:
+    """Whatever a neighbouring value is projected onto is in reach of this value too, and so is no nearer to it."""
+    x = case.values()
+    distance = np.abs(case.encoding.project(x).astype(np.float64) - x)
+    slack = 4 * 2.0**-23 * (np.abs(x) + 4)
+    for seed in range(1, 12):
+        step = np.random.default_rng(seed).normal(0, 10.0 ** -(seed % 4), case.shape)
+        other = case.encoding.project(np.asarray(x + step, np.float32))
+        assert (distance <= np.abs(other.astype(np.float64) - x) + slack).all()
+
+
+@quantized
+def test_no_level_is_nearer(case: Case) -> None:
+    held = base(case.encoding)
+    assert isinstance(held, Quantized)
+    x = case.values()
+    scale, bias = (np.broadcast_to(side, x.shape).astype(np.float64) for side in sides(held, case.shape))
+    zero = 0 if held.zero_point is None else spread(held.zero_point, held.block, case.shape)
+    if isinstance(held.levels, TableLevels):
+        levels = np.broadcast_to(np.array(held.levels.values, np.float64)[:, None], (len(held.levels.values), x.size))
+    elif isinf(held.bits):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            around = np.where(scale > 0, np.floor((x - bias) / scale), 0)
+        levels = around.reshape(1, -1) + np.arange(-3, 4)[:, None]
+    else:
+        low, high = held.levels.bounds
+        levels = (np.arange(low, high + 1).reshape(-1, *(1,) * x.ndim) - zero) * np.ones(x.shape)
+    candidates = scale.reshape(1, -1) * levels.reshape(len(levels), -1) + bias.reshape(1, -1)
+    flat = x.reshape(-1).astype(np.float64)
+    least = np.abs(candidates - flat).min(axis=0, initial=inf)
+    projected = case.encoding.project(x).reshape(-1).astype(np.float64)
+    kept = np.ones(x.size, bool) if case.encoding.mask is None else case.encoding.mask.reshape(-1)
+    slack = 4 * 2.0**-23 * (np.abs(flat) + np.abs(bias.reshape(-1)) + np.abs(projected))
+    assert (np.abs(projected - flat) <= least + slack)[kept].all()
+
+
+def sides(held: Quantized, shape: Shape) -> tuple[NDArray[Any], NDArray[Any]]:
+    bias = np.zeros_like(held.scale) if held.bias is None else held.bias
+    return spread(held.scale, held.block, shape), spread(bias, held.block, shape)
+
+
+@every
+def test_masked_values_are_plus_zero(case: Case) -> None:
+    mask = case.encoding.mask
+    if mask is None:
+        mask = np.ones(case.shape, bool)
+    x = np.where(mask, case.values(), np.float32(-3.7))
+    dropped = case.encoding.project(np.asarray(x, np.float32))[~mask]
+    assert same_bits(dropped, np.zeros(int((~mask).sum()), np.float32))
+    codes = case.encoding.encode(np.asarray(x, np.float32))
+    assert not np.count_nonzero(codes[~mask])
+
+
+@every
+def test_zero_is_exact(case: Case) -> None:
+    held = base(case.encoding)
+    if isinstance(held, Quantized):
+        low, high = held.levels.bounds
+        if held.bias is not None or not low <= 0 <= high:
+            return
+        if isinstance(held.levels, TableLevels) and 0.0 not in held.levels.values:
+            return
+    zero = np.zeros(case.shape, np.float32)
+    assert same_bits(case.encoding.project(zero), zero)
+    assert (case.encoding.project(-zero) == 0).all()
+
+
+def float_width(array: NDArray[np.float32]) -> int:
+    """16 if every element is a float16 or every one a bfloat16 (a float32 whose low half is zero), else 32."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16).astype(np.float32)
+    return 16 if same_bits(half, array) or not (array.view(np.uint32) & 0xFFFF).any() else 32
+
+
+def side_bits(held: Encoding) -> int:
+    if not isinstance(held, Quantized):
+        return 0
+    count = held.scale.size * float_width(held.scale)
+    count += 0 if held.zero_point is None else 32 * held.zero_point.size
+    count += 0 if held.bias is None else held.bias.size * float_width(held.bias)
+    if isinstance(held.levels, TableLevels):
+        count += len(held.levels.values) * float_width(np.array(held.levels.values, np.float32))
+    return count
+
+
+def code_bits(held: Encoding) -> int:
+    if isinstance(held, Dense):
+        return 16 if held.format in ("float16", "bfloat16") else 32
+    if isinstance(held, Quantized):
+        low, high = held.levels.bounds
+        return next(bits for bits in range(1, 32) if 2**bits >= high - low + 1)
+    return 8
+
+
+@every
+def test_packed_bits_count_codes_masks_and_side_data(case: Case) -> None:
+    held, count = base(case.encoding), prod(case.shape)
+    if isinf(case.encoding.bits):
+        with pytest.raises(EncodingError, match="no packed width"):
+            case.encoding.packed_bits(case.shape)
+        return
+    assert case.encoding.bits == code_bits(held)
+    kept, mask = (count, 0) if case.encoding.mask is None else (int(case.encoding.mask.sum()), count)
+    assert case.encoding.packed_bits(case.shape) == kept * code_bits(held) + side_bits(held) + mask
+
+
+@every
+def test_state_round_trip(case: Case) -> None:
+    state = case.encoding.state()
+
+    def through_json(state: EncodingState) -> EncodingState:
+        parts = {name: through_json(part) for name, part in state.parts.items()}
+        return EncodingState(state.kind, json.loads(json.dumps(dict(state.config))), state.arrays, parts)
+
+    again = encoding_from_state(through_json(state))
+    assert type(again) is type(case.encoding)
+    assert again.describe() == case.encoding.describe()
+    assert again.bits == case.encoding.bits
+    for seed in range(2):
+        x = case.values(seed)
+        assert same_bits(again.project(x), case.encoding.project(x))
+    assert case.encoding.broken_by(again) is None
+
+
+@every
+def test_a_frozen_encoding_holds_frozen_arrays(case: Case) -> None:
+    state = case.encoding.state()
+    arrays = [*state.arrays.values(), *(a for part in state.parts.values() for a in part.arrays.values())]
+    for array in arrays:
+        if array.size:
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = array
+        assert state.kind != "dense"
+
+
+@every
+def test_check_accepts_its_shape_and_refuses_others(case: Case) -> None:
+    case.encoding.check(case.shape, "layer/kernel")
+    if isinstance(case.encoding, Dense | FixedPoint):
+        case.encoding.check((2, 3), "layer/kernel")
+        return
+    wrong: list[Shape] = [(*case.shape, 2)]
+    wrong += [
+        (*case.shape[:axis], 2 * length + 1, *case.shape[axis + 1 :]) for axis, length in enumerate(case.shape)
+    ]
+    for shape in wrong:
+        with pytest.raises(EncodingError, match="layer/kernel"):
+            case.encoding.check(shape, "layer/kernel")
+        with pytest.raises(EncodingError):
+            case.encoding.encode(np.zeros(shape, np.float32))
+        with pytest.raises(EncodingError):
+            case.encoding.decode(np.zeros(shape, np.int32))
+
+
+def selections(length: int) -> list[NDArray[np.intp]]:
+    """Some of an axis: none, one, some twice, backwards, its first and its last half, whole groups of 4 swapped."""
+    everything = np.arange(length)
+    groups = [everything[start : start + 4] for start in range(0, length, 4)]
+    swapped = groups[1:2] + groups[:1] + groups[2:]
+    chosen = [everything, everything[::-1], everything[:1], everything[: length // 2], everything[length // 2 :]]
+    chosen += [everything[::3], np.repeat(everything, 2), np.concatenate([*swapped, everything[:0]]), everything[:0]]
+    return [indices.astype(np.intp) for indices in chosen]
+
+
+@every
+def test_take_gives_the_encoding_of_the_selection(case: Case) -> None:
+    x = case.values()
+    projected = case.encoding.project(x)
+    done = 0
+    for axis, length in enumerate(case.shape):
+        for indices in selections(length):
+            try:
+                taken = case.encoding.take(axis, indices)
+            except EncodingError as error:
+                assert "group" in str(error)  # noqa: PT017 - a refusal is one of two good answers
+                continue
+            selected = x.take(indices, axis=axis)
+            taken.check(selected.shape, "selection")
+            assert same_bits(taken.project(selected), projected.take(indices, axis=axis))
+            done += 1
+    assert done or not case.shape
+
+
+@quantized
+def test_take_refuses_only_to_cut_a_group(case: Case) -> None:
+    held = base(case.encoding)
+    assert isinstance(held, Quantized)
+    for axis, length in enumerate(case.shape):
+        grouped = held.scale.shape[axis] > 1 and held.block[axis] > 1
+        for indices in ([1], [0, 2], [length - 1, 0], [3, 2, 1, 0]):
+            if max(indices) >= length or len(set(indices)) < len(indices):
+                continue
+            if grouped:
+                with pytest.raises(EncodingError, match="cuts through groups"):
+                    case.encoding.take(axis, np.array(indices))
+            else:
+                case.encoding.take(axis, np.array(indices))
+
+
+@every
+def test_an_encoding_keeps_its_own_promise(case: Case) -> None:
+    assert case.encoding.broken_by(case.encoding) is None
+    assert case.encoding.describe()
+
+
+def test_a_name_for_two_encodings_is_refused() -> None:
+    with pytest.raises(ValueError, match="registered already"):
+        register_encoding("dense")(FixedPoint)
+    assert FixedPoint.kind == "tests.fixed_point"
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(EncodingError, match=r"unknown encoding 'wavelet'; known: .*dense"):
+        encoding_from_state(EncodingState("wavelet"))
+
+
+KEEP = np.array([True, True, False, True])
+LESS = np.array([True, False, False, True])
+OTHER = np.array([False, True, True, True])
+
+
+def bits(count: int) -> Quantized:
+    return Quantized(uniform_levels(count), np.ones(1, np.float32), (4,))
+
+
+KEPT = [
+    (Dense(), Dense("float16")),
+    (Dense(), bits(4)),
+    (Dense("float16"), Dense("bfloat16")),
+    (Dense("float16"), bits(8)),
+    (bits(4), bits(4)),
+    (bits(4), bits(2)),
+    (bits(4), Masked(KEEP, bits(4))),
+    (Masked(KEEP), Masked(KEEP, Dense("float16"))),
+    (Masked(KEEP), Masked(LESS)),
+    (Masked(KEEP, bits(4)), Masked(LESS, bits(3))),
+    (Quantized(IntegerLevels(), np.ones(1, np.float32), (4,)), bits(16)),
+    (Quantized(IntegerLevels(), np.ones(1, np.float32), (4,)), Dense()),
+]
+BROKEN = [
+    (Dense("float16"), Dense(), "float16"),
+    (Dense("bfloat16"), Dense("float32"), "bfloat16"),
+    (Dense("float16"), Masked(KEEP, Dense()), "float16"),
+    (bits(4), bits(5), "4-bit"),
+    (bits(4), Dense(), "4-bit"),
+    (bits(4), Masked(KEEP), "4-bit"),
+    (bits(16), Quantized(IntegerLevels(), np.ones(1, np.float32), (4,)), "16-bit"),
+    (Masked(KEEP), Dense(), "1 values were pruned"),
+    (Masked(LESS), Masked(KEEP), "1 pruned values would come back"),
+    (Masked(KEEP), Masked(OTHER), "1 pruned values would come back"),
+    (Masked(KEEP), Masked(np.ones((2, 2), bool)), "pruned values would come back"),
+    (Masked(KEEP, bits(4)), bits(4), "pruned"),
+    (Masked(KEEP, bits(4)), Masked(KEEP, bits(8)), "4-bit"),
+    (Masked(KEEP, Dense("float16")), Masked(LESS), "float16"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), KEPT)
+def test_a_promise_is_kept(before: Encoding, after: Encoding) -> None:
+    assert before.broken_by(after) is None
+
+
+@pytest.mark.parametrize(("before", "after", "words"), BROKEN)
+def test_a_broken_promise_is_told(before: Encoding, after: Encoding, words: str) -> None:
+    reason = before.broken_by(after)
+    assert reason is not None
+    assert words in reason
+
+
+def test_promises_are_kept_along_a_chain() -> None:
+    """What may follow what may follow an encoding may follow it directly."""
+    encodings = [Dense("float16"), Dense(), bits(2), bits(4), Masked(KEEP), Masked(LESS, bits(3)), Masked(LESS)]
+    for first, second, third in itertools.permutations(encodings, 3):
+        if first.broken_by(second) is None and second.broken_by(third) is None:
+            assert first.broken_by(third) is None, (first.describe(), second.describe(), third.describe())

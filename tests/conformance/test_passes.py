@@ -1,0 +1,79 @@
+"""Every pass passes the conformance suite: on the numpy reference backend, and on a Keras model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import bitwidth as bw
+from bitwidth.testing import check_pass, check_ramp
+from tests import reference, zoo
+
+
+@dataclass(frozen=True)
+class RoundBiases(bw.Pass, name="tests.round_biases"):
+    """The ten-line pass of a user."""
+
+    digits: int = 2
+
+    def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+        biases = [parameter for parameter in graph if parameter.role == "bias" and parameter.encoding.bits == 32]
+        return graph.update({bias.path: np.round(graph.values[bias.path], self.digits) for bias in biases})
+
+
+TUNE = bw.Finetune(epochs=2, loss="mse", learning_rate=0.01, batch_size=8)
+PASSES: dict[str, bw.Pass] = {
+    "prune": bw.Prune(0.5),
+    "prune local": bw.Prune(0.7, scope="local"),
+    "prune fisher": bw.Prune(0.5, criterion=bw.Fisher(samples=16, likelihood="gaussian")),
+    "quantize 8": bw.Quantize(8),
+    "quantize 4 groups": bw.Quantize(4, granularity=2),
+    "quantize 3 per tensor": bw.Quantize(3, granularity="tensor", scale="max", vectors=None),
+    "quantize 1": bw.Quantize(1),
+    "quantize 16": bw.Quantize(16),
+    "finetune": TUNE,
+    "ramp prune": bw.Ramp(bw.Prune(0.6), during=TUNE),
+    "ramp quantize": bw.Ramp(bw.Quantize(4), during=TUNE),
+    "repeat": bw.Repeat(bw.PassManager([bw.Prune(0.3), TUNE]), times=2),
+    "where": bw.Where(bw.Quantize(8), "*kernel"),
+    "chain": bw.PassManager([bw.Prune(0.5), TUNE, bw.Quantize(4), TUNE]),
+    "empty chain": bw.PassManager([]),
+    "a user's": RoundBiases(digits=1),
+}
+KERAS = ["prune fisher", "quantize 4 groups", "ramp prune", "chain", "a user's"]
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_conforms_on_the_reference_backend(name: str) -> None:
+    data = reference.regression()
+    result = check_pass(PASSES[name], reference.Network([6, 8, 2]), data, data)
+    assert result.report.passes
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_conforms_on_keras(name: str) -> None:
+    inputs = zoo.batch("mlp", 16)
+    model = zoo.MODELS["mlp"]()
+    targets = np.zeros(model(inputs).shape, np.float32)
+    check_pass(PASSES[name], model, (inputs, targets))
+
+
+@pytest.mark.parametrize("item", [bw.Prune(0.9), bw.Quantize(3), bw.Quantize(12), bw.Where(bw.Prune(0.2), "a*")])
+def test_strengths(item: bw.Pass) -> None:
+    check_ramp(item)
+
+
+@dataclass(frozen=True)
+class Unprune(bw.Pass):
+    """Tries to undo what was promised."""
+
+    def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+        return graph.update({p.path: graph.values[p.path] + np.float32(0.001) for p in graph if p.role == "kernel"})
+
+
+def test_a_pass_that_undoes_promises_is_refused() -> None:
+    pruned = bw.PassManager([bw.Prune(0.5)]).run(reference.Network([6, 8, 2]))
+    with pytest.raises(bw.errors.PromiseError, match="layer0/kernel"):
+        bw.PassManager([Unprune()]).run(pruned)

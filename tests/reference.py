@@ -1,0 +1,210 @@
+"""A numpy backend that fulfils the protocol: a small network of dense layers, trained by plain gradient descent.
+
+It shows that nothing above the backend needs TensorFlow, and it runs the conformance suite in a second.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.backend import BACKENDS, Architecture, Objective, Session, Steer, Trained, Training
+from bitwidth.errors import ConfigError, DataError, ModelError
+from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Use
+from bitwidth.tensors import Encoding
+
+Array = NDArray[np.float32]
+
+
+class Network:
+    """Dense layers with ReLU between them; its list of kernels and biases is all its state."""
+
+    __bitwidth_backend__: Any = None
+
+    def __init__(self, widths: list[int], seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.widths = list(widths)
+        self.weights: list[Array] = []
+        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+            self.weights.append((rng.standard_normal((fan_in, fan_out)) / np.sqrt(fan_in)).astype(np.float32))
+            self.weights.append((rng.standard_normal(fan_out) * 0.1).astype(np.float32))
+        self.encodings: dict[str, Encoding] = {}
+
+    def forward(self, inputs: Array, weights: list[Array]) -> list[Array]:
+        """The activations in front of each layer, and the output last."""
+        activations = [inputs]
+        for layer in range(len(weights) // 2):
+            x = activations[-1] @ weights[2 * layer] + weights[2 * layer + 1]
+            activations.append(x if layer == len(weights) // 2 - 1 else np.maximum(x, 0))
+        return activations
+
+    def gradients(self, inputs: Array, weights: list[Array], upstream: Array) -> list[Array]:
+        """Gradients of `sum(upstream * output)` with respect to the weights."""
+        activations = self.forward(inputs, weights)
+        found: list[Array] = []
+        for layer in reversed(range(len(weights) // 2)):
+            found = [activations[layer].T @ upstream, upstream.sum(0), *found]
+            upstream = (upstream @ weights[2 * layer].T) * (activations[layer] > 0)
+        return found
+
+
+def paths(network: Network) -> list[str]:
+    """Paths of the weights, in order."""
+    return [f"layer{i // 2}/{'bias' if i % 2 else 'kernel'}" for i in range(len(network.weights))]
+
+
+def graph_of(network: Network) -> Graph:
+    """The network as a graph."""
+    count = len(network.weights) // 2
+    ops, tensors, layers = [], [Tensor("input", (None, network.widths[0]), "float32")], []
+    last = "input"
+    for i in range(count):
+        product, output = f"layer{i}/product", f"layer{i}/output"
+        ops.append(Op(f"layer{i}/MatMul", "MatMul", f"layer{i}", (last,), (product,), (f"layer{i}/kernel",)))
+        ops.append(Op(f"layer{i}/BiasAdd", "BiasAdd", f"layer{i}", (product,), (output,), (f"layer{i}/bias",)))
+        tensors += [Tensor(name, (None, network.widths[i + 1]), "float32") for name in (product, output)]
+        layers.append(Layer(f"layer{i}", "Dense", calls=(LayerCall((last,), (output,)),)))
+        last = output
+    parameters = []
+    for index, (path, array) in enumerate(zip(paths(network), network.weights, strict=True)):
+        layer = path.partition("/")[0]
+        use = (
+            Use(f"{layer}/MatMul", "MatMul", layer, (1,), (0,))
+            if index % 2 == 0
+            else Use(f"{layer}/BiasAdd", "BiasAdd", layer, (0,))
+        )
+        role: Any = "kernel" if index % 2 == 0 else "bias"
+        parameters.append(Parameter(path, array.shape, "float32", role, layer, uses=(use,), index=index))
+    structure = Structure("network", tuple(ops), tuple(tensors), tuple(layers), ("input",), (last,))
+    graph = Graph(structure, parameters, {p: a.copy() for p, a in zip(paths(network), network.weights, strict=True)})
+    return graph.update(encodings=network.encodings) if network.encodings else graph
+
+
+class ReferenceSession:
+    """A copy of a network, opened."""
+
+    def __init__(self, network: Network) -> None:
+        if not all(np.isfinite(array).all() for array in network.weights):
+            raise ModelError("the network holds values that are not finite")
+        self.network = network
+        self.graph = graph_of(network)
+
+    def _weights(self, graph: Graph) -> list[Array]:
+        return [graph.values[path] for path in paths(self.network)]
+
+    def check_data(self, data: Any, name: str, targets: bool = False) -> None:
+        inputs = data[0] if isinstance(data, tuple) else data
+        if not len(inputs):
+            raise DataError(f"{name} is empty")
+        if targets and not (isinstance(data, tuple) and len(data) > 1):
+            raise DataError(f"{name} has no targets")
+
+    def check_training(self, training: Training) -> None:
+        if training.objective.loss != "mse":
+            raise ConfigError('no loss: the reference network knows "mse"')
+        self.check_data(training.data, "data", targets=True)
+
+    def can_measure(self, objective: Objective) -> bool:
+        return bool(objective.loss == "mse")
+
+    def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
+        output = self.network.forward(data[0], self._weights(graph))[-1]
+        return {"loss": float(np.square(output - data[1]).mean())}
+
+    def squared_gradients(
+        self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
+    ) -> Mapping[str, NDArray[Any]]:
+        inputs = (data[0] if isinstance(data, tuple) else data)[:samples]
+        rng, weights = np.random.default_rng(seed), self._weights(graph)
+        total = [np.zeros(array.shape) for array in weights]
+        for row in inputs:
+            output = self.network.forward(row[None], weights)[-1]
+            noise = rng.standard_normal(output.shape).astype(np.float32)
+            for sum_, gradient in zip(total, self.network.gradients(row[None], weights, noise), strict=True):
+                sum_ += gradient.astype(np.float64) ** 2
+        return {path: sum_ / len(inputs) for path, sum_ in zip(paths(self.network), total, strict=True)}
+
+    def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
+        inputs, targets = training.data
+        masters = {path: graph.values[path].copy() for path in graph.values}
+        order = np.random.default_rng(training.seed)
+        rate, current, losses = training.learning_rate or 1e-2, graph, []
+        size = training.batch_size
+        steps = max(1, len(inputs) // size)
+        if steer is not None:
+            current = steer(0.0, current.update(masters))
+        for epoch in range(training.epochs):
+            chosen = order.permutation(len(inputs))
+            for step in range(steps):
+                rows = chosen[step * size : (step + 1) * size]
+                read = [current[path].encoding.project(masters[path]) for path in paths(self.network)]
+                error = self.network.forward(inputs[rows], read)[-1] - targets[rows]
+                losses.append(float(np.square(error).mean()))
+                gradients = self.network.gradients(inputs[rows], read, (2 * error / error.size).astype(np.float32))
+                for path, gradient in zip(paths(self.network), gradients, strict=True):
+                    if training.only is None or path in training.only:
+                        mask = current[path].encoding.mask
+                        masters[path] = masters[path] - np.float32(rate) * (
+                            gradient if mask is None else gradient * mask
+                        )
+                if steer is not None:
+                    done = (epoch * steps + step + 1) / (training.epochs * steps)
+                    current = steer(done, current.update(masters))
+        held = {path: current[path].encoding.project(master) for path, master in masters.items()}
+        changed = {path: array for path, array in held.items() if not np.array_equal(array, graph.values[path])}
+        after = Graph(current.structure, tuple(current), graph.values.replace(changed))
+        return Trained(after, {"loss": losses})
+
+    def finish(self, graph: Graph) -> Any:
+        network = Network(self.network.widths)
+        network.weights = [array.copy() for array in self._weights(graph)]
+        network.encodings = {parameter.path: parameter.encoding for parameter in graph}
+        return network
+
+    def architecture(self) -> Architecture:
+        variables = [
+            [path, list(a.shape), "float32"] for path, a in zip(paths(self.network), self.network.weights, strict=True)
+        ]
+        return Architecture("reference", {"widths": self.network.widths}, "", None, variables, {})
+
+
+class ReferenceBackend:
+    """Networks of the class above."""
+
+    def open(self, model: Any, data: Any = None) -> Session:
+        return ReferenceSession(model)
+
+    def build(
+        self,
+        architecture: Architecture,
+        values: list[NDArray[Any]],
+        encodings: Mapping[int, Encoding],
+        custom_objects: Mapping[str, Any] | None = None,
+        model: Any = None,
+    ) -> Any:
+        network = model or Network(architecture.config["widths"])
+        network.weights = values
+        network.encodings = {path: encodings[index] for index, path in enumerate(paths(network))}
+        return network
+
+
+BACKEND = ReferenceBackend()
+Network.__bitwidth_backend__ = BACKEND
+BACKENDS["reference"] = __name__
+
+
+def regression(samples: int = 64, seed: int = 3) -> tuple[Array, Array]:
+    """Inputs [n, 6] and targets [n, 2] of a smooth function."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((samples, 6)).astype(np.float32)
+    targets = np.stack([np.sin(inputs[:, 0]) + inputs[:, 1], inputs[:, 2] * 0.5], axis=1).astype(np.float32)
+    return inputs, targets
+
+
+def checksum(network: Network) -> int:
+    """A checksum of the weights."""
+    return zlib.crc32(b"".join(array.tobytes() for array in network.weights))
