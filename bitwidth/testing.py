@@ -75,9 +75,8 @@ def check_configuration(item: Pass) -> None:
         return
     _assert(bool(kind.name), f"{item.label} has a recipe but no name")
     text = json.dumps(recipe)
-    _assert(
-        json.dumps(PassManager.from_recipe(text).to_recipe()) == text, f"{item.label}: its recipe does not come back"
-    )
+    back = json.dumps(PassManager.from_recipe(text).to_recipe())
+    _assert(back == text, f"{item.label}: its recipe comes back as another")
 
 
 def check_report(item: Pass, result: Result) -> None:

@@ -5,6 +5,7 @@ It shows that nothing above the backend needs TensorFlow, and it runs the confor
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,7 @@ class Network:
         rng = np.random.default_rng(seed)
         self.widths = list(widths)
         self.weights: list[Array] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(widths):
             self.weights.append((rng.standard_normal((fan_in, fan_out)) / np.sqrt(fan_in)).astype(np.float32))
             self.weights.append((rng.standard_normal(fan_out) * 0.1).astype(np.float32))
         self.encodings: dict[str, Encoding] = {}

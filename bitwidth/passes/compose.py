@@ -67,7 +67,8 @@ class Where(Pass, name="where"):
                 )
                 if not same or before.parameters[path].encoding is not parameter.encoding:
                     raise ContractError(
-                        f"{self.label}: {self.of.label} changed {path}, which {self.where!r} leaves out"
+                        f"{self.label}: {self.of.label} changed {path}, which {self.where!r} leaves out; "
+                        "a pass chooses parameters with `context.select(graph, where)`"
                     )
 
     def at(self, strength: float) -> Where:

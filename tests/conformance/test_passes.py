@@ -19,7 +19,7 @@ class RoundBiases(bw.Pass, name="tests.round_biases"):
     digits: int = 2
 
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
-        biases = [parameter for parameter in graph if parameter.role == "bias" and parameter.encoding.bits == 32]
+        biases = [p for p in context.select(graph) if p.role == "bias" and p.encoding.bits == 32]
         return graph.update({bias.path: np.round(graph.values[bias.path], self.digits) for bias in biases})
 
 
