@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bitwidth as bw
+from bitwidth.artifact import Inspection
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +87,7 @@ def accuracy(model: Any, data: Split) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
-def reloaded(result: bw.Result) -> tuple[int, Any, bw.Inspection]:
+def reloaded(result: bw.Result) -> tuple[int, Any, Inspection]:
     """Bytes on disk of the result's file, the model loaded from it, and what `bw.inspect` says of it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.bw"
