@@ -128,6 +128,8 @@ class Context:
         for path, reason in trained.refused.items():
             self.skip(path, reason)
         self.notes.history.update(trained.history)
+        if not trained.history:
+            self.remark("nothing was trained: no parameter is trainable")
         return trained.graph
 
     def need_data(self, owner: str) -> Any:

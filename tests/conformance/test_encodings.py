@@ -179,7 +179,6 @@ CASES += cases("irregular scalar", grid(IRREGULAR, "tensor"), SCALAR)
 CASES += cases("a user's", lambda shape: FixedPoint(4))
 
 
-
 def law(check: Callable[[Case], None]) -> Callable[[str], None]:
     """Test that `check` holds for every encoding on every shape; a failure names the shape."""
 
@@ -364,14 +363,14 @@ def test_state_round_trip(case: Case) -> None:
 
 
 @law
-def test_a_frozen_encoding_holds_frozen_arrays(case: Case) -> None:
+def test_an_encoding_cannot_be_changed_through_its_arrays(case: Case) -> None:
+    x = case.values()
+    before = case.encoding.project(x)
     state = case.encoding.state()
-    arrays = [*state.arrays.values(), *(a for part in state.parts.values() for a in part.arrays.values())]
-    for array in arrays:
-        if array.size:
-            with pytest.raises(ValueError, match="read-only"):
-                array[...] = array
-        assert state.kind != "dense"
+    for array in (*state.arrays.values(), *(a for part in state.parts.values() for a in part.arrays.values())):
+        if array.flags.writeable:
+            array[...] = 1
+    assert same_bits(case.encoding.project(x), before)
 
 
 @law
@@ -381,9 +380,7 @@ def test_check_accepts_its_shape_and_refuses_others(case: Case) -> None:
         case.encoding.check((2, 3), "layer/kernel")
         return
     wrong: list[Shape] = [(*case.shape, 2)]
-    wrong += [
-        (*case.shape[:axis], 2 * length + 1, *case.shape[axis + 1 :]) for axis, length in enumerate(case.shape)
-    ]
+    wrong += [(*case.shape[:axis], 2 * length + 1, *case.shape[axis + 1 :]) for axis, length in enumerate(case.shape)]
     for shape in wrong:
         with pytest.raises(EncodingError, match="layer/kernel"):
             case.encoding.check(shape, "layer/kernel")

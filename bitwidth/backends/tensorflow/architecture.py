@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,12 +108,15 @@ def _not_rebuilt(config: Any, inputs: Any, model: Any) -> str:
 
 def _rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None) -> Any:
     config = json.loads(json.dumps(config))  # Keras takes things out of the configuration that it reads
+    state = random.getstate()  # initializers without a seed draw one from here, for values that are replaced
     try:
         model = keras.saving.deserialize_keras_object(config, custom_objects=dict(custom_objects or {}), safe_mode=True)
         if not model.built or not model.variables:
             model(_skeleton(inputs))
     except Exception as error:  # a user's from_config or call may raise anything
         raise ModelError(f"the model cannot be built from its configuration: {_first_line(error)}") from error
+    finally:
+        random.setstate(state)
     return model
 
 

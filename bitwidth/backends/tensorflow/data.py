@@ -130,7 +130,9 @@ def _as_arrays(data: Any, name: str) -> Any:
     if isinstance(data, tuple) and not 1 <= len(data) <= 3:
         raise DataError(f"{name}: a tuple is (inputs, targets) or (inputs, targets, weights), got {len(data)} parts")
     if isinstance(data, tuple):
-        return tuple(None if part is None else _as_arrays_of(part, name) for part in data)
+        while len(data) > 1 and data[-1] is None:
+            data = data[:-1]
+        return tuple(_as_arrays_of(part, name) for part in data)
     return _as_arrays_of(data, name)
 
 

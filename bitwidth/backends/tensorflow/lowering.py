@@ -88,6 +88,8 @@ class _Grid(Lowering):
 
     def arrays(self, encoding: Encoding) -> Arrays:
         grid = _quantized(encoding)
+        if not isinstance(grid.levels, IntegerLevels):
+            raise EncodingError(f"{encoding.describe()} has no integer levels")
         low, high = grid.levels.bounds
         zero = np.int32(0) if grid.zero_point is None else spread(grid.zero_point, grid.block, self.shape)
         arrays = {

@@ -106,7 +106,7 @@ class KerasSession:
         views = {graph[path].index: lowering for path, lowering in lowerings.items() if path not in refused}
         with self._attached(views), self._frozen(graph, training.only, refused):
             steering = Steering(graph, lowerings, steer, self._read_masters)
-            history = self._fit(training, steering)
+            history = self._fit(training, steering) if self.model.trainable_variables else {}
         return Trained(self._project(graph, steering.graph), history, refused)
 
     def finish(self, graph: Graph) -> Any:

@@ -1,0 +1,96 @@
+"""Data in every form that `model.fit` takes, and the errors for data that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bitwidth.backends.tensorflow.data import Source
+from bitwidth.errors import DataError
+
+X, Y = np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10)
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return X[index * 5 : index * 5 + 5], Y[index * 5 : index * 5 + 5]
+
+
+FORMS: dict[str, Any] = {
+    "arrays": (X, Y),
+    "with weights": (X, Y, np.ones(10)),
+    "tensors": (tf.constant(X), tf.constant(Y)),
+    "dataset": tf.data.Dataset.from_tensor_slices((X, Y)).batch(5),
+    "py dataset": Batches(),
+    "dicts": ({"a": X, "b": X}, {"out": Y}),
+    "lists": ([X, X], Y),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_with_targets(name: str) -> None:
+    source = Source(FORMS[name])
+    assert source.has_targets
+    batches = list(source.batches(5))
+    assert [batch.size for batch in batches] == [5, 5]
+    first = np.concatenate([np.asarray(tf.nest.flatten(batch.inputs)[0]) for batch in batches])
+    np.testing.assert_array_equal(first, X)
+    assert source.steps(5) == 2
+    assert [batch.size for batch in source.samples(7, 5)] == [5, 2]
+
+
+@pytest.mark.parametrize("data", [X, [X, X], {"a": X}, tf.data.Dataset.from_tensor_slices(X).batch(5), (X,), (X, None)])
+def test_inputs_alone(data: Any) -> None:
+    source = Source(data)
+    assert not source.has_targets
+    assert sum(batch.size for batch in source.batches(5)) == 10
+
+
+def test_order_is_given_by_the_seed() -> None:
+    def order(seed: int | None) -> list[int]:
+        return [int(y) for _, labels in Source((X, Y)).for_fit(3, seed) for y in labels]
+
+    assert order(None) == list(range(10))
+    assert order(1) == order(1) != order(2)
+    assert sorted(order(1)) == list(range(10))
+
+
+def test_each_epoch_has_its_own_order() -> None:
+    dataset = Source((X, Y)).for_fit(10, 0)
+    first, second = ([int(y) for _, labels in dataset for y in labels] for _ in range(2))
+    assert first != second
+
+
+def empty() -> Iterator[Any]:
+    yield from ()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X[:0], Y[:0]), "train is empty"),
+        ([], "train"),
+        ((X, Y[:3]), "different lengths: 3, 10"),
+        ((np.full((4, 2), np.nan, np.float32), np.arange(4)), "8 of 8 values are NaN or infinite"),
+        ({"a": np.array([[np.inf]], np.float32)}, r"train\['a'\]"),
+        ((X, Y, Y, Y), "got 4 parts"),
+        (3.0, "one row per sample"),
+    ],
+)
+def test_data_that_cannot_be_used(data: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Source(data, "train")
+
+
+def test_a_dataset_without_batches() -> None:
+    dataset = tf.data.Dataset.from_generator(empty, output_signature=tf.TensorSpec((None, 2)))
+    with pytest.raises(DataError, match="empty"):
+        list(Source(dataset, "train").batches(4))

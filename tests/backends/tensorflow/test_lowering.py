@@ -1,0 +1,98 @@
+"""What a layer reads while training is what numpy decodes, with XLA and without."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bitwidth.backends.tensorflow.lowering import lower, straight_through, through_masks
+from bitwidth.errors import EncodingError
+from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, fit_scale, uniform_levels
+
+RNG = np.random.default_rng(11)
+VALUES = RNG.standard_normal((6, 10)).astype(np.float32)
+KEEP = RNG.random((6, 10)) > 0.4
+ONES = np.ones((1, 10), np.float32)
+
+
+def grid(bits: int, block: tuple[int, int] = (6, 1)) -> Quantized:
+    return fit_scale(VALUES, uniform_levels(bits), block)
+
+
+EXACT: dict[str, Encoding] = {
+    "float16": Dense("float16"),
+    "bfloat16": Dense("bfloat16"),
+    "masked": Masked(KEEP),
+    **{f"{bits} bits": grid(bits) for bits in (1, 2, 3, 4, 8, 12, 16)},
+    "per tensor": grid(4, (6, 10)),
+    "ragged groups": grid(4, (4, 1)),
+    "masked grid": Masked(KEEP, grid(4)),
+    "unbounded": Quantized(IntegerLevels(), ONES * np.float32(0.037), (6, 1)),
+    "zero point": Quantized(IntegerLevels(0, 15), ONES * np.float32(0.2), (6, 1), np.full((1, 10), 6, np.int32)),
+    "zero scale": Quantized(IntegerLevels(-7, 7), ONES * 0, (6, 1)),
+    "powers of two": Quantized(TableLevels((-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)), ONES * np.float32(0.4), (6, 1)),
+    "masked table": Masked(KEEP, Quantized(TableLevels((-1.5, 0.25, 2.0)), ONES, (6, 1))),
+}
+
+
+@pytest.mark.parametrize("xla", [False, True])
+@pytest.mark.parametrize("name", EXACT)
+def test_reads_what_numpy_decodes(name: str, xla: bool) -> None:
+    encoding = EXACT[name]
+    lowering = lower(encoding, VALUES.shape)
+    assert lowering is not None
+    read = tf.function(straight_through(lowering), jit_compile=xla)
+    np.testing.assert_array_equal(read(tf.constant(VALUES)).numpy(), encoding.project(VALUES))
+
+
+def test_bias_is_within_one_rounding() -> None:
+    encoding = Quantized(IntegerLevels(-7, 7), ONES * np.float32(0.3), (6, 1), bias=ONES * np.float32(0.05))
+    lowering = lower(encoding, VALUES.shape)
+    assert lowering is not None
+    read = straight_through(lowering)(tf.constant(VALUES)).numpy()
+    np.testing.assert_allclose(read, encoding.project(VALUES), rtol=0, atol=2e-7)
+
+
+def test_gradient_passes_straight_through_and_stops_at_masks() -> None:
+    lowering = lower(Masked(KEEP, grid(3)), VALUES.shape)
+    assert lowering is not None
+    master, weight = tf.Variable(VALUES), RNG.standard_normal(VALUES.shape).astype(np.float32)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(straight_through(lowering)(tf.convert_to_tensor(master)) * weight)
+    np.testing.assert_array_equal(tape.gradient(total, master).numpy(), weight * KEEP)
+    with through_masks(), tf.GradientTape() as tape:
+        total = tf.reduce_sum(straight_through(lowering)(tf.convert_to_tensor(master)) * weight)
+        gradient = tape.gradient(total, master)
+    np.testing.assert_array_equal(gradient.numpy(), weight)
+
+
+def test_state_changes_without_a_retrace() -> None:
+    lowering = lower(Masked(KEEP, grid(8)), VALUES.shape)
+    assert lowering is not None
+    traces = 0
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def read(master: tf.Tensor) -> tf.Tensor:
+        nonlocal traces
+        traces += 1
+        return straight_through(lowering)(master)
+
+    read(tf.constant(VALUES))
+    narrower = Masked(~KEEP, grid(2))
+    lowering.update(narrower)
+    np.testing.assert_array_equal(read(tf.constant(VALUES)).numpy(), narrower.project(VALUES))
+    assert traces == 1
+
+
+@pytest.mark.parametrize(("first", "second"), [("masked", "4 bits"), ("4 bits", "ragged groups"), ("4 bits", "1 bits")])
+def test_another_structure_is_refused(first: str, second: str) -> None:
+    lowering = lower(EXACT[first], VALUES.shape)
+    assert lowering is not None
+    with pytest.raises(EncodingError):
+        lowering.update(EXACT[second])
+
+
+def test_dense_needs_no_lowering() -> None:
+    assert lower(Dense(), (3,)) is None
+    assert lower(Dense("float32"), (3,)) is None

@@ -1,0 +1,260 @@
+"""Training under views: what holds, what stays the user's, and what is refused."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import bitwidth as bw
+from bitwidth.backends.tensorflow.session import KerasSession
+from bitwidth.data import digits
+from tests import zoo
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+X, Y = (part[:256] for part in digits().train)
+
+
+def network(**settings: Any) -> Any:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, activation="relu", name="hidden", **settings),
+            keras.layers.Dense(10, name="logits"),
+        ]
+    )
+    return zoo.filled(model)
+
+
+def tune(**fields: Any) -> bw.Finetune:
+    return bw.Finetune(**{"epochs": 1, "loss": LOSS, "batch_size": 64, "learning_rate": 1e-2, **fields})
+
+
+def test_training_lowers_the_loss_under_constraints() -> None:
+    passes = [bw.Prune(0.5), bw.Quantize(3), tune(epochs=20)]
+    report = bw.PassManager(passes).run(network(), (X, Y), (X, Y)).report
+    assert report.passes[2].metrics["loss"] < 0.5 * report.passes[1].metrics["loss"]
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_views_are_what_the_model_computes_with(jit: bool) -> None:
+    seen: list[float] = []
+
+    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            kernel = np.asarray(self.model.get_layer("hidden").kernel.numpy())
+            seen.append(len(np.unique(kernel[:, 0])))
+
+    bw.PassManager([bw.Quantize(2), tune(callbacks=[Watch()], jit_compile=jit)]).run(network(), (X, Y))
+    assert seen
+    assert max(seen) <= 3, "a 2-bit channel holds three values at most"
+
+
+def test_mixed_float16_trains_under_views() -> None:
+    model = zoo.MODELS["mixed_float16"]()
+    inputs = zoo.batch("mixed_float16", 32)
+    targets = np.zeros(model(inputs).shape, np.float32)
+    passes = [bw.Prune(0.5), bw.Quantize(4), tune(loss="mse", epochs=3, batch_size=8)]
+    result = bw.PassManager(passes).run(model, (inputs, targets), (inputs, targets))
+    assert result.report.passes[2].metrics["loss"] < result.report.passes[1].metrics["loss"]
+    assert result.model.dtype_policy.name == model.dtype_policy.name
+
+
+def test_frozen_layers_stay_frozen() -> None:
+    model = network()
+    model.get_layer("hidden").trainable = False
+    result = bw.PassManager([bw.Quantize(8), tune()]).run(model, (X, Y))
+    assert not result.model.get_layer("hidden").trainable_variables
+    quantized = bw.PassManager([bw.Quantize(8)]).run(model)
+    np.testing.assert_array_equal(result.graph.values["hidden/kernel"], quantized.graph.values["hidden/kernel"])
+    assert result.report.passes[1].skipped["hidden/kernel"] == "not trainable"
+    assert model.get_layer("hidden").trainable is False
+
+
+def test_batch_statistics_move_on_their_grid() -> None:
+    model = zoo.MODELS["convnet_bn"]()
+    inputs = zoo.batch("convnet_bn", 16) + 3
+    targets = np.zeros(model(inputs).shape, np.float32)
+    result = bw.PassManager([bw.Quantize(8), tune(loss="mse", batch_size=8)]).run(model, (inputs, targets))
+    moved = [r for r in result.report.passes[1].touched if r.path.endswith("moving_mean")]
+    assert moved
+    assert all(record.after in ("float16", "bfloat16") for record in moved)
+
+
+def test_the_compiled_loss_and_kind_of_optimizer_are_used_as_fresh_objects() -> None:
+    model = network()
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
+    model.compile(optimizer, LOSS, metrics=["accuracy"])
+    model.fit(X, Y, verbose=0)
+    steps, slots = int(optimizer.iterations), [v.numpy().copy() for v in optimizer.variables]
+    result = bw.PassManager([bw.Quantize(8), bw.Finetune(epochs=1)]).run(model, (X, Y), (X, Y))
+    assert set(result.report.passes[1].metrics) == {"loss", "accuracy"}
+    assert int(optimizer.iterations) == steps
+    for before, after in zip(slots, optimizer.variables, strict=True):
+        np.testing.assert_array_equal(before, after.numpy())
+    assert isinstance(result.model.optimizer, keras.optimizers.SGD)
+    assert result.model.optimizer is not optimizer
+    assert result.model.evaluate(X, Y, verbose=0, return_dict=True)["accuracy"] > 0.2
+
+
+def test_class_weight_callbacks_and_metrics_reach_fit() -> None:
+    epochs: list[int] = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
+    item = tune(epochs=2, class_weight=dict.fromkeys(range(10), 0.0), callbacks=[callback], metrics=["accuracy"])
+    report = bw.PassManager([item]).run(network(), (X, Y), (X, Y)).report
+    assert epochs == [0, 1]
+    assert report.passes[0].history["loss"] == [0.0, 0.0]
+    assert "val_accuracy" in report.passes[0].history
+
+
+def test_the_same_seed_gives_the_same_bytes_and_leaves_the_global_seed_alone() -> None:
+    manager = bw.PassManager([bw.Prune(0.5, criterion="fisher"), tune(), bw.Quantize(4), tune()])
+    model = network()
+    keras.utils.set_random_seed(3)
+    expected = keras.random.normal((3,)).numpy(), random.random(), np.random.rand()  # noqa: NPY002
+    keras.utils.set_random_seed(3)
+    first = manager.run(model, (X, Y), seed=1)
+    assert first.size
+    np.testing.assert_array_equal(keras.random.normal((3,)).numpy(), expected[0])
+    assert (random.random(), np.random.rand()) == expected[1:]  # noqa: NPY002
+    second, other = manager.run(model, (X, Y), seed=1), manager.run(model, (X, Y), seed=2)
+    for path in first.graph.values:
+        np.testing.assert_array_equal(first.graph.values[path], second.graph.values[path])
+    assert any((first.graph.values[path] != other.graph.values[path]).any() for path in first.graph.values)
+
+
+def test_masked_weights_may_come_back_in_a_ramp_and_never_after() -> None:
+    masks: list[Any] = []
+
+    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            masks.append(self.model.get_layer("hidden").kernel.numpy() != 0)
+
+    ramp = bw.Ramp(bw.Prune(0.8), during=tune(epochs=6, learning_rate=0.03, callbacks=[Watch()]))
+    result = bw.PassManager([ramp, tune()]).run(network(), (X, Y))
+    sparsity = [1 - mask.mean() for mask in masks]
+    assert sparsity[0] < 0.2
+    assert sparsity[-1] > 0.6
+    assert result.graph["hidden/kernel"].encoding.mask is not None
+    assert not np.count_nonzero(result.graph.values["hidden/kernel"][~result.graph["hidden/kernel"].encoding.mask])
+    early, late = masks[len(masks) // 3], masks[-1]
+    assert (late & ~early).any(), "no weight came back while the ramp ran"
+
+
+def test_a_ramp_keeps_the_promises_before_it() -> None:
+    first = bw.PassManager([bw.Prune(0.3)]).run(network())
+    before = first.graph["hidden/kernel"].encoding.mask
+    result = bw.PassManager([bw.Ramp(bw.Prune(0.7), during=tune(epochs=2))]).run(first, (X, Y))
+    after = result.graph["hidden/kernel"].encoding.mask
+    assert before is not None
+    assert after is not None
+    assert not (after & ~before).any()
+
+
+def test_gradual_narrowing() -> None:
+    result = bw.PassManager([bw.Ramp(bw.Quantize(2), during=tune(epochs=2))]).run(network(), (X, Y))
+    assert len(np.unique(result.graph.values["hidden/kernel"][:, 0])) <= 3
+
+
+def test_where_trains_one_layer_only() -> None:
+    model = network()
+    result = bw.PassManager([bw.Where(tune(), "logits")]).run(model, (X, Y))
+    np.testing.assert_array_equal(result.graph.values["hidden/kernel"], model.get_layer("hidden").kernel.numpy())
+    assert (result.graph.values["logits/kernel"] != model.get_layer("logits").kernel.numpy()).any()
+
+
+def test_training_goes_on_from_its_masters() -> None:
+    """A learning rate too small to move a code in one run moves it in several: the masters are kept between them."""
+    small = tune(learning_rate=0.05, optimizer="sgd", batch_size=256)
+    once = bw.PassManager([bw.Quantize(4), small]).run(network(), (X, Y))
+    often = bw.PassManager([bw.Quantize(4), bw.Repeat(small, times=10)]).run(network(), (X, Y))
+    start = bw.PassManager([bw.Quantize(4)]).run(network()).graph.values["hidden/kernel"]
+    moved = [int((r.graph.values["hidden/kernel"] != start).sum()) for r in (once, often)]
+    assert moved[1] > 3 * moved[0]
+
+
+class Sly(keras.layers.Layer):  # type: ignore[misc]
+    """Keeps the storage of its kernel, which no view can stand in for."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(name="kernel", shape=(shape[-1], 10), initializer="glorot_uniform")
+        self.stored = [self.kernel.value]
+
+    def call(self, inputs: Any) -> Any:
+        return tf.matmul(inputs, self.stored[0])
+
+
+def test_a_variable_read_past_its_view_is_held_and_reported() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), Sly(name="sly")])
+    result = bw.PassManager([bw.Quantize(4), tune()]).run(model, (X, Y))
+    assert "past its view" in result.report.passes[1].skipped["sly/kernel"]
+    quantized = bw.PassManager([bw.Quantize(4)]).run(model)
+    np.testing.assert_array_equal(result.graph.values["sly/kernel"], quantized.graph.values["sly/kernel"])
+
+
+def test_results_and_loaded_models_keep_their_promises(tmp_path: Any) -> None:
+    first = bw.PassManager([bw.Prune(0.6), bw.Quantize(4)]).run(network())
+    first.save(tmp_path / "first.bw")
+    for start in (first, first.model, bw.load(tmp_path / "first.bw")):
+        second = bw.PassManager([tune(epochs=2)]).run(start, (X, Y))
+        mask = first.graph["hidden/kernel"].encoding.mask
+        np.testing.assert_array_equal(second.graph["hidden/kernel"].encoding.mask, mask)
+        assert second.graph["hidden/kernel"].encoding.bits == 4
+        assert not np.count_nonzero(second.model.get_layer("hidden").kernel.numpy()[~mask])
+
+
+def test_a_loaded_model_changed_by_hand_is_put_back_and_says_so(tmp_path: Any) -> None:
+    bw.PassManager([bw.Prune(0.6)]).run(network()).save(tmp_path / "first.bw")
+    loaded = bw.load(tmp_path / "first.bw")
+    loaded.get_layer("hidden").kernel.assign(loaded.get_layer("hidden").kernel + 0.1)
+    graph = bw.read(loaded)
+    assert any("hidden/kernel" in note and "put back" in note for note in graph.structure.notes)
+    mask = graph["hidden/kernel"].encoding.mask
+    assert mask is not None
+    assert not np.count_nonzero(graph.values["hidden/kernel"][~mask])
+
+
+def test_snapshots_keep_what_they_saw() -> None:
+    session = KerasSession(network())
+    opened = session.graph
+    expected = session.model.get_layer("hidden").bias.numpy().copy()
+    session.write(opened.update({"hidden/bias": expected + 1}))
+    np.testing.assert_array_equal(opened.values["hidden/bias"], expected)
+
+
+@pytest.mark.parametrize(
+    ("passes", "error", "message"),
+    [
+        ([bw.Finetune(1)], bw.errors.ConfigError, "no loss"),
+        ([tune(optimizer="nonsense")], bw.errors.ConfigError, "nonsense"),
+        ([bw.Quantize(4, where="hiden")], bw.errors.SelectionError, "did you mean 'hidden"),
+        ([bw.Where(bw.Prune(0.5), "nowhere")], bw.errors.SelectionError, "nowhere"),
+        ([bw.Prune(0.5, where="hidden/bias")], bw.errors.ConfigError, "no kernel"),
+    ],
+)
+def test_errors_come_before_work_starts(passes: list[Any], error: type[Exception], message: str) -> None:
+    started: list[int] = []
+    watch = keras.callbacks.LambdaCallback(on_train_begin=lambda logs=None: started.append(1))
+    with pytest.raises(error, match=message):
+        bw.PassManager([tune(callbacks=[watch]), *passes]).run(network(), (X, Y))
+    assert not started
+
+
+def test_inputs_alone_cannot_train() -> None:
+    with pytest.raises(bw.errors.DataError, match="no targets"):
+        bw.PassManager([tune()]).run(network(), X)
+    with pytest.raises(bw.errors.ConfigError, match="needs data"):
+        bw.PassManager([tune()]).run(network())
+
+
+def test_training_that_diverges_is_an_error_and_leaves_the_model_alone() -> None:
+    model = network()
+    before = model.get_layer("hidden").kernel.numpy().copy()
+    with pytest.raises(bw.errors.ContractError, match="not finite"):
+        bw.PassManager([tune(optimizer="sgd", learning_rate=1e38, epochs=3)]).run(model, (X, Y))
+    np.testing.assert_array_equal(model.get_layer("hidden").kernel.numpy(), before)
