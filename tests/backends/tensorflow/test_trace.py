@@ -1,6 +1,4 @@
-import os
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from keras import layers, ops
 from bitwidth.backends.tensorflow.trace import read_graph, traced
 from bitwidth.errors import ModelError
 from bitwidth.graph import Graph, Parameter
-from tests import zoo
+from tests import real, zoo
 
 
 @pytest.fixture(scope="module", params=zoo.MODELS)
@@ -442,10 +440,7 @@ def test_mobilenet() -> None:
 
 
 def test_sleepecg(tmp_path: Path) -> None:
-    home = pytest.importorskip("sleepecg").__file__
-    with zipfile.ZipFile(os.path.join(os.path.dirname(home), "classifiers", "wrn-gru-mesa.zip")) as file:
-        file.extract("classifier.keras", tmp_path)
-    graph = read_graph(keras.models.load_model(tmp_path / "classifier.keras"))
+    graph = read_graph(real.sleepecg_classifier(tmp_path))
     for side in ("forward_layer", "backward_layer"):
         assert graph[f"bidirectional/{side}/cell/recurrent_kernel"].role == "recurrent_kernel"
         assert graph[f"bidirectional/{side}/cell/kernel"].role == "kernel"
