@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -102,8 +102,8 @@ class Pass(ABC):
             ContractError: the pass did not do what it promised.
             PromiseError: it would undo what an earlier pass promised.
         """
-        if not (is_dataclass(self) and type(self).__dataclass_params__.frozen):  # type: ignore[attr-defined]
-            raise ContractError(f"{self.label} must be a frozen dataclass")
+        if "__dataclass_params__" not in vars(type(self)):
+            raise ContractError(f"{self.label} is no dataclass: put @dataclass(frozen=True) above the class")
         context = context.fresh_notes()
         self.requires(graph, context)
         started = time.perf_counter()

@@ -215,7 +215,6 @@ for _key, _wrong in (
     ("dtype", 5),
     ("dtype", "float8"),
     ("dtype", "int32"),
-    ("frozen", "no"),
     ("shape", "6x4"),
     ("shape", [-6, -4]),
     ("shape", [6.0, 4]),
@@ -253,7 +252,6 @@ for _place, _wrong in (
     (2, "int32"),
     (2, "V2"),
     (2, []),
-    (3, [24]),
     (3, [6, 5]),
     (3, [6, -4]),
     (3, [2**40]),
@@ -338,11 +336,6 @@ def _(header: Header) -> None:
     header["parameters"][0]["streams"].append(["scale", "bytes", "float16", [0], 0])
 
 
-@hostile("a stream that nothing uses")
-def _(header: Header) -> None:
-    header["parameters"][0]["streams"].append(["extra", "bytes", "float16", [0], 0])
-
-
 @hostile("codes that nothing names")
 def _(header: Header) -> None:
     for stream in header["parameters"][0]["streams"]:
@@ -377,14 +370,6 @@ def _(header: Header) -> None:
     for _ in range(900):
         node = {"kind": "masked", "parts": {"base": node}}
     header["parameters"][1]["encoding"] = node
-
-
-@hostile("a dense encoding with parts nested deep")
-def _(header: Header) -> None:
-    node: Any = {"kind": "dense", "format": "float16", "width": 16}
-    for _ in range(450):
-        node = {"kind": "dense", "format": "float16", "width": 16, "parts": {"base": node}}
-    header["parameters"][2]["encoding"] = node
 
 
 RAW: dict[str, bytes] = {
@@ -473,7 +458,7 @@ def test_any_part_of_the_header_exchanged(path: Path, place: tuple[Any, ...], no
 
 CHILD = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 from bitwidth.artifact import read_content
 try:
@@ -490,7 +475,7 @@ def bomb(name: str) -> bytes:
     entry = {"path": "a", "role": "kernel", "shape": LARGE, "dtype": "float32", "encoding": dense}
     header: Header = {**HEADER, "assets": [], "parameters": [entry]}
     if name == "header of many lists":
-        return framed(b'{"parameters":[' + b"[]," * (40 << 20) + b"[]]}", [])
+        return framed(b'{"parameters":[' + b"[]," * (16 << 20) + b"[]]}", [])
     if name == "header of blanks":
         return framed(b" " * (1 << 27), [])
     if name == "integers":

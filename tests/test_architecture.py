@@ -1,0 +1,232 @@
+"""The shape of the house: which room may import from which, and how large anything may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bitwidth"
+
+# Bottom to top: a room imports only from rooms above it in this list. A room is a folder or a module of the package.
+ROOMS = [
+    "errors",
+    "text",
+    "data",
+    "tensors",
+    "graph",
+    "artifact",
+    "report",
+    "backend",
+    "context",
+    "analysis",
+    "result",
+    "reading",
+    "loading",
+    "passes",
+    "backends",
+    "",  # bitwidth/__init__.py, the front door
+    "__main__",
+]
+FRAMEWORKS = {"tensorflow", "keras", "tf_keras", "torch", "jax"}
+LARGEST_FUNCTION = 60
+LARGEST_MODULE = 400
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+every = pytest.mark.parametrize("name", list(MODULES))
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def room(name: str) -> str:
+    return (name.split(".") + [""])[1]
+
+
+def imported(name: str) -> Iterator[str]:
+    """Modules that a module imports anywhere in it: within functions and under TYPE_CHECKING too."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else str(node.module)
+
+
+def strays(name: str) -> bool:
+    """The demo on the command line trains a network of its own, so it reaches into the backend when it is run."""
+    return name == "bitwidth.__main__"
+
+
+def test_every_room_is_in_the_list() -> None:
+    assert {room(name) for name in MODULES} <= set(ROOMS), "a new room: give it its place in ROOMS"
+    assert set(ROOMS) <= {room(name) for name in MODULES}, "a room that is gone"
+
+
+@every
+def test_imports_go_up_the_list(name: str) -> None:
+    own = ROOMS.index(room(name))
+    for other in imported(name):
+        if other == "bitwidth" or other.startswith("bitwidth."):
+            place = ROOMS.index(room(other))
+            assert place <= own, f"{name} imports {other}, a room further down"
+            inside = place == own and room(name) != ""
+            assert place < own or inside, f"{name} imports {other}"
+
+
+@every
+def test_frameworks_are_imported_in_one_folder(name: str) -> None:
+    found = {other.split(".")[0] for other in imported(name)} & FRAMEWORKS
+    if not name.startswith("bitwidth.backends.tensorflow"):
+        assert not found, f"{name} imports {found}"
+
+
+def test_the_backend_does_not_know_passes() -> None:
+    """Encodings are lowered, not passes: a new pass needs no TensorFlow code."""
+    for name in MODULES:
+        if name.startswith("bitwidth.backends."):
+            known = {room(other) for other in imported(name) if other.startswith("bitwidth")}
+            assert not known & {"passes", "result", "loading", "reading", "", "__main__"}, name
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("bitwidth.backends")])
+def test_only_the_front_door_names_a_backend(name: str) -> None:
+    found = [other for other in imported(name) if other.startswith("bitwidth.backends")]
+    assert not found or strays(name)
+
+
+def test_rooms_have_no_cycles() -> None:
+    """Between folders, at any depth: a folder is a node, and imports within it do not count."""
+    folders: dict[str, set[str]] = {}
+    for name in MODULES:
+        edges = folders.setdefault(folder(name), set())
+        edges |= {folder(other) for other in imported(name) if other in MODULES} - {folder(name)}
+    done: set[str] = set()
+
+    def visit(node: str, path: tuple[str, ...]) -> None:
+        assert node not in path, " -> ".join([*path[path.index(node) :], node])
+        if node not in done:
+            for other in sorted(folders.get(node, ())):
+                visit(other, (*path, node))
+            done.add(node)
+
+    for node in sorted(folders):
+        visit(node, ())
+    assert done >= {"bitwidth.tensors", "bitwidth.passes", "bitwidth.backends.tensorflow"}
+
+
+def folder(name: str) -> str:
+    """The folder of a module; a module directly in the package stands for itself."""
+    is_folder = MODULES[name].name == "__init__.py"
+    inner = name if is_folder else name.rpartition(".")[0]
+    return name if inner == "bitwidth" else inner
+
+
+def test_modules_have_no_cycles_when_they_are_imported() -> None:
+    """Within folders too, but for imports under TYPE_CHECKING and within functions, which run later or never."""
+    edges = {name: {other for other in imported_at_once(name) if other in MODULES} - {name} for name in MODULES}
+    done: set[str] = set()
+
+    def visit(node: str, path: tuple[str, ...]) -> None:
+        assert node not in path, " -> ".join([*path[path.index(node) :], node])
+        if node not in done:
+            for other in sorted(edges[node]):
+                visit(other, (*path, node))
+            done.add(node)
+
+    for node in sorted(edges):
+        visit(node, ())
+    assert done == set(MODULES)
+
+
+def imported_at_once(name: str) -> Iterator[str]:
+    for node in tree(name).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else str(node.module)
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    code = (
+        "import sys, bitwidth as bw\n"
+        "bw.PassManager.from_recipe(bw.PassManager([bw.Prune(0.5), bw.Quantize(4)]).to_recipe())\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & set(sys.argv[1:])))"
+    )
+    command = [sys.executable, "-c", code, *FRAMEWORKS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("bitwidth.backends.")])
+def test_each_module_can_be_imported_first(name: str) -> None:
+    """Without a framework, and without another module of the package imported before it."""
+    assert "importlib" not in {other.split(".")[0] for other in imported_at_once(name)} - {"importlib"}
+    code = f"import sys; import {name}; assert not {FRAMEWORKS!r} & set(sys.modules), 'a framework'"
+    if room(name) in ("tensors", "graph", "artifact", "report", "passes", "analysis") or "." not in name[9:]:
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=120, capture_output=True)
+
+
+def definitions(name: str) -> Iterator[tuple[str, ast.AST]]:
+    """Public functions, classes and methods that stand in the module or in a class of it."""
+
+    def inner(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.AST]]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                if not node.name.startswith("_"):
+                    yield f"{prefix}{node.name}", node
+                    if isinstance(node, ast.ClassDef):
+                        yield from inner(node.body, f"{prefix}{node.name}.")
+
+    return inner(tree(name).body, "")
+
+
+def overrides(node: ast.AST) -> bool:
+    """Decorated as an override (of something documented), or an overload."""
+    decorators = getattr(node, "decorator_list", [])
+    return any(isinstance(item, ast.Name) and item.id in ("override", "overload") for item in decorators)
+
+
+@every
+def test_what_is_public_is_documented(name: str) -> None:
+    assert ast.get_docstring(tree(name)), f"{name} has no docstring"
+    for label, node in definitions(name):
+        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        assert overrides(node) or ast.get_docstring(node), f"{name}.{label} has no docstring"
+
+
+@every
+def test_nothing_is_large(name: str) -> None:
+    lines = len(MODULES[name].read_text(encoding="utf-8").splitlines())
+    assert lines <= LARGEST_MODULE, f"{name} has {lines} lines"
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            length = node.end_lineno - node.lineno + 1
+            assert length <= LARGEST_FUNCTION, f"{name}.{node.name} has {length} lines"
+
+
+def test_public_names_exist_and_are_sorted_out() -> None:
+    import bitwidth
+
+    assert len(set(bitwidth.__all__)) == len(bitwidth.__all__)
+    for public in bitwidth.__all__:
+        assert getattr(bitwidth, public) is not None
