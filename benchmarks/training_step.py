@@ -46,7 +46,8 @@ def step_of(model: Any, batch: Split, jit: bool) -> Step:
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.Adam(1e-4), loss=loss, jit_compile=jit)
-    train = model.make_train_function()
+    model.make_train_function()
+    train = model.train_function
     batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
 
     def step() -> None:

@@ -179,7 +179,7 @@ for _key in ("name", "framework", "architecture", "reason", "inputs", "variables
     HOSTILE[f"without {_key}"] = drop(_key)
 for _key in ("path", "role", "shape", "dtype", "encoding", "streams"):
     HOSTILE[f"a parameter without {_key}"] = drop("parameters", 0, _key)
-for _key, _wrong in (
+OF_HEADERS: list[tuple[str, Any]] = [
     ("name", 5),
     ("name", None),
     ("framework", ["keras"]),
@@ -204,11 +204,13 @@ for _key, _wrong in (
     ("assets", [[5, 3]]),
     ("assets", [["words", 10**30]]),
     ("assets", [["words", 1], ["words", 2]]),
-):
+]
+for _key, _wrong in OF_HEADERS:
     HOSTILE[f"{_key} is {_wrong}"] = put(_key, _wrong)
-for _item in (5, None, "abc", [], {}, True):
+NO_ENTRIES: list[Any] = [5, None, "abc", [], {}, True]
+for _item in NO_ENTRIES:
     HOSTILE[f"a parameter is {_item}"] = put("parameters", 0, _item)
-for _key, _wrong in (
+OF_PARAMETERS: list[tuple[str, Any]] = [
     ("path", 5),
     ("path", None),
     ("role", []),
@@ -237,9 +239,10 @@ for _key, _wrong in (
     ("streams", ["codes"]),
     ("streams", [[]]),
     ("streams", None),
-):
+]
+for _key, _wrong in OF_PARAMETERS:
     HOSTILE[f"the {_key} of a parameter is {_wrong}"] = put("parameters", 0, _key, _wrong)
-for _place, _wrong in (
+OF_STREAMS: list[tuple[int, Any]] = [
     (0, "other"),
     (0, 5),
     (0, "codes.codes"),
@@ -263,9 +266,10 @@ for _place, _wrong in (
     (4, float("nan")),
     (4, 2**62),
     (4, 10**30),
-):
+]
+for _place, _wrong in OF_STREAMS:
     HOSTILE[f"field {_place} of a stream is {_wrong}"] = put("parameters", 2, "streams", 0, _place, _wrong)
-for _key, _wrong in (
+OF_GRIDS: list[tuple[str, Any]] = [
     ("kind", "wavelet"),
     ("kind", ["quantized"]),
     ("kind", None),
@@ -291,12 +295,24 @@ for _key, _wrong in (
     ("parts", 5),
     ("parts", [5]),
     ("parts", {"base": 5}),
-):
+]
+for _key, _wrong in OF_GRIDS:
     HOSTILE[f"the {_key} of a grid is {str(_wrong)[:20]}"] = put("parameters", 0, "encoding", _key, _wrong)
-for _wrong in (None, 5, [], {}, {"base": None}, {"base": []}, {"base": {}}, {"base": {"kind": "wavelet"}}, {"top": {}}):
+NO_PARTS: list[Any] = [
+    None,
+    5,
+    [],
+    {},
+    {"base": None},
+    {"base": []},
+    {"base": {}},
+    {"base": {"kind": "wavelet"}},
+    {"top": {}},
+]
+for _wrong in NO_PARTS:
     HOSTILE[f"the parts of a mask are {_wrong}"] = put("parameters", 1, "encoding", "parts", _wrong)
 HOSTILE["a mask without parts"] = drop("parameters", 1, "encoding", "parts")
-HOSTILE["a mask of itself"] = lambda header: put("parameters", 1, "encoding", "parts", "base", {"kind": "masked"})(header)
+HOSTILE["a mask of a mask"] = put("parameters", 1, "encoding", "parts", "base", {"kind": "masked"})
 
 
 @hostile("the header is a list")
@@ -472,7 +488,7 @@ LARGE = [2**32]
 def bomb(name: str) -> bytes:
     """A small file that asks for gigabytes."""
     dense = {"kind": "dense", "format": None, "width": 32}
-    entry = {"path": "a", "role": "kernel", "shape": LARGE, "dtype": "float32", "encoding": dense}
+    entry: dict[str, Any] = {"path": "a", "role": "kernel", "shape": LARGE, "dtype": "float32", "encoding": dense}
     header: Header = {**HEADER, "assets": [], "parameters": [entry]}
     if name == "header of many lists":
         return framed(b'{"parameters":[' + b"[]," * (16 << 20) + b"[]]}", [])
@@ -510,5 +526,3 @@ def test_a_small_file_cannot_ask_for_gigabytes(path: Path, name: str) -> None:
         command, capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2]
     )
     assert done.stdout.strip() == "CorruptFileError", done.stderr[-500:]
-
-

@@ -129,24 +129,35 @@ GOOD: Stream = ("codes", "integers", "int32", [2, 2], encode_integers(CODES))
 MASK: Stream = ("keep", "mask", "bool", [2, 2], encode_mask(KEEP))
 KEPT: Stream = ("codes", "bytes", "float32", [3], encode_array(FLOATS[:3]))
 ALL: Stream = ("codes", "bytes", "float32", [2, 2], encode_array(FLOATS))
-TABLE = ("levels", "bytes", "float16", [3], encode_array(np.array([-1, 0, 2], np.float16)))
+
+
+def scales(*values: float, shape: tuple[int, ...] = (1, 1)) -> Stream:
+    return "scale", "bytes", "float16", list(shape), encode_array(np.array(values, np.float16))
+
+
+def codes(*values: int, shape: tuple[int, ...] = (2, 2)) -> Stream:
+    return "codes", "integers", "int32", list(shape), encode_integers(np.array(values, np.int32))
+
+
+def table(*values: float) -> Stream:
+    return "levels", "bytes", "float16", [len(values)], encode_array(np.array(values, np.float16))
+
+
+TABLE = table(-1, 0, 2)
 
 BAD: dict[str, tuple[dict[str, Any], list[Stream]]] = {
     "no codes": (CONFIG, [SCALES]),
     "no scales": (CONFIG, [GOOD]),
     "codes twice": (CONFIG, [SCALES, GOOD, GOOD]),
     "scales twice": (CONFIG, [SCALES, SCALES, GOOD]),
-    "codes of another shape": (CONFIG, [SCALES, ("codes", "integers", "int32", [3], encode_integers(CODES[0].repeat(2)[:3]))]),
-    "codes beyond the range": (CONFIG, [SCALES, ("codes", "integers", "int32", [2, 2], encode_integers(CODES * 100))]),
-    "codes beyond the table": (CONFIG, [SCALES, TABLE, GOOD]),
-    "codes before the table": (
-        CONFIG,
-        [SCALES, TABLE, ("codes", "integers", "int32", [2, 2], encode_integers(np.array([-2, 0, 1, 1])))],
-    ),
+    "codes of another shape": (CONFIG, [SCALES, codes(1, -2, 0, shape=(3,))]),
+    "codes beyond the range": (CONFIG, [SCALES, codes(1, -200, 0, 700)]),
+    "codes beyond the table": (CONFIG, [SCALES, TABLE, codes(0, 0, 1, 2)]),
+    "codes before the table": (CONFIG, [SCALES, TABLE, codes(-2, 0, 1, 1)]),
     "codes that are floats": (CONFIG, [SCALES, ALL]),
-    "scales of another shape": (CONFIG, [("scale", "bytes", "float16", [1, 2], encode_array(np.ones(2, np.float16))), GOOD]),
+    "scales of another shape": (CONFIG, [scales(1, 1, shape=(1, 2)), GOOD]),
     "scales that are a mask": (CONFIG, [("scale", "mask", "bool", [1, 1], encode_mask(np.ones((1, 1), bool))), GOOD]),
-    "a scale below zero": (CONFIG, [("scale", "bytes", "float16", [1, 1], encode_array(-np.ones(1, np.float16))), GOOD]),
+    "a scale below zero": (CONFIG, [scales(-1), GOOD]),
     "an unknown coder": (CONFIG, [SCALES, ("codes", "huffman", "int32", [2, 2], b"")]),
     "an unknown dtype": (CONFIG, [SCALES, ("codes", "bytes", "float8", [2, 2], b"")]),
     "complex numbers": (DENSE, [("codes", "bytes", "complex64", [2, 2], b"\0" * 33)]),
@@ -168,9 +179,9 @@ BAD: dict[str, tuple[dict[str, Any], list[Stream]]] = {
     "an infinite width": ({**DENSE, "width": float("inf")}, [ALL]),
     "a width that is no number": ({**DENSE, "width": "wide"}, [ALL]),
     "an unknown format": ({**DENSE, "format": "float8"}, [ALL]),
-    "a level that is infinite": (CONFIG, [SCALES, ("levels", "bytes", "float16", [2], encode_array(np.array([0, np.inf], np.float16))), GOOD]),
+    "a level that is infinite": (CONFIG, [SCALES, table(0, np.inf), GOOD]),
     "a bound that is a fraction": ({**CONFIG, "low": -7.5}, [SCALES, GOOD]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", list(BAD))

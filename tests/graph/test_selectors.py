@@ -93,7 +93,7 @@ def test_a_layer_without_parameters_is_told_so() -> None:
 
 
 def test_one_unknown_name_of_several_is_told() -> None:
-    with pytest.raises(SelectionError, match="'haed'.*'head'"):
+    with pytest.raises(SelectionError, match=r"'haed'.*'head'"):
         chosen(["encoder", "haed"])
 
 

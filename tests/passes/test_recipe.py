@@ -212,7 +212,7 @@ def test_a_subclass_does_not_take_the_name_of_its_base() -> None:
 
 # ---- what cannot be read
 
-BAD_RECIPES: dict[str, tuple[Any, str]] = {
+BAD_RECIPES: dict[str, tuple[Any, str | None]] = {
     "no JSON": ("{", "a recipe is JSON"),
     "a list": ("[]", 'an object with a "pass"'),
     "a number": (5, 'an object with a "pass"'),
@@ -232,9 +232,9 @@ BAD_RECIPES: dict[str, tuple[Any, str]] = {
         {"pass": "quantize", "bits": 4, "where": {"function": "os.system"}},
         "no function named 'os.system'",
     ),
-    "a function that is no name": ({"pass": "quantize", "bits": 4, "where": {"function": ["a"]}}, ""),
+    "a function that is no name": ({"pass": "quantize", "bits": 4, "where": {"function": ["a"]}}, None),
     "an unknown value": ({"pass": "prune", "sparsity": 0.5, "criterion": {"value": "Hessian"}}, "no value named"),
-    "a value that is no name": ({"pass": "prune", "sparsity": 0.5, "criterion": {"value": {}}}, ""),
+    "a value that is no name": ({"pass": "prune", "sparsity": 0.5, "criterion": {"value": {}}}, None),
     "an unknown field of a value": (
         {"pass": "prune", "sparsity": 0.5, "criterion": {"value": "Fisher", "seed": 1}},
         "seed",
@@ -245,12 +245,12 @@ BAD_RECIPES: dict[str, tuple[Any, str]] = {
     ),
     "a field out of range": ({"pass": "quantize", "bits": 40}, "bits must be"),
     "a field of a wrong type": ({"pass": "repeat", "of": 5, "times": 2}, "of must be a pass"),
-    "a map of triples": ({"pass": "finetune", "loss": {"map": [[1, 2, 3]]}}, ""),
-    "a map that is a number": ({"pass": "finetune", "loss": {"map": 5}}, ""),
-    "a map with a list for a key": ({"pass": "finetune", "loss": {"map": [[{"map": []}, 1]]}}, ""),
+    "a map of triples": ({"pass": "finetune", "loss": {"map": [[1, 2, 3]]}}, None),
+    "a map that is a number": ({"pass": "finetune", "loss": {"map": 5}}, None),
+    "a map with a list for a key": ({"pass": "finetune", "loss": {"map": [[{"map": []}, 1]]}}, None),
     "any other object": ({"pass": "finetune", "loss": {"import": "os"}}, "cannot hold"),
-    "nested deep": ("[" * 100_000, ""),
-    "passes nested deep": ('{"pass":"chain","passes":[' * 400 + "]}" * 400, ""),
+    "nested deep": ("[" * 100_000, None),
+    "passes nested deep": ('{"pass":"chain","passes":[' * 400 + "]}" * 400, None),
 }
 
 

@@ -94,7 +94,7 @@ def test_width_follows_from_the_format(form: Any, bits: int) -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(EncodingError, match="float16.*'float8'"):
+    with pytest.raises(EncodingError, match=r"float16.*'float8'"):
         Dense("float8")  # type: ignore[arg-type]
 
 
@@ -104,10 +104,17 @@ def test_a_width_out_of_range_is_refused(width: int) -> None:
         Dense(width=width)
 
 
+WIDTHS: list[Any] = ["many", None, float("inf"), float("nan"), [], 0]
+
+
 @pytest.mark.parametrize(
     "config",
-    [{}, {"format": None}, {"format": ["float16"], "width": 16}, {"format": None, "width": "many"}]
-    + [{"format": None, "width": value} for value in (None, float("inf"), float("nan"), [], 0)],
+    [
+        {},
+        {"format": None},
+        {"format": ["float16"], "width": 16},
+        *({"format": None, "width": width} for width in WIDTHS),
+    ],
 )
 def test_a_state_that_makes_no_sense_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(EncodingError):

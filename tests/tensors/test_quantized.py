@@ -108,7 +108,7 @@ def test_scales_too_small_to_divide_by(scale: float) -> None:
 
 
 def test_the_arithmetic_is_that_of_float32() -> None:
-    """x * (1 / scale), rounded after each step, as TensorFlow does it; not x / scale."""
+    """Values times (1 / scale), rounded after each step, as TensorFlow does it; not x / scale."""
     scale = np.float32(0.1)
     x = np.linspace(-1, 1, 2001).astype(np.float32)
     held = Quantized(IntegerLevels(-7, 7), np.array([scale]), (2001,))
@@ -140,7 +140,7 @@ ONE = np.ones(1, np.float32)
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -1.0, -1e-9, 1e300, 1e39])
 def test_a_scale_that_is_no_scale_in_float32_is_refused(scale: float) -> None:
     with pytest.raises(EncodingError, match="finite and not negative"):
-        Quantized(IntegerLevels(-7, 7), np.array([1.0, scale]), (1,))  # type: ignore[arg-type]
+        Quantized(IntegerLevels(-7, 7), np.array([1.0, scale]), (1,))
 
 
 @pytest.mark.parametrize("scale", [np.array([True]), np.array([1j]), np.array(["1"]), np.array([None])])
@@ -158,12 +158,12 @@ def test_a_block_that_does_not_fit_its_scale_is_refused(block: tuple[int, ...]) 
 @pytest.mark.parametrize("zero", [-8, 8, 2**31])
 def test_a_zero_point_outside_of_the_codes_is_refused(zero: int) -> None:
     with pytest.raises(EncodingError, match="zero points must lie within the codes -7 to 7"):
-        Quantized(IntegerLevels(-7, 7), ONE, (1,), np.array([zero]))  # type: ignore[arg-type]
+        Quantized(IntegerLevels(-7, 7), ONE, (1,), np.array([zero]))
 
 
 def test_a_zero_point_that_is_no_integer_is_refused() -> None:
     with pytest.raises(EncodingError):
-        Quantized(IntegerLevels(-7, 7), ONE, (1,), np.array([0.5]))  # type: ignore[arg-type]
+        Quantized(IntegerLevels(-7, 7), ONE, (1,), np.array([0.5]))
 
 
 def test_sides_that_do_not_fit_are_refused() -> None:
@@ -180,7 +180,7 @@ def test_sides_that_do_not_fit_are_refused() -> None:
 
 def test_a_bias_that_is_not_finite_in_float32_is_refused() -> None:
     with pytest.raises(EncodingError, match="bias must be finite"):
-        Quantized(IntegerLevels(-7, 7), ONE, (1,), bias=np.array([1e300]))  # type: ignore[arg-type]
+        Quantized(IntegerLevels(-7, 7), ONE, (1,), bias=np.array([1e300]))
 
 
 def test_packed_bits_by_hand() -> None:
