@@ -7,7 +7,7 @@ Example:
     >>> import bitwidth as bw
     >>> import keras
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4)])
-    >>> result = bw.PassManager([bw.Prune(sparsity=0.5), bw.Quantize(bits=4)]).run(model)
+    >>> result = bw.PassManager([bw.Prune(sparsity=0.5, scope="local"), bw.Quantize(bits=4)]).run(model)
     >>> result.graph["hidden/kernel"].encoding.describe()
     '50.0% zero, 4-bit x16'
 """

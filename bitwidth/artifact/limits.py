@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from bitwidth.errors import CorruptFileError
 
-MAX_HEADER_BYTES = 1 << 27
+MAX_HEADER_BYTES = 1 << 24
 MAX_AXES = 16
-MAX_ELEMENTS = 1 << 33
-MAX_PARAMETERS = 1 << 20
+MAX_ELEMENTS = 1 << 31  # of all parameters together
+MAX_SIDE_ELEMENTS = 1 << 16  # of a stream that is not the codes, where the parameter itself has fewer
+MAX_PARAMETERS = 1 << 18
+MAX_DEPTH = 8
 
 
-def checked_shape(sizes: Any, name: str) -> tuple[int, ...]:
+def checked_shape(sizes: Any, where: str) -> tuple[int, ...]:
     """`sizes` as a shape.
 
     Raises:
-        CorruptFileError: it is no list of at most 16 lengths with at most 2^33 elements in all.
+        CorruptFileError: it is no list of at most 16 lengths, or asks for more elements than a file may hold.
     """
     if not isinstance(sizes, list) or len(sizes) > MAX_AXES:
-        raise CorruptFileError(f"{name}: not a shape: {str(sizes)[:80]}")
-    count = 1
-    for length in sizes:
-        if isinstance(length, bool) or not isinstance(length, int) or length < 0:
-            raise CorruptFileError(f"{name}: not a shape: {str(sizes)[:80]}")
-        count *= max(length, 1)
-    if count > MAX_ELEMENTS:
-        raise CorruptFileError(f"{name}: {count:,} elements are more than a file may hold")
-    return tuple(sizes)
+        raise CorruptFileError(f"{where}: not a shape: {str(sizes)[:80]}")
+    shape = tuple(checked_count(length, where) for length in sizes)
+    if prod(max(length, 1) for length in shape) > MAX_ELEMENTS:
+        raise CorruptFileError(f"{where}: shape {shape} has more elements than a file may hold")
+    return shape
+
+
+def checked_count(count: Any, where: str) -> int:
+    """`count` as a whole number of at least 0.
+
+    Raises:
+        CorruptFileError: it is none.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise CorruptFileError(f"{where}: expected a whole number of at least 0, got {str(count)[:40]}")
+    return count
+
+
+def checked_encoding(config: Any, where: str, depth: int = 0) -> None:
+    """Raise unless `config` is an encoding's configuration: a kind, and parts that are such configurations.
+
+    Raises:
+        CorruptFileError: it is none.
+    """
+    if not isinstance(config, dict) or not isinstance(config.get("kind"), str) or depth > MAX_DEPTH:
+        raise CorruptFileError(f"{where}: not an encoding: {str(config)[:80]}")
+    parts = config.get("parts", {})
+    if not isinstance(parts, dict):
+        raise CorruptFileError(f"{where}: not the parts of an encoding: {str(parts)[:80]}")
+    for part in parts.values():
+        checked_encoding(part, where, depth + 1)

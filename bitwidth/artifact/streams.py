@@ -6,14 +6,15 @@ scales and level tables are stored in the smallest float format that holds them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact.limits import checked_shape
+from bitwidth.artifact.header import CODES, Entry, Stream
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.tensors import Dense, Encoding, EncodingState, encoding_from_state, least_format
 from bitwidth.tensors.coder import (
@@ -25,9 +26,8 @@ from bitwidth.tensors.coder import (
     encode_mask,
 )
 
-_CODES = "codes"
 _INTEGERS = tuple(f"{sign}int{width}" for sign in ("", "u") for width in (8, 16, 32, 64))
-_DTYPES = ("bool", "float16", "float32", "float64", "bfloat16", "complex64", "complex128", *_INTEGERS)
+_DTYPES = ("bool", "float16", "float32", "float64", "bfloat16", *_INTEGERS)
 
 
 @dataclass
@@ -55,32 +55,45 @@ def pack_parameter(encoding: Encoding, values: NDArray[Any], dtype: str) -> tupl
         raise EncodingError(f"values of dtype {codes.dtype} cannot be stored")
     integers = codes.dtype == np.int32 and dtype == "float32"
     data = encode_integers(codes) if integers else encode_array(_storable(codes))
-    packed.add(_CODES, "integers" if integers else "bytes", str(codes.dtype), codes.shape, data)
+    packed.add(CODES, "integers" if integers else "bytes", str(codes.dtype), codes.shape, data)
     return _config(encoding.state()), packed
 
 
-def unpack_parameter(
-    config: dict[str, Any], description: list[Any], streams: list[bytes], shape: tuple[int, ...], name: str
-) -> tuple[Encoding, NDArray[Any]]:
+def unpack_parameter(entry: Entry, streams: list[bytes], where: str) -> tuple[Encoding, NDArray[Any]]:
     """The encoding and the values of one parameter.
 
+    Args:
+        entry: what the header says of it.
+        streams: its streams, in order.
+        where: file and parameter, for messages.
+
     Raises:
-        CorruptFileError: the streams do not make a parameter of that shape.
+        CorruptFileError: the streams do not make such a parameter.
     """
-    arrays: dict[str, NDArray[Any]] = {}
-    for (stream, coder, dtype, sizes, _), data in zip(description, streams, strict=True):
-        arrays[stream] = _unpack_array(coder, dtype, checked_shape(sizes, name), data)
     try:
-        codes = arrays.pop(_CODES)
-        encoding = encoding_from_state(_state(config, arrays, ""))
-        encoding.check(shape, name)
-        if encoding.mask is not None:
-            full = np.zeros(shape, codes.dtype)
-            full[encoding.mask] = codes.ravel()
-            codes = full
-        return encoding, encoding.decode(codes.reshape(shape))
-    except (EncodingError, KeyError, ValueError, TypeError, IndexError) as error:
-        raise CorruptFileError(f"{name}: {error}") from error
+        arrays = {s.name: _unpack_array(s, data) for s, data in zip(entry.streams, streams, strict=True)}
+        codes = arrays.pop(CODES)
+        encoding = encoding_from_state(_state(entry.encoding, arrays, ""))
+        encoding.check(entry.shape, where)
+        encoding.unmasked.check_codes(codes)
+        values = encoding.decode(_placed(codes, encoding, entry.shape))
+    except (EncodingError, KeyError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
+        raise CorruptFileError(f"{where}: {error}") from error
+    expected = "float32" if entry.dtype == "bfloat16" else entry.dtype
+    if str(values.dtype) != expected or (encoding.unmasked.state().config.get("format") and expected != "float32"):
+        raise CorruptFileError(f"{where}: {values.dtype} values for a parameter of {entry.dtype}")
+    return encoding, values
+
+
+def _placed(codes: NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The codes of the whole tensor, from those that the mask keeps."""
+    if encoding.mask is None:
+        return codes.reshape(shape)
+    if codes.size != encoding.mask.sum():
+        raise EncodingError(f"{codes.size:,} codes for {int(encoding.mask.sum()):,} values that the mask keeps")
+    full = np.zeros(shape, codes.dtype)
+    full[encoding.mask] = codes.ravel()
+    return full
 
 
 def _arrays(state: EncodingState, prefix: str) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -97,7 +110,7 @@ def _config(state: EncodingState) -> dict[str, Any]:
     return config
 
 
-def _state(config: dict[str, Any], arrays: dict[str, NDArray[Any]], prefix: str) -> EncodingState:
+def _state(config: Mapping[str, Any], arrays: dict[str, NDArray[Any]], prefix: str) -> EncodingState:
     plain = {key: value for key, value in config.items() if key not in ("kind", "parts")}
     own = {
         name.removeprefix(prefix): array
@@ -118,18 +131,18 @@ def _pack_array(packed: Packed, name: str, array: NDArray[Any]) -> None:
         packed.add(name, "bytes", str(array.dtype), array.shape, encode_array(_storable(array)))
 
 
-def _unpack_array(coder: str, dtype: str, shape: tuple[int, ...], data: bytes) -> NDArray[Any]:
-    if dtype not in _DTYPES:
-        raise CorruptFileError(f"a stream of unknown dtype {dtype!r}")
-    if coder == "mask":
-        return decode_mask(data, shape)
-    if coder == "integers":
-        return decode_integers(data, int(np.prod(shape, dtype=np.int64))).reshape(shape)
-    if coder != "bytes":
-        raise CorruptFileError(f"a stream of unknown coder {coder!r}")
-    if dtype == "bfloat16":
-        return Dense("bfloat16").decode(decode_array(data, np.dtype(np.uint16), shape))
-    return decode_array(data, np.dtype(dtype), shape)
+def _unpack_array(stream: Stream, data: bytes) -> NDArray[Any]:
+    if stream.dtype not in _DTYPES:
+        raise CorruptFileError(f"a stream of unknown dtype {stream.dtype!r}")
+    if stream.coder == "mask":
+        return decode_mask(data, stream.shape)
+    if stream.coder == "integers":
+        return decode_integers(data, prod(stream.shape)).reshape(stream.shape)
+    if stream.coder != "bytes":
+        raise CorruptFileError(f"a stream of unknown coder {stream.coder!r}")
+    if stream.dtype == "bfloat16":
+        return Dense("bfloat16").decode(decode_array(data, np.dtype(np.uint16), stream.shape))
+    return decode_array(data, np.dtype(stream.dtype), stream.shape)
 
 
 def _storable(array: NDArray[Any]) -> NDArray[Any]:

@@ -81,7 +81,9 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
                 _give_name(file.fileno(), name)
             os.replace(name, target)
     except OSError as error:
-        raise FileError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except ValueError as error:  # a path that names no file: "", ".", "/"
+        raise FileError(f"{str(path)!r}: cannot be written: it names no file") from error
 
 
 def _give_name(descriptor: int, name: Path) -> None:

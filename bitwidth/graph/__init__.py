@@ -2,7 +2,7 @@
 
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use
-from bitwidth.graph.selectors import Where, check_where, selected
+from bitwidth.graph.selectors import Where, check_where, frozen_where, selected
 from bitwidth.graph.values import Value, Values
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "Values",
     "Where",
     "check_where",
+    "frozen_where",
     "selected",
 ]

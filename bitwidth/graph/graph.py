@@ -132,6 +132,5 @@ def _fitted(parameter: Parameter, array: NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(array)
     if array.shape != parameter.shape:
         raise EncodingError(f"{parameter.path}: expected values of shape {parameter.shape}, got {array.shape}")
-    if parameter.dtype in ("float16", "float32", "float64") and array.dtype != parameter.dtype:
-        array = array.astype(parameter.dtype)
-    return array
+    castable = parameter.dtype.startswith(("float", "int", "uint", "bool"))
+    return array.astype(parameter.dtype, copy=True) if castable else np.array(array)

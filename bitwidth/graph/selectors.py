@@ -27,6 +27,7 @@ def selected(graph: Graph, where: Where) -> tuple[Parameter, ...]:
     Raises:
         SelectionError: a string that matches no layer and no parameter, or a function that chooses none.
     """
+    check_where(where, "where")
     if where is None:
         return tuple(graph)
     if callable(where):
@@ -43,7 +44,7 @@ def selected(graph: Graph, where: Where) -> tuple[Parameter, ...]:
 
 def names(pattern: str, parameter: Parameter) -> bool:
     """Whether `pattern` is the parameter's path, or the path of a layer around it or that reads it."""
-    return any(fnmatchcase(path, pattern) for path in _paths(parameter))
+    return any(path == pattern or fnmatchcase(path, pattern) for path in _paths(parameter))
 
 
 def check_where(where: object, owner: str) -> None:
@@ -57,6 +58,11 @@ def check_where(where: object, owner: str) -> None:
     if isinstance(where, Sequence) and where and all(isinstance(item, str) for item in where):
         return
     raise SelectionError(f"{owner}: where must be a path, a list of paths or a function of a parameter, got {where!r}")
+
+
+def frozen_where(where: Where) -> Where:
+    """`where` as the field of a frozen pass: a list of paths becomes a tuple."""
+    return tuple(where) if isinstance(where, list) else where
 
 
 def _paths(parameter: Parameter) -> Iterable[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 from bitwidth.backend import Objective, Steer
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError, ContractError
-from bitwidth.graph import Graph, check_where, selected
+from bitwidth.graph import Graph, check_where, frozen_where, selected
 from bitwidth.graph import Where as Selector
 from bitwidth.passes.base import Pass, TrainingPass, check_kept
 
@@ -33,6 +33,7 @@ class Where(Pass, name="where"):
     def __post_init__(self) -> None:
         check_pass(self.of, "Where", "of")
         check_where(self.where, "Where")
+        object.__setattr__(self, "where", frozen_where(self.where))
 
     def objective(self) -> Objective | None:
         """That of the pass inside."""
@@ -143,7 +144,7 @@ class Ramp(TrainingPass, name="ramp"):
         >>> from bitwidth import Finetune, Prune
         >>> ramp = Ramp(Prune(0.9), during=Finetune(epochs=4, loss="mse"))
         >>> [round(ramp.strength(t), 2) for t in (0.0, 0.2, 0.8)]
-        [0.0, 0.61, 1.0]
+        [0.0, 0.58, 1.0]
     """
 
     of: Pass

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitwidth.analysis import Fisher
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError, ContractError
-from bitwidth.graph import Graph, Parameter, Where, check_where
+from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where
 from bitwidth.passes.base import Pass
 from bitwidth.passes.roles import is_matrix
 from bitwidth.tensors import masked
@@ -56,6 +56,7 @@ class Prune(Pass, name="prune"):
         if self.criterion not in ("magnitude", "fisher") and not isinstance(self.criterion, Fisher):
             raise ConfigError(f'Prune: criterion must be "magnitude", "fisher" or Fisher(...), got {self.criterion!r}')
         check_where(self.where, "Prune")
+        object.__setattr__(self, "where", frozen_where(self.where))
 
     @property
     def fisher(self) -> Fisher | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError, ContractError
-from bitwidth.graph import Graph, Parameter, Where, check_where
+from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where
 from bitwidth.passes.base import Pass
 from bitwidth.passes.roles import is_matrix
 from bitwidth.tensors import (
@@ -66,6 +66,7 @@ class Quantize(Pass, name="quantize"):
             raise ConfigError(f"Quantize: bits must be a whole number from 1 to {MAX_BITS}, got {self.bits!r}")
         check_granularity(self.granularity, "Quantize")
         check_where(self.where, "Quantize")
+        object.__setattr__(self, "where", frozen_where(self.where))
         if self.scale not in ("mse", "max"):
             raise ConfigError(f'Quantize: scale must be "mse" or "max", got {self.scale!r}')
         if self.rounding != "nearest":

@@ -38,14 +38,17 @@ def from_data(recipe: Mapping[str, Any] | str) -> Pass:
     if isinstance(recipe, str):
         try:
             recipe = json.loads(recipe)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"a recipe is JSON: {error}") from error
     if not isinstance(recipe, Mapping) or "pass" not in recipe:
         raise ConfigError(f'a recipe is an object with a "pass", got {str(recipe)[:80]}')
     version = recipe.get("bitwidth", FORMAT)
     if version != FORMAT:
         raise ConfigError(f"a recipe of version {version!r}; this library reads version {FORMAT}")
-    return _pass_from_data({key: value for key, value in recipe.items() if key != "bitwidth"})
+    try:
+        return _pass_from_data({key: value for key, value in recipe.items() if key != "bitwidth"})
+    except RecursionError as error:
+        raise ConfigError("a recipe that is nested too deep") from error
 
 
 def _pass_to_data(item: Pass, where: str) -> dict[str, Any]:
@@ -73,6 +76,8 @@ def _to_data(value: Any, where: str) -> Any:
         return _pass_to_data(value, where)
     if type(value).__name__ in _VALUES and is_dataclass(value):
         return {"value": type(value).__name__, **{f.name: getattr(value, f.name) for f in fields(value)}}
+    if isinstance(value, Mapping) and set(value) == _KERAS_KEYS:
+        return {"keras": value["class_name"], "config": _plain_config(value["config"], where)}
     if isinstance(value, Mapping):
         return {"map": [[_to_data(k, where), _to_data(v, f"{where}[{k!r}]")] for k, v in value.items()]}
     if isinstance(value, list | tuple):
@@ -101,15 +106,18 @@ def _number(value: Any) -> Any:
 
 
 def _pass_from_data(data: Mapping[str, Any]) -> Pass:
-    cls = pass_named(str(data["pass"]))
+    name = data["pass"]
+    if not isinstance(name, str):
+        raise ConfigError(f"no pass named {str(name)[:80]}: a name is a text")
+    cls = pass_named(name)
     known = {field.name for field in fields(cls)}
     unknown = [key for key in data if key != "pass" and key not in known]
     if unknown:
-        raise ConfigError(f"{data['pass']}: no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+        raise ConfigError(f"{name}: no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     try:
         return cls(**{key: _from_data(value) for key, value in data.items() if key != "pass"})
-    except TypeError as error:
-        raise ConfigError(f"{data['pass']}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{name}: {error}") from error
 
 
 def _from_data(value: Any) -> Any:
@@ -117,29 +125,56 @@ def _from_data(value: Any) -> Any:
         return tuple(_from_data(entry) for entry in value)
     if not isinstance(value, Mapping):
         return value
-    if "pass" in value:
-        return _pass_from_data(value)
-    if "function" in value:
-        return function_named(value["function"])
-    if "map" in value:
-        return {_from_data(key): _from_data(entry) for key, entry in value["map"]}
-    if "keras" in value:
-        return {"class_name": value["keras"], "config": _checked_config(value.get("config", {}))}
-    if "value" in value:
-        name = value["value"]
-        if name not in _VALUES:
-            raise ConfigError(f"no value named {name!r}; known: {', '.join(_VALUES)}")
-        return _VALUES[name](**{key: entry for key, entry in value.items() if key != "value"})
     if set(value) == _KERAS_KEYS:
-        return {"class_name": str(value["class_name"]), "config": _checked_config(value["config"])}
+        value = {"keras": value["class_name"], "config": value["config"]}
+    for key, read in _FORMS.items():
+        if key in value:
+            return read(value)
     raise ConfigError(f"a recipe cannot hold {str(dict(value))[:80]}")
+
+
+def _function_from_data(value: Mapping[str, Any]) -> Any:
+    if not isinstance(value["function"], str):
+        raise ConfigError(f"a function is named by a text, got {str(value['function'])[:80]}")
+    return function_named(value["function"])
+
+
+def _map_from_data(value: Mapping[str, Any]) -> Any:
+    pairs = value["map"]
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ConfigError(f"a map is a list of pairs, got {str(pairs)[:80]}")
+    if not all(isinstance(key, str | int | float) for key, _ in pairs):
+        raise ConfigError(f"the keys of a map are texts or numbers, got {str(pairs)[:80]}")
+    return _checked_config({key: _from_data(entry) for key, entry in pairs})
+
+
+def _keras_from_data(value: Mapping[str, Any]) -> Any:
+    if not isinstance(value["keras"], str):
+        raise ConfigError(f"a Keras object is named by a text, got {str(value['keras'])[:80]}")
+    return {"class_name": value["keras"], "config": _checked_config(value.get("config", {}))}
+
+
+def _value_from_data(value: Mapping[str, Any]) -> Any:
+    name = value["value"]
+    if not isinstance(name, str) or name not in _VALUES:
+        raise ConfigError(f"no value named {str(name)[:80]!r}; known: {', '.join(_VALUES)}")
+    return _VALUES[name](**{key: entry for key, entry in value.items() if key != "value"})
+
+
+_FORMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "pass": _pass_from_data,
+    "function": _function_from_data,
+    "map": _map_from_data,
+    "keras": _keras_from_data,
+    "value": _value_from_data,
+}
 
 
 def _checked_config(config: Any) -> Any:
     """A Keras configuration that names no module outside Keras, so that reading it imports nothing else."""
     if isinstance(config, Mapping):
         module = config.get("module")
-        if module is not None and not str(module).split(".")[0] == "keras":
+        if module is not None and str(module).split(".")[0] != "keras":
             raise ConfigError(f"a recipe names the module {module!r}; only Keras's own are read")
         return {key: _checked_config(value) for key, value in config.items()}
-    return [_checked_config(value) for value in config] if isinstance(config, list) else config
+    return type(config)(_checked_config(value) for value in config) if isinstance(config, list | tuple) else config

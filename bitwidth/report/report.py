@@ -59,8 +59,8 @@ class Report:
 
     def _passes(self) -> str:
         names = list(dict.fromkeys(name for metrics in self._all_metrics() for name in metrics))
-        rows = [["as given", "", *_metric_cells(self.initial, names), "", _size(self.passes[0], "bytes_before")]]
-        rows = rows if self.passes else []
+        given = _size(self.passes[0], "bytes_before") if self.passes else "-"
+        rows = [["as given", "", *_metric_cells(self.initial, names), "", given]]
         for position, record in enumerate(self.passes, start=1):
             cells = _metric_cells(record.metrics, names)
             touched = f"{len(record.touched)} of {len(record.parameters)}"

@@ -87,6 +87,8 @@ def block_reduce(values: NDArray[Any], block: Sequence[int], function: np.ufunc,
     """Reduce each block of `values` with `function` (`np.add`, `np.maximum`): one entry per block."""
     for axis, size in enumerate(block):
         length = values.shape[axis]
+        if not length:
+            continue
         if size >= length:
             values = function.reduce(values, axis=axis, keepdims=True, dtype=dtype)
         elif size > 1:
@@ -103,14 +105,18 @@ def take_blocks(
         EncodingError: the axis has several blocks of several elements, and the selection does not keep whole blocks in
             line.
     """
-    size = block[axis]
+    size, indices = block[axis], np.asarray(indices)
+    if not indices.size:
+        return grid.take(indices.astype(np.intp), axis=axis), tuple(block)
+    if indices.min() < 0:
+        raise EncodingError(f"indices along axis {axis} count from the front, got {indices.min()}")
     if grid.shape[axis] == 1:
         return grid, (*block[:axis], max(len(indices), 1), *block[axis + 1 :])
     if size == 1:
         return grid.take(indices, axis=axis), tuple(block)
-    kept = np.asarray(indices) // size
+    kept = indices // size
     starts = np.arange(0, len(kept), size)
-    whole = np.asarray(indices) % size == np.arange(len(kept)) % size
+    whole = indices % size == np.arange(len(kept)) % size
     if not (whole.all() and all((kept[start : start + size] == kept[start]).all() for start in starts)):
         raise EncodingError(f"the selection along axis {axis} cuts through groups of {size} that share a scale")
     return grid.take(kept[starts], axis=axis), tuple(block)

@@ -75,6 +75,7 @@ class Dense(Encoding):
 
     @override
     def broken_by(self, later: Encoding) -> str | None:
+        later = later.unmasked
         if self.format is None or not isinstance(later, Dense):
             return None
         if later.format is None or later.width > self.width:
@@ -104,4 +105,4 @@ def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
     quiet = (bits >> 16) | np.uint32(0x40)
-    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16)
+    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16).reshape(values.shape)

@@ -57,6 +57,9 @@ class Encoding(ABC):
     def check(self, shape: Sequence[int], name: str = "tensor") -> None:
         """Raise EncodingError unless the encoding fits a tensor of this shape; `name` goes into the message."""
 
+    def check_codes(self, codes: NDArray[Any]) -> None:  # noqa: B027 - most encodings can decode any code
+        """Raise EncodingError unless each of `codes` (any shape, from a file) is one that the encoding can decode."""
+
     @abstractmethod
     def packed_bits(self, shape: Sequence[int]) -> int:
         """Bits of a tensor of this shape with its scales, levels and masks, packed, before entropy coding."""
@@ -86,6 +89,11 @@ class Encoding(ABC):
     def mask(self) -> NDArray[np.bool_] | None:
         """True where a value is kept, False where it is zero for good; None where nothing is masked."""
         return None
+
+    @property
+    def unmasked(self) -> Encoding:
+        """How the values are held that no mask hides: the encoding itself, or the one under its mask."""
+        return self
 
     @abstractmethod
     def state(self) -> EncodingState:
@@ -128,7 +136,7 @@ def encoding_from_state(state: EncodingState) -> Encoding:
         raise EncodingError(f"unknown encoding {state.kind!r}; known: {', '.join(sorted(_KINDS))}")
     try:
         return _KINDS[state.kind].from_state(state)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise EncodingError(f"not a valid {state.kind!r} encoding: {error}") from error
 
 

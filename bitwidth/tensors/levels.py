@@ -18,6 +18,7 @@ from bitwidth.errors import EncodingError
 
 MAX_BITS = 16
 MAX_INTEGER = 1 << 20  # beyond this, code * scale / scale need not round back to the code in float32
+LEAST_GAP = 1e-6  # closer than this, level * scale / scale need not lead back to the level
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class IntegerLevels:
     high: int | None = None
 
     def __post_init__(self) -> None:
+        for bound in (self.low, self.high):
+            if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int)):
+                raise EncodingError(f"bounds are whole numbers, got low={self.low}, high={self.high}")
         if (self.low is None) != (self.high is None):
             raise EncodingError(f"give both bounds or none, got low={self.low}, high={self.high}")
         if self.low is not None and self.high is not None:
@@ -73,7 +77,7 @@ class IntegerLevels:
     def nearest(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
         """Codes of the levels nearest to `x`; halves go to the even integer."""
         low, high = self.bounds
-        rounded = np.rint(x)
+        rounded = np.asarray(np.rint(x))
         return np.clip(rounded, low, high, out=rounded).astype(np.int32)
 
     def at(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
@@ -102,8 +106,9 @@ class TableLevels:
             raise EncodingError(f"a level table needs 2 to {1 << MAX_BITS} numbers, got shape {array.shape}")
         if not np.isfinite(array).all():
             raise EncodingError("a level table holds finite numbers only")
-        if not (np.diff(array) > 0).all():
-            raise EncodingError("a level table is sorted and its numbers differ in float32")
+        greater = np.maximum(np.abs(array[1:]), np.abs(array[:-1]))
+        if not (np.diff(array) > greater * np.float32(LEAST_GAP)).all():
+            raise EncodingError("a level table is sorted and its numbers differ in float32, by 1e-6 of each at least")
         object.__setattr__(self, "values", tuple(float(value) for value in array))
 
     @property

@@ -79,7 +79,7 @@ class Masked(Encoding):
         back = int((later.mask & ~self.keep).sum()) if later.mask.shape == self.keep.shape else self.keep.size
         if back:
             return f"{back:,} pruned values would come back"
-        return self.base.broken_by(later.base if isinstance(later, Masked) else later)
+        return self.base.broken_by(later)
 
     @override
     def describe(self) -> str:
@@ -96,6 +96,11 @@ class Masked(Encoding):
     def mask(self) -> NDArray[np.bool_]:
         return self.keep
 
+    @property
+    @override
+    def unmasked(self) -> Encoding:
+        return self.base
+
     @override
     def state(self) -> EncodingState:
         return EncodingState(self.kind, {}, {"keep": self.keep}, {"base": self.base.state()})
@@ -103,7 +108,7 @@ class Masked(Encoding):
     @override
     @classmethod
     def from_state(cls, state: EncodingState) -> Masked:
-        return cls(np.asarray(state.arrays["keep"], np.bool_), encoding_from_state(state.parts["base"]))
+        return cls(state.arrays["keep"], encoding_from_state(state.parts["base"]))
 
 
 def masked(encoding: Encoding, keep: NDArray[np.bool_]) -> Masked:

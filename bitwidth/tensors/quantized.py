@@ -48,11 +48,11 @@ class Quantized(Encoding):
     bias: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        scale = np.asarray(self.scale)
-        if scale.dtype.kind not in "fiu" or not np.isfinite(scale).all() or (scale < 0).any():
+        scale = _float32("scales", self.scale)
+        if (scale < 0).any():
             raise EncodingError("scales must be finite and not negative")
-        object.__setattr__(self, "scale", locked(scale.astype(np.float32)))
-        object.__setattr__(self, "block", tuple(int(size) for size in self.block))
+        object.__setattr__(self, "scale", locked(scale))
+        object.__setattr__(self, "block", _lengths(self.block))
         if len(self.block) != scale.ndim or min(self.block, default=1) < 1:
             raise EncodingError(
                 f"block must have one length of at least 1 per axis, got {self.block} for {scale.ndim} axes"
@@ -60,18 +60,24 @@ class Quantized(Encoding):
         if self.zero_point is not None:
             if isinstance(self.levels, TableLevels):
                 raise EncodingError("a zero point belongs to integer levels; a table holds its own zero")
-            object.__setattr__(self, "zero_point", locked(self._like_scale("zero_point", self.zero_point, np.int32)))
+            object.__setattr__(self, "zero_point", locked(self._checked_zero_point(np.asarray(self.zero_point))))
         if self.bias is not None:
-            object.__setattr__(self, "bias", locked(self._like_scale("bias", self.bias, np.float32)))
+            bias = _float32("bias", self.bias)
+            if bias.shape != self.scale.shape:
+                shape = self.scale.shape
+                raise EncodingError(f"bias must be finite and of the scale's shape {shape}, got {bias.shape}")
+            object.__setattr__(self, "bias", locked(bias))
 
-    def _like_scale(self, name: str, array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-        array = np.asarray(array)
-        if array.shape != self.scale.shape or not np.isfinite(array).all():
-            raise EncodingError(f"{name} must be finite and of the scale's shape {self.scale.shape}, got {array.shape}")
+    def _checked_zero_point(self, array: NDArray[Any]) -> NDArray[np.int32]:
+        if array.shape != self.scale.shape or array.dtype.kind not in "iu":
+            raise EncodingError(
+                f"zero_point must be finite and of the scale's shape {self.scale.shape}, integers; "
+                f"got {array.dtype} of {array.shape}"
+            )
         low, high = self.levels.bounds
-        if name == "zero_point" and not (low <= array.min(initial=low) and array.max(initial=high) <= high):
+        if not (low <= array.min(initial=low) and array.max(initial=high) <= high):
             raise EncodingError(f"zero points must lie within the codes {low} to {high}, so that zero is exact")
-        return array.astype(dtype)
+        return array.astype(np.int32)
 
     @property
     def reciprocal(self) -> NDArray[np.float32]:
@@ -101,6 +107,12 @@ class Quantized(Encoding):
             codes = codes - spread(self.zero_point, self.block, codes.shape)
         values: NDArray[np.float32] = self.levels.at(codes) * spread(self.scale, self.block, codes.shape)
         return values if self.bias is None else values + spread(self.bias, self.block, codes.shape)
+
+    @override
+    def check_codes(self, codes: NDArray[Any]) -> None:
+        low, high = self.levels.bounds
+        if codes.dtype.kind not in "iu" or codes.min(initial=low) < low or codes.max(initial=high) > high:
+            raise EncodingError(f"codes must be integers from {low} to {high}")
 
     @override
     def check(self, shape: Sequence[int], name: str = "tensor") -> None:
@@ -173,3 +185,19 @@ class Quantized(Encoding):
         else:
             levels = IntegerLevels(config["low"], config["high"])
         return cls(levels, arrays["scale"], tuple(config["block"]), arrays.get("zero_point"), arrays.get("bias"))
+
+
+def _float32(name: str, given: Any) -> NDArray[np.float32]:
+    array = np.asarray(given)
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32) if array.dtype.kind in "fiu" else np.full(1, np.nan, np.float32)
+    if not np.isfinite(numbers).all():
+        rule = "finite and not negative" if name == "scales" else "finite"
+        raise EncodingError(f"{name} must be {rule}, got {array.dtype}")
+    return numbers
+
+
+def _lengths(block: Any) -> tuple[int, ...]:
+    if not isinstance(block, list | tuple) or any(isinstance(size, bool) or int(size) != size for size in block):
+        raise EncodingError(f"block must be one whole length per axis, got {block!r}")
+    return tuple(int(size) for size in block)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -47,9 +47,10 @@ def fit_scale(
     kept = values if keep is None else np.where(keep, values, np.float32(0))
     greatest = block_reduce(np.abs(kept), block, np.maximum)
     widest = (greatest / np.float32(levels.extent)).astype(np.float32)
+    stored = _storage(widest)
     if method == "max":
-        return Quantized(levels, _stored(widest), tuple(block))
-    search = _Search(kept, levels, block, keep)
+        return Quantized(levels, stored(widest), tuple(block))
+    search = _Search(kept, levels, block, keep, stored)
     for ratio in _ratios(levels.bits):
         search.offer(widest * np.float32(ratio))
     step = np.float32(_ratios(levels.bits)[0] - _ratios(levels.bits)[1])
@@ -65,15 +66,20 @@ class _Search:
     """The best scale so far for each block, and its error."""
 
     def __init__(
-        self, values: NDArray[np.float32], levels: Levels, block: Sequence[int], keep: NDArray[np.bool_] | None
+        self,
+        values: NDArray[np.float32],
+        levels: Levels,
+        block: Sequence[int],
+        keep: NDArray[np.bool_] | None,
+        stored: Callable[[NDArray[Any]], NDArray[np.float32]],
     ) -> None:
-        self.values, self.levels, self.block, self.keep = values, levels, tuple(block), keep
+        self.values, self.levels, self.block, self.keep, self.stored = values, levels, tuple(block), keep, stored
         self.scale: NDArray[np.float32] = np.zeros(0, np.float32)
         self.error: NDArray[np.float32] | None = None
 
     def offer(self, scale: NDArray[np.float32]) -> None:
         """Take each block's new scale where it lowers the error of the block."""
-        scale = _stored(np.maximum(scale, np.float32(0)))
+        scale = self.stored(np.maximum(scale, np.float32(0)))
         difference = Quantized(self.levels, scale, self.block).project(self.values) - self.values
         if self.keep is not None:
             difference = np.where(self.keep, difference, np.float32(0))
@@ -103,12 +109,18 @@ def _ratios(bits: float) -> NDArray[np.float64]:
     return np.linspace(1.0, lowest, count)
 
 
-def _stored(scale: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Scales rounded to 11 bits (float16) where all are in its normal range or zero, else to bfloat16's 8 bits."""
-    scale = scale.astype(np.float32)
-    positive = scale[scale > 0]
-    if not positive.size or (positive.min() >= SMALLEST_NORMAL_HALF and positive.max() <= LARGEST_HALF):
-        return scale.astype(np.float16).astype(np.float32)
-    mantissa, exponent = np.frexp(scale)
+def _storage(widest: NDArray[np.float32]) -> Callable[[NDArray[np.floating[Any]]], NDArray[np.float32]]:
+    """How to round scales so that two bytes hold each: to 11 bits (float16) where all are well within its range, else to 8.
+
+    One format for all blocks, chosen from the widest scales, since an array is stored in one format.
+    """
+    positive = widest[widest > 0]
+    if not positive.size or (positive.min() >= 16 * SMALLEST_NORMAL_HALF and positive.max() <= LARGEST_HALF / 2):
+        return lambda scale: np.minimum(scale, LARGEST_HALF).astype(np.float16).astype(np.float32)
+    return _to_8_bits
+
+
+def _to_8_bits(scale: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    mantissa, exponent = np.frexp(scale.astype(np.float32))
     rounded: NDArray[np.float32] = np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
     return rounded

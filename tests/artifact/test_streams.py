@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from bitwidth.artifact.header import parse
 from bitwidth.artifact.streams import pack_parameter, unpack_parameter
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
@@ -24,7 +25,17 @@ def round_trip(encoding: Encoding, values: NDArray[Any]) -> tuple[Encoding, NDAr
     config, packed = pack_parameter(encoding, values, str(values.dtype))
     config, description = json.loads(json.dumps([config, packed.description]))
     assert [item[4] for item in description] == [len(stream) for stream in packed.streams]
-    return unpack_parameter(config, description, packed.streams, values.shape, "m.bw: a/kernel")
+    return unpack(config, description, packed.streams, values.shape, str(values.dtype))
+
+
+def unpack(
+    config: Any, description: Any, streams: list[bytes], shape: tuple[int, ...], dtype: str = "float32"
+) -> tuple[Encoding, NDArray[Any]]:
+    """What a reader makes of one parameter, the check of its header included."""
+    item = {"path": "a/kernel", "role": "kernel", "shape": list(shape), "dtype": dtype}
+    header: dict[str, Any] = {"name": "m", "framework": "keras", "architecture": None, "reason": "", "inputs": None}
+    header |= {"variables": [], "parameters": [{**item, "encoding": config, "streams": description}], "assets": []}
+    return unpack_parameter(parse(json.dumps(header).encode(), "m.bw").entries[0], streams, "m.bw: a/kernel")
 
 
 def same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
@@ -189,13 +200,13 @@ def test_streams_that_make_no_parameter_are_refused(name: str) -> None:
     config, streams = BAD[name]
     description = [[*stream[:4], len(stream[4])] for stream in streams]
     with pytest.raises(CorruptFileError):
-        unpack_parameter(config, description, [stream[4] for stream in streams], (2, 2), "m.bw: a/kernel")
+        unpack(config, description, [stream[4] for stream in streams], (2, 2))
 
 
 def test_the_streams_above_are_good_but_for_their_one_fault() -> None:
     for config, streams in ((CONFIG, [SCALES, GOOD]), (DENSE, [ALL]), (MASKED, [MASK, KEPT])):
         description = [[*stream[:4], len(stream[4])] for stream in streams]
-        unpack_parameter(config, description, [stream[4] for stream in streams], (2, 2), "m.bw: a/kernel")
+        unpack(config, description, [stream[4] for stream in streams], (2, 2))
 
 
 @settings(max_examples=150, deadline=None)
@@ -212,7 +223,7 @@ def test_altered_streams_make_another_parameter_or_are_refused(path: str, data: 
     streams[which] = bytes(stream)
     try:
         with np.errstate(all="ignore"):
-            _, back = unpack_parameter(config, packed.description, streams, values.shape, "m.bw: a/kernel")
+            _, back = unpack(config, packed.description, streams, values.shape)
     except CorruptFileError:
         return
     assert back.shape == values.shape

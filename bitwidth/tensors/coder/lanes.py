@@ -134,21 +134,40 @@ def decode(
     words = np.frombuffer(data, dtype="<u2", offset=4 * lanes).astype(np.uint16)
     if states.size and int(states.min()) < int(_LOW):
         raise CorruptFileError("coded stream: a lane's state is out of range")
-    owner = np.repeat(np.arange(freqs.size), freqs)
-    packed = (
-        (freqs[owner] << 16) | (np.arange(owner.size) & ((1 << bits) - 1)) - starts_of(freqs, bits)[owner]
-    ).astype(np.uint32)
-    meaning = values[owner]
+    slots = _slots(freqs, values, bits)
     out = np.empty(count, dtype=values.dtype)
-    mask, shift = np.uint32((1 << bits) - 1), np.uint32(bits)
+    at = _decode_rows(out, states, words, slots, bits, tables)
+    if at != words.size or (states != _LOW).any():
+        raise CorruptFileError("coded stream: it does not end where its symbols do")
+    return out
+
+
+def _slots(freqs: NDArray[np.int64], values: NDArray[Any], bits: int) -> tuple[NDArray[np.uint32], NDArray[Any]]:
+    """For each slot of the probability range: its frequency and offset in one word, and the value it stands for."""
+    owner = np.repeat(np.arange(freqs.size), freqs)
+    offset = (np.arange(owner.size) & ((1 << bits) - 1)) - starts_of(freqs, bits)[owner]
+    return ((freqs[owner] << 16) | offset).astype(np.uint32), values[owner]
+
+
+def _decode_rows(
+    out: NDArray[Any],
+    states: NDArray[np.uint32],
+    words: NDArray[np.uint16],
+    slots: tuple[NDArray[np.uint32], NDArray[Any]],
+    bits: int,
+    tables: NDArray[np.uint8] | None,
+) -> int:
+    """Decode a row of lanes at a time into `out`, moving `states` on; how many words were taken."""
+    packed, meaning = slots
+    lanes, mask, shift = states.size, np.uint32((1 << bits) - 1), np.uint32(bits)
     index = np.empty(lanes, dtype=np.intp)
-    slots, span = np.empty(lanes, dtype=np.uint32), np.empty(lanes, dtype=np.uint32)
-    x, i, s, t = states, index, slots, span
+    slot, span = np.empty(lanes, dtype=np.uint32), np.empty(lanes, dtype=np.uint32)
+    x, i, s, t = states, index, slot, span
     at = 0
-    for begin in range(0, count, lanes):
+    for begin in range(0, out.size, lanes):
         row = out[begin : begin + lanes]
         if row.size != x.size:
-            x, i, s, t = states[: row.size], index[: row.size], slots[: row.size], span[: row.size]
+            x, i, s, t = states[: row.size], index[: row.size], slot[: row.size], span[: row.size]
         np.bitwise_and(x, mask, out=s)
         np.copyto(i, s)
         if tables is not None:
@@ -167,6 +186,4 @@ def decode(
             raise CorruptFileError("coded stream: its words are truncated")
         at += under.size
         x[under] = (x.take(under) << _WORD) | fresh
-    if at != words.size or (states != _LOW).any():
-        raise CorruptFileError("coded stream: it does not end where its symbols do")
-    return out
+    return at

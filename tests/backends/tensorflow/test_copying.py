@@ -37,13 +37,13 @@ def test_copy_is_apart_and_computes_the_same(name: str) -> None:
 
 
 def test_unserialisable_objects_are_shared_and_closures_are_not() -> None:
-    class Holder(keras.Model):
+    class Holder(keras.Model):  # type: ignore[misc]
         def __init__(self, lock: Any) -> None:
             super().__init__()
             self.lock = lock
             self.dense = keras.layers.Dense(3)
             self.table = {"layers": [self.dense], "fixed": (1, 2)}
-            self.apply_it = lambda x: self.dense(x) * 2.0
+            self.apply_it: Any = lambda x: self.dense(x) * 2.0
 
         def call(self, x: Any) -> Any:
             return self.apply_it(x)

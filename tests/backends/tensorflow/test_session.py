@@ -203,6 +203,7 @@ def test_results_and_loaded_models_keep_their_promises(tmp_path: Any) -> None:
     for start in (first, first.model, bw.load(tmp_path / "first.bw")):
         second = bw.PassManager([tune(epochs=2)]).run(start, (X, Y))
         mask = first.graph["hidden/kernel"].encoding.mask
+        assert mask is not None
         np.testing.assert_array_equal(second.graph["hidden/kernel"].encoding.mask, mask)
         assert second.graph["hidden/kernel"].encoding.bits == 4
         assert not np.count_nonzero(second.model.get_layer("hidden").kernel.numpy()[~mask])
