@@ -47,7 +47,7 @@ def fit_scale(
     kept = values if keep is None else np.where(keep, values, np.float32(0))
     greatest = block_reduce(np.abs(kept), block, np.maximum)
     widest = (greatest / np.float32(levels.extent)).astype(np.float32)
-    stored = _storage(widest, 1.0 if method == "max" else float(_ratios(levels.bits)[-1]))
+    stored = _storage(widest, float(_ratios(levels.bits)[-1]))
     if method == "max":
         return Quantized(levels, stored(widest), tuple(block))
     search = _Search(kept, levels, block, keep, stored)
@@ -112,7 +112,8 @@ def _ratios(bits: float) -> NDArray[np.float64]:
 def _storage(widest: NDArray[np.float32], least: float) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """How to round scales so that two bytes hold each: to 11 bits (float16) where all are in its range, else to 8.
 
-    Scales down to `least` times the widest are tried. One format for all blocks, chosen from the widest scales, since an array is stored in one format.
+    Scales down to `least` times the widest are tried. One format for all blocks, chosen from the widest scales, since an
+    array is stored in one format.
     """
     positive = widest[widest > 0]
     if not positive.size or (positive.min() * least >= SMALLEST_NORMAL_HALF and positive.max() <= LARGEST_HALF / 2):
