@@ -1,8 +1,8 @@
 """LeNet-300-100 through a ramp of pruning, 3 bits, and training under both: bytes of the file against accuracy.
 
-The recipe was chosen with `--choose`. The float baseline has seen all 60,000 training images, so the held-out ones
-would flatter whatever stays close to it; the choice is therefore made on a stand-in of the same architecture, trained
-on the 55,000 others only.
+`--choose` compares variants on the held-out images. The float baseline has seen all 60,000 training images, so the
+held-out ones would flatter whatever stays close to it; variants are therefore compared on a stand-in of the same
+architecture, trained on the 55,000 others only.
 
 Run: python -m benchmarks.lenet300_pipeline [--choose] [--baselines DIR] [--out FILE]
 """

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from bitwidth.backend import Objective, Session, Steer, Training
 from bitwidth.errors import ConfigError, SelectionError
-from bitwidth.graph import Graph, Parameter, Where, selected
+from bitwidth.graph import Graph, Parameter, Where
 from bitwidth.report import PassRecord
 
 Answer = TypeVar("Answer", covariant=True)
@@ -71,9 +71,9 @@ class Context:
         Raises:
             SelectionError: `where` names nothing in the model, or nothing within the selectors around it.
         """
-        chosen = list(selected(graph, where))
+        chosen = list(graph.select(where))
         for scope in self.scope:
-            inside = {parameter.path for parameter in selected(graph, scope)}
+            inside = {parameter.path for parameter in graph.select(scope)}
             chosen = [parameter for parameter in chosen if parameter.path in inside]
         if not chosen:
             raise SelectionError(f"where={where!r} names nothing within {', '.join(map(repr, self.scope))}")

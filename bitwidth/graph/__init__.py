@@ -2,7 +2,7 @@
 
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use
-from bitwidth.graph.selectors import Where, check_where, frozen_where, selected
+from bitwidth.graph.selectors import Where, check_where, frozen_where
 from bitwidth.graph.values import Value, Values
 
 __all__ = [
@@ -20,5 +20,4 @@ __all__ = [
     "Where",
     "check_where",
     "frozen_where",
-    "selected",
 ]

@@ -88,7 +88,7 @@ class Graph:
         Raises:
             SelectionError: `where` names nothing in this model.
         """
-        return selected(self, where)
+        return selected(self.structure, tuple(self), where)
 
     def update(
         self,

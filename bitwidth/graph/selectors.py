@@ -10,36 +10,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from bitwidth.errors import SelectionError
-from bitwidth.graph.model import Parameter
-
-if TYPE_CHECKING:
-    from bitwidth.graph.graph import Graph
+from bitwidth.graph.model import Parameter, Structure
 
 Where: TypeAlias = str | Sequence[str] | Callable[[Parameter], bool] | None
 
 
-def selected(graph: Graph, where: Where) -> tuple[Parameter, ...]:
-    """The parameters of `graph` that `where` names, in the graph's order.
+def selected(structure: Structure, parameters: Sequence[Parameter], where: Where) -> tuple[Parameter, ...]:
+    """The parameters of a graph that `where` names, in the graph's order.
 
     Raises:
         SelectionError: a string that matches no layer and no parameter, or a function that chooses none.
     """
     check_where(where, "where")
     if where is None:
-        return tuple(graph)
+        return tuple(parameters)
     if callable(where):
-        chosen = tuple(parameter for parameter in graph if where(parameter))
+        chosen = tuple(parameter for parameter in parameters if where(parameter))
         if not chosen:
-            raise SelectionError(f"where={where!r} chooses none of the {len(graph)} parameters of {graph.name!r}")
+            count = len(parameters)
+            raise SelectionError(f"where={where!r} chooses none of the {count} parameters of {structure.name!r}")
         return chosen
     patterns = [where] if isinstance(where, str) else list(where)
     for pattern in patterns:
-        if not any(names(pattern, parameter) for parameter in graph):
-            raise SelectionError(_unknown(graph, pattern))
-    return tuple(parameter for parameter in graph if any(names(pattern, parameter) for pattern in patterns))
+        if not any(names(pattern, parameter) for parameter in parameters):
+            raise SelectionError(_unknown(structure, parameters, pattern))
+    return tuple(parameter for parameter in parameters if any(names(pattern, parameter) for pattern in patterns))
 
 
 def names(pattern: str, parameter: Parameter) -> bool:
@@ -72,9 +70,10 @@ def _paths(parameter: Parameter) -> Iterable[str]:
             yield "/".join(parts[:count])
 
 
-def _unknown(graph: Graph, pattern: str) -> str:
-    known = {layer.path for layer in graph.structure.layers} | set(graph.parameters)
-    close = difflib.get_close_matches(pattern, sorted(known), n=3, cutoff=0.4)
-    hint = f"; did you mean {', '.join(map(repr, close))}?" if close else f"; layers: {', '.join(sorted(graph.layers))}"
-    reason = "has no parameters" if pattern in graph.layers else "is no layer or parameter of the model"
-    return f"where={pattern!r} {reason} {graph.name!r}{hint}"
+def _unknown(structure: Structure, parameters: Sequence[Parameter], pattern: str) -> str:
+    layers = sorted(layer.path for layer in structure.layers)
+    known = sorted({*layers, *(parameter.path for parameter in parameters)})
+    close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"layers: {', '.join(layers)}"
+    reason = "has no parameters" if pattern in layers else "is no layer or parameter of the model"
+    return f"where={pattern!r} {reason} {structure.name!r}; {hint}"

@@ -8,7 +8,7 @@ from typing import Literal
 from bitwidth.backend import Objective, Steer
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError, ContractError
-from bitwidth.graph import Graph, check_where, frozen_where, selected
+from bitwidth.graph import Graph, check_where, frozen_where
 from bitwidth.graph import Where as Selector
 from bitwidth.passes.base import Pass, TrainingPass, check_kept
 
@@ -58,7 +58,7 @@ class Where(Pass, name="where"):
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """The pass inside kept its promise, and nothing outside the selection has changed."""
         self.of.ensures(before, after, context.within(self.where))
-        inside = {parameter.path for parameter in selected(before, self.where)}
+        inside = {parameter.path for parameter in before.select(self.where)}
         for parameter in after:
             path = parameter.path
             if path not in inside and parameter.is_float and parameter.trainable:

@@ -115,9 +115,10 @@ def _pass_from_data(data: Mapping[str, Any]) -> Pass:
     if unknown:
         raise ConfigError(f"{name}: no field {unknown[0]!r}; it has: {', '.join(sorted(known))}")
     try:
-        return cls(**{key: _from_data(value) for key, value in data.items() if key != "pass"})
+        made: Pass = cls(**{key: _from_data(value) for key, value in data.items() if key != "pass"})
     except (TypeError, ValueError) as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{name}: {error}") from error
+    return made
 
 
 def _from_data(value: Any) -> Any:

@@ -9,21 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bitwidth.errors import ConfigError
 
-if TYPE_CHECKING:
-    from bitwidth.passes.base import Pass
-
 ENTRY_POINTS = "bitwidth.passes"
-_PASSES: dict[str, type[Pass]] = {}
+_PASSES: dict[str, type[Any]] = {}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
-def register_pass(name: str, cls: type[Pass]) -> None:
+def register_pass(name: str, cls: type[Any]) -> None:
     """Make a pass known to recipes under `name`.
 
     Raises:
@@ -51,7 +48,7 @@ def register_function(name: str, function: Callable[..., Any]) -> Callable[..., 
     return function
 
 
-def pass_named(name: str) -> type[Pass]:
+def pass_named(name: str) -> type[Any]:
     """The pass registered under `name`, by this process or by an installed package's entry point.
 
     Packages announce passes in their metadata: `[project.entry-points."bitwidth.passes"]`, `their.name =

@@ -112,7 +112,7 @@ def _ratios(bits: float) -> NDArray[np.float64]:
 def _storage(widest: NDArray[np.float32], least: float) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """How to round scales so that two bytes hold each: to 11 bits (float16) where all are in its range, else to 8.
 
-    Scales down to `least` times the widest are tried. One format for all blocks, chosen from the widest scales, since an
+    Scales down to `least` times the widest are tried. One format for all blocks, chosen from the widest scales: an
     array is stored in one format.
     """
     positive = widest[widest > 0]
