@@ -14,7 +14,7 @@ Example:
 
 from bitwidth import errors
 from bitwidth.analysis import Fisher
-from bitwidth.artifact import inspect
+from bitwidth.artifact import Inspection, inspect
 from bitwidth.context import Context
 from bitwidth.graph import Graph, Parameter
 from bitwidth.loading import load
@@ -41,6 +41,7 @@ __all__ = [
     "Finetune",
     "Fisher",
     "Graph",
+    "Inspection",
     "Parameter",
     "Pass",
     "PassManager",

@@ -85,7 +85,10 @@ def _to_data(value: Any, where: str) -> Any:
     if callable(value) and name_of_function(value):
         return {"function": name_of_function(value)}
     if hasattr(value, "get_config") and type(value).__module__.startswith("keras."):
-        return {"keras": type(value).__name__, "config": _plain_config(value.get_config(), where)}
+        config = _plain_config(value.get_config(), where)
+        if ".optimizers." in type(value).__module__:
+            config.pop("name", None)  # Keras counts them up: adam, adam_1
+        return {"keras": type(value).__name__, "config": config}
     raise ConfigError(
         f"{where}: {value!r} cannot be written to a recipe; register a function with bitwidth.register_function, "
         "or use a name that Keras knows"

@@ -20,9 +20,12 @@ class ParameterRecord:
 
     Attributes:
         path: the parameter.
+        role: what it does in the model.
+        size: how many values it has.
         before: its encoding before, in words.
         after: its encoding after, in words.
-        bits: width of a code after, in bits; None where it has no bound.
+        bits_before: width of a code before, in bits; None where it has no bound.
+        bits: width of a code after.
         sparsity: share of the values after that are zero, 0 to 1.
         bytes_before: packed size before, without entropy coding; None where codes have no bound.
         bytes_after: packed size after.
@@ -31,8 +34,11 @@ class ParameterRecord:
     """
 
     path: str
+    role: str
+    size: int
     before: str
     after: str
+    bits_before: float | None
     bits: float | None
     sparsity: float
     bytes_before: int | None
@@ -98,15 +104,22 @@ def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str | No
     values = after.values[path]
     return ParameterRecord(
         path=path,
+        role=parameter.role,
+        size=parameter.size,
         before=old.describe(),
         after=parameter.encoding.describe(),
-        bits=None if isinf(parameter.encoding.bits) else parameter.encoding.bits,
+        bits_before=_bounded(old.bits),
+        bits=_bounded(parameter.encoding.bits),
         sparsity=float(1 - np.count_nonzero(values) / values.size) if parameter.is_float and values.size else 0.0,
         bytes_before=packed_bytes(old, parameter),
         bytes_after=packed_bytes(parameter.encoding, parameter),
         distortion=distortion(before.values[path], values) if changed and parameter.is_float else 0.0,
         reason="" if changed else reason or "left as it was",
     )
+
+
+def _bounded(bits: float) -> float | None:
+    return None if isinf(bits) else bits
 
 
 def packed_bytes(encoding: Encoding, parameter: Parameter) -> int | None:

@@ -178,3 +178,27 @@ def test_a_report_of_no_passes_prints() -> None:
 def test_a_pass_without_parameters_prints() -> None:
     text = str(Report("net", (PassRecord("Nothing", {}, 0.0),)))
     assert "1. Nothing" in text
+
+
+def many(count: int) -> Graph:
+    """A model of `count` kernels and as many biases."""
+    kernels = [Parameter(f"layer{i}/kernel", (2, 3), "float32", "kernel", f"layer{i}") for i in range(count)]
+    biases = [Parameter(f"layer{i}/bias", (3,), "float32", "bias", f"layer{i}") for i in range(count)]
+    values = {parameter.path: np.ones(parameter.shape, np.float32) for parameter in [*kernels, *biases]}
+    return Graph(Structure("many", (), (), (), (), ()), [*kernels, *biases], values)
+
+
+def test_a_model_of_many_parameters_prints_a_row_per_role_and_width() -> None:
+    before = many(60)
+    kernels = [parameter.path for parameter in before if parameter.role == "kernel"]
+    after = before.update(encodings={path: Dense("float16") for path in kernels})
+    records = compare(before, after, {f"layer{i}/bias": "only kernels" for i in range(60)})
+    report = Report("many", (PassRecord("Halve", {}, 0.0, records),), file_bytes={r.path: 10 for r in records})
+    short, full = str(report), report.text()
+    assert "60 x kernel" in short
+    assert "1,440" in short
+    assert "720" in short
+    assert "layer0/bias, layer1/bias, layer2/bias and 57 more" in short
+    assert short.count("\n") < 25
+    for record in records:
+        assert record.path in full

@@ -259,3 +259,13 @@ def test_training_that_diverges_is_an_error_and_leaves_the_model_alone() -> None
     with pytest.raises(bw.errors.ContractError, match="not finite"):
         bw.PassManager([tune(optimizer="sgd", learning_rate=1e38, epochs=3)]).run(model, (X, Y))
     np.testing.assert_array_equal(model.get_layer("hidden").kernel.numpy(), before)
+
+
+def test_recipes_of_keras_objects_do_not_depend_on_what_was_built_before() -> None:
+    first, second = (
+        bw.PassManager([tune(optimizer=keras.optimizers.AdamW(1e-3, weight_decay=0.1))]).to_recipe() for _ in range(2)
+    )
+    assert first == second
+    again = bw.PassManager.from_recipe(first)
+    result = again.run(network(), (X, Y))
+    assert result.report.passes[0].touched
