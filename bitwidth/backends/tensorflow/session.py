@@ -58,6 +58,11 @@ class KerasSession:
         if changed:
             finalize(self.model)
 
+    def _settle(self) -> None:
+        """Let snapshots read what the variables hold, before something else than `write` changes them."""
+        for value in self._held.values():
+            value.read()
+
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
         """See `Session.check_data`."""
         source = Source(data, name)
@@ -100,6 +105,7 @@ class KerasSession:
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """See `Session.train`."""
         self.write(graph)
+        self._settle()
         self._restore_masters(graph)
         lowerings = self._lowerings(graph)
         refused = self._refused(lowerings)
@@ -112,8 +118,7 @@ class KerasSession:
     def finish(self, graph: Graph) -> Any:
         """See `Session.finish`. The session's own model is handed over."""
         self.write(graph)
-        for value in self._held.values():
-            value.read()
+        self._settle()
         uncompile(self.model)
         if self._compiled.optimizer is not None:
             optimizer = self._compiled.optimizer_for(Training(Objective(), None), None)

@@ -269,3 +269,12 @@ def test_recipes_of_keras_objects_do_not_depend_on_what_was_built_before() -> No
     again = bw.PassManager.from_recipe(first)
     result = again.run(network(), (X, Y))
     assert result.report.passes[0].touched
+
+
+def test_training_alone_is_seen_by_the_report_and_by_old_snapshots() -> None:
+    session = KerasSession(network())
+    opened = session.graph
+    trained = session.train(opened, bw.backend.Training(bw.backend.Objective(LOSS), (X, Y)))
+    assert (trained.graph.values["hidden/kernel"] != opened.values["hidden/kernel"]).any()
+    report = bw.PassManager([tune()]).run(network(), (X, Y)).report
+    assert {record.path for record in report.passes[0].touched} == set(opened.parameters)
