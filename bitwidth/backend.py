@@ -144,6 +144,13 @@ class Session(Protocol):
                 the graph whose encodings hold from then on. They have the structure of those in force.
         """
 
+    def check_measuring(self, objective: Objective, data: Any) -> None:
+        """Check validation data before work starts.
+
+        Raises:
+            DataError: it has no end, or loss and metrics cannot be computed on it.
+        """
+
     def can_measure(self, objective: Objective) -> bool:
         """Whether there is a loss or a metric to measure by, given here or compiled into the model."""
 

@@ -97,6 +97,17 @@ class Context:
                 self.skip(parameter, reason)
         return tuple(chosen)
 
+    def need_some(self, graph: Graph, where: Where, unfit: Callable[[Parameter], str | None], owner: str) -> None:
+        """Check before work starts that a selection holds something that fits.
+
+        Raises:
+            ConfigError: nothing does; with the reasons.
+        """
+        page = self.fresh_notes()
+        if not page.choose(graph, where, unfit):
+            reasons = dict.fromkeys(page.notes.skipped.values())
+            raise ConfigError(f"{owner}: nothing to do for where={where!r}: {'; '.join(reasons)}")
+
     def skip(self, parameter: Parameter | str, reason: str) -> None:
         """Note that a parameter is left alone, and why."""
         self.notes.skipped[parameter if isinstance(parameter, str) else parameter.path] = reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -46,6 +47,20 @@ def shape_text(shape: Sequence[int]) -> str:
         '3x3x16'
     """
     return "x".join(map(str, shape)) or "scalar"
+
+
+def brief(error: BaseException) -> str:
+    r"""The message of another library's error on one line, without colours and without its tail.
+
+    Example:
+        >>> brief(ValueError("first\n\nsecond"))
+        'first second'
+    """
+    words = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split()
+    text = " ".join(words).partition(" Arguments received by")[0]
+    if not text:
+        return type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _is_number(cell: str) -> bool:

@@ -109,6 +109,9 @@ class ReferenceSession:
             raise ConfigError('no loss: the reference network knows "mse"')
         self.check_data(training.data, "data", targets=True)
 
+    def check_measuring(self, objective: Objective, data: Any) -> None:
+        self.check_data(data, "validation")
+
     def can_measure(self, objective: Objective) -> bool:
         return bool(objective.loss == "mse")
 

@@ -54,7 +54,7 @@ def test_the_pipeline(tmp_path: Path) -> None:
     need_data()
     median = run("lenet300_pipeline", tmp_path)["median"]
     assert median["file_bytes"] <= 45_000
-    # The recorded figure is at most 0.5; another processor rounds otherwise, and the drop of one run moves by 0.1 or two.
+    # The recorded figure is at most 0.5; another processor rounds otherwise, and a drop moves by 0.1 or two.
     assert median["drop_points"] <= 0.8
 
 

@@ -149,6 +149,8 @@ class PassManager(Pass, name="chain"):
         for given, name in ((data, "data"), (validation, "validation")):
             if given is not None:
                 session.check_data(given, name)
+        if validation is not None:
+            session.check_measuring(objective, validation)
         self.check(session.graph, context)
         return context, session.graph
 

@@ -67,8 +67,7 @@ class Prune(Pass, name="prune"):
 
     def check(self, graph: Graph, context: Context) -> None:
         """There is something to prune, and data where the criterion needs it."""
-        if not context.fresh_notes().choose(graph, self.where, _unfit):
-            raise ConfigError(f"Prune: where={self.where!r} names no kernel or embedding")
+        context.need_some(graph, self.where, _unfit, "Prune")
         if self.fisher is not None:
             self.fisher.check(graph, context)
 

@@ -76,8 +76,7 @@ class Quantize(Pass, name="quantize"):
 
     def check(self, graph: Graph, context: Context) -> None:
         """The selection names something that can be quantized."""
-        if not context.fresh_notes().choose(graph, self.where, self._unfit):
-            raise ConfigError(f"Quantize: where={self.where!r} names no parameter that can be quantized")
+        context.need_some(graph, self.where, self._unfit, "Quantize")
 
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Give each chosen parameter its grid or format."""

@@ -16,6 +16,7 @@ from bitwidth.backend import Architecture
 from bitwidth.backends.tensorflow.promises import keep_promises
 from bitwidth.errors import ModelError
 from bitwidth.tensors import Encoding
+from bitwidth.text import brief
 
 
 def architecture_of(model: Any, specs: Any) -> Architecture:
@@ -69,15 +70,11 @@ def _config(model: Any) -> tuple[Any, str]:
         config.pop("compile_config", None)
         config = json.loads(json.dumps(config))
     except Exception as error:  # a user's get_config may raise anything
-        return None, f"{type(model).__name__} has no configuration: {_first_line(error)}"
+        return None, f"{type(model).__name__} has no configuration: {brief(error)}"
     found = next(_lambdas(config), None)
     if found is not None:
         return None, f"its configuration carries Python code ({found}), which a file must not hold"
     return config, ""
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _lambdas(config: Any, name: str = "a lambda") -> Iterator[str]:
@@ -114,7 +111,7 @@ def _rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None)
         if not model.built or not model.variables:
             model(_skeleton(inputs))
     except Exception as error:  # a user's from_config or call may raise anything
-        raise ModelError(f"the model cannot be built from its configuration: {_first_line(error)}") from error
+        raise ModelError(f"the model cannot be built from its configuration: {brief(error)}") from error
     finally:
         random.setstate(state)
     return model

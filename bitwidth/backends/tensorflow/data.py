@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import keras
@@ -42,15 +43,33 @@ class Source:
         self.name = name
         self.batched = _is_batched(data)
         self.data = data if self.batched else _as_arrays(data, name)
+        self._first: list[Any] = []  # of an iterator: the batch that was looked at and not yet given
         if not self.batched:
             self.length = _length(self.data, name)
 
     @property
     def has_targets(self) -> bool:
         """Whether the data has targets."""
-        if self.batched:
-            return next(self.batches(1)).targets is not None
-        return isinstance(self.data, tuple) and len(self.data) > 1 and self.data[1] is not None
+        return self.peek(1).targets is not None
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the data is known to have no last batch."""
+        return isinstance(self.data, tf.data.Dataset) and bool(self.data.cardinality() == tf.data.INFINITE_CARDINALITY)
+
+    def peek(self, size: int) -> Batch:
+        """The first batch; of an iterator the next one, which `batches` and `for_fit` will still give.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not isinstance(self.data, Iterator):
+            return next(self.batches(size))
+        if not self._first:
+            self._first = list(islice(self.data, 1))
+        if not self._first:
+            raise DataError(f"{self.name} is empty: expected at least one batch; an iterator can be read once only")
+        return _batch(self._first[0])
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The batches in the data's own order; `size` counts for data that is not batched yet.
@@ -59,11 +78,18 @@ class Source:
             DataError: there are none.
         """
         found = False
-        for item in self.data if self.batched else self._slices(size):
+        for item in self._whole() if self.batched else self._slices(size):
             found = True
-            yield Batch(*item) if isinstance(item, tuple) else Batch(item)
+            yield _batch(item)
         if not found:
             raise DataError(f"{self.name} is empty: expected at least one batch")
+
+    def _whole(self) -> Any:
+        """The batched data, with the batch that was looked at in front."""
+        if not self._first:
+            return self.data
+        first, self._first = self._first, []
+        return (item for item in chain(first, self.data))  # Keras takes a generator, and no other iterator
 
     def samples(self, count: int, size: int) -> Iterator[Batch]:
         """Batches of the first `count` samples."""
@@ -81,7 +107,7 @@ class Source:
         Arrays become a dataset in an order given by `seed`, None for their own.
         """
         if self.batched:
-            return self.data
+            return self._whole()
         tensors = tf.nest.map_structure(tf.convert_to_tensor, self.data)
         order = tf.data.Dataset.range(self.length)
         if seed is not None:
@@ -107,9 +133,8 @@ class Source:
             yield tf.nest.map_structure(lambda array, start=start: array[start : start + size], self.data)
 
 
-def example_inputs(data: Any) -> Any:
-    """The inputs of one small batch, to learn shapes and dtypes from."""
-    return next(Source(data).samples(2, 2)).inputs
+def _batch(item: Any) -> Batch:
+    return Batch(*item) if isinstance(item, tuple) else Batch(item)
 
 
 def _without_lists(nest: Any) -> Any:
@@ -120,6 +145,8 @@ def _without_lists(nest: Any) -> Any:
 
 
 def _is_batched(data: Any) -> bool:
+    if isinstance(data, str | bytes):
+        return False
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset | tf.distribute.DistributedDataset):
         return True
     iterable = hasattr(data, "__iter__") and not hasattr(data, "__array__") and not tf.is_tensor(data)

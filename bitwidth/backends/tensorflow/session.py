@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.backend import Architecture, Objective, Steer, Trained, Training
@@ -14,7 +16,7 @@ from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.check import check_model
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
-from bitwidth.backends.tensorflow.data import Source, example_inputs
+from bitwidth.backends.tensorflow.data import Batch, Source
 from bitwidth.backends.tensorflow.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
@@ -24,6 +26,7 @@ from bitwidth.backends.tensorflow.trace import graph_of, traced
 from bitwidth.backends.tensorflow.views import SCOPE, attached
 from bitwidth.errors import ConfigError, ContractError, DataError
 from bitwidth.graph import Graph, Value
+from bitwidth.text import brief
 
 
 class KerasSession:
@@ -38,7 +41,9 @@ class KerasSession:
         check_model(model)
         self._compiled = Compiled.of(model)
         self.model = copy_model(model)
-        example = None if data is None else example_inputs(data)
+        self._sources: dict[int, Source] = {}
+        self._given: list[Any] = []
+        example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced(self.model, example)
         self._specs = trace.specs
         self.graph = promised(model, graph_of(self.model, trace))
@@ -65,26 +70,81 @@ class KerasSession:
 
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
         """See `Session.check_data`."""
-        source = Source(data, name)
+        source = self._source(data, name)
         if targets and not source.has_targets:
             raise DataError(f"{name} has no targets: give (inputs, targets)")
+        self._outputs(source, source.peek(self._batch_size))
 
     def check_training(self, training: Training) -> None:
         """See `Session.check_training`."""
-        if self._compiled.resolve(training.objective).loss is None:
+        if not self.can_measure(training.objective):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self.model.name!r} with one")
-        self.check_data(training.data, "data", targets=True)
-        steps = training.steps_per_epoch or Source(training.data).steps(training.batch_size)
-        self._compiled.optimizer_for(training, steps)
+        self.check_data(training.data, "data", targets=not self._own_loss)
+        source = self._source(training.data, "data")
+        if source.is_endless and training.steps_per_epoch is None:
+            raise ConfigError("the data has no end: give steps_per_epoch")
+        self._compiled.optimizer_for(training, training.steps_per_epoch or source.steps(training.batch_size))
+        self._try_out(training.objective, source, training.batch_size)
+
+    def check_measuring(self, objective: Objective, data: Any) -> None:
+        """See `Session.check_measuring`."""
+        source = self._source(data, "validation")
+        if source.is_endless:
+            raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
+        if source.has_targets and self.can_measure(objective):
+            self._try_out(objective, source, 256)
 
     def can_measure(self, objective: Objective) -> bool:
         """See `Session.can_measure`."""
-        return self._compiled.resolve(objective).loss is not None
+        return self._own_loss or self._compiled.resolve(objective).loss is not None
+
+    @property
+    def _batch_size(self) -> int:
+        """The batch size that the model is made for, or 2."""
+        sizes = [spec.shape[0] for spec in keras.tree.flatten(self._specs) if spec.shape.rank]
+        return int(sizes[0] or 2) if sizes else 2
+
+    @property
+    def _own_loss(self) -> bool:
+        """Whether the model's class computes its own loss."""
+        own = type(self.model)
+        return own.train_step is not keras.Model.train_step or own.compute_loss is not keras.Model.compute_loss
+
+    def _source(self, data: Any, name: str) -> Source:
+        """The data, converted and checked once; `data` is kept, so that its id stays its own."""
+        if id(data) not in self._sources:
+            self._sources[id(data)] = Source(data, name)
+            self._given.append(data)
+        return self._sources[id(data)]
+
+    def _try_out(self, objective: Objective, source: Source, batch_size: int) -> None:
+        """Compute loss and metrics once, on one batch, so that what does not fit is found before work starts."""
+        if self._own_loss:
+            return
+        batch = source.peek(batch_size)
+        outputs = self._outputs(source, batch)
+        try:
+            self._compiled.compile(self.model, objective)
+            targets = keras.tree.map_structure(tf.convert_to_tensor, batch.targets)
+            self.model.compute_loss(batch.inputs, targets, outputs, batch.weights, training=False)
+            self.model.compute_metrics(batch.inputs, targets, outputs, batch.weights)
+        except Exception as error:  # Keras and the user's own code raise anything
+            raise DataError(f"{source.name}: loss or metrics cannot be computed on it: {brief(error)}") from error
+        finally:
+            uncompile(self.model)
+
+    def _outputs(self, source: Source, batch: Batch) -> Any:
+        """What the model gives for a batch; its running statistics and counters stay as they are."""
+        try:
+            with keras.StatelessScope():
+                return self.model(batch.inputs, training=False)
+        except Exception as error:  # Keras and the user's own code raise anything
+            raise DataError(f"{source.name}: the model cannot be called on it: {brief(error)}") from error
 
     def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
         """See `Session.measure`."""
         self.write(graph)
-        source = Source(data, "validation")
+        source = self._source(data, "validation")
         if not source.has_targets:
             return {}
         self._compiled.compile(self.model, objective)
@@ -99,7 +159,7 @@ class KerasSession:
         key = (likelihoods, labels)
         if key not in self._gradients:
             self._gradients[key] = SquaredGradients(self.model, likelihoods, labels)
-        found = self._gradients[key].over(Source(data), samples, seed)
+        found = self._gradients[key].over(self._source(data, "data"), samples, seed)
         return {parameter.path: found[parameter.index] for parameter in graph}
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
@@ -180,13 +240,13 @@ class KerasSession:
                 variable.trainable = True
 
     def _fit(self, training: Training, steering: Steering) -> dict[str, list[float]]:
-        source = Source(training.data)
+        source = self._source(training.data, "data")
         steps = training.steps_per_epoch or source.steps(training.batch_size)
         steering.total = None if steps is None else steps * training.epochs
         settings = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
         optimizer = self._compiled.optimizer_for(training, steps)
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
-        validation = None if training.validation is None else Source(training.validation, "validation")
+        validation = None if training.validation is None else self._source(training.validation, "validation")
         measured = validation is not None and validation.has_targets
         history = self.model.fit(
             source.for_fit(training.batch_size, training.seed),

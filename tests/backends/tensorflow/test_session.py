@@ -235,7 +235,7 @@ def test_snapshots_keep_what_they_saw() -> None:
         ([tune(optimizer="nonsense")], bw.errors.ConfigError, "nonsense"),
         ([bw.Quantize(4, where="hiden")], bw.errors.SelectionError, "did you mean 'hidden"),
         ([bw.Where(bw.Prune(0.5), "nowhere")], bw.errors.SelectionError, "nowhere"),
-        ([bw.Prune(0.5, where="hidden/bias")], bw.errors.ConfigError, "no kernel"),
+        ([bw.Prune(0.5, where="hidden/bias")], bw.errors.ConfigError, "only kernels and embeddings"),
     ],
 )
 def test_errors_come_before_work_starts(passes: list[Any], error: type[Exception], message: str) -> None:
@@ -278,3 +278,59 @@ def test_training_alone_is_seen_by_the_report_and_by_old_snapshots() -> None:
     assert (trained.graph.values["hidden/kernel"] != opened.values["hidden/kernel"]).any()
     report = bw.PassManager([tune()]).run(network(), (X, Y)).report
     assert {record.path for record in report.passes[0].touched} == set(opened.parameters)
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "message"),
+    [
+        ((X[:, :5], Y), {}, "data: the model cannot be called on it"),
+        ((X, np.zeros((256, 7))), {}, "data: loss or metrics cannot be computed"),
+        ((X, Y), {"loss": "nonsense"}, "nonsense"),
+        (tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).repeat(), {}, "steps_per_epoch"),
+    ],
+)
+def test_data_that_does_not_fit_is_found_before_work_starts(data: Any, fields: Any, message: str) -> None:
+    with pytest.raises(bw.errors.BitwidthError, match=message):
+        bw.PassManager([tune(**fields)]).run(network(), data)
+
+
+def test_validation_is_checked_before_work_starts() -> None:
+    with pytest.raises(bw.errors.DataError, match="validation: loss or metrics"):
+        bw.PassManager([tune(metrics=["nonsense"])]).run(network(), (X, Y), (X, Y))
+    endless = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).repeat()
+    with pytest.raises(bw.errors.DataError, match="no end"):
+        bw.PassManager([tune()]).run(network(), (X, Y), endless)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras's own word on any generator's end
+def test_endless_data_with_steps_and_a_generator() -> None:
+    endless = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).repeat()
+    ramp = bw.Ramp(bw.Prune(0.5), during=tune(steps_per_epoch=4))
+    masks = [p.encoding.mask for p in bw.PassManager([ramp]).run(network(), endless).graph]
+    assert any(mask is not None and not mask.all() for mask in masks)
+    seen: list[int] = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+    batches = ((X[start : start + 64], Y[start : start + 64]) for start in range(0, 256, 64))
+    bw.PassManager([tune(callbacks=[count])]).run(network(), batches)
+    assert seen == [0, 1, 2, 3], "looking at a generator's first batch must not lose it"
+
+
+def test_a_model_with_its_own_training_step_needs_no_loss() -> None:
+    class Own(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(10)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(tf.reshape(inputs, (-1, 64)))
+
+        def train_step(self, data: Any) -> Any:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(self(data[0])))
+            self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+            return {"own": loss}
+
+    model = Own()
+    model(X[:1])
+    report = bw.PassManager([bw.Quantize(4), bw.Finetune(epochs=2, batch_size=64)]).run(model, (X, Y)).report
+    assert report.passes[1].history["own"][1] < report.passes[1].history["own"][0]
