@@ -14,7 +14,7 @@ from bitwidth.errors import EncodingError, ModelError
 from bitwidth.graph.model import Layer, Op, Parameter, Structure
 from bitwidth.graph.selectors import Where, selected
 from bitwidth.graph.table import graph_table
-from bitwidth.graph.values import Values
+from bitwidth.graph.values import Value, Values
 from bitwidth.tensors import Encoding
 
 
@@ -97,7 +97,8 @@ class Graph:
     ) -> Graph:
         """A new graph with some values and encodings exchanged.
 
-        A parameter that gets an encoding and no values has its present values projected onto it.
+        A parameter that gets an encoding and no values has its present values projected onto it, from the float master
+        that they were projected from last, if there is one; training will go on from that master.
 
         Args:
             values: new arrays by parameter path, of the parameter's shape; cast to its dtype.
@@ -108,16 +109,18 @@ class Graph:
             EncodingError: an array of another shape, or an encoding that does not fit the parameter.
         """
         values, encodings = dict(values or {}), dict(encodings or {})
+        changes: dict[str, NDArray[Any] | Value] = {p: _fitted(self[p], array) for p, array in values.items()}
         for path, encoding in encodings.items():
             encoding.check(self[path].shape, path)
             if path not in values:
-                values[path] = encoding.project(self.values[path])
-        arrays = {path: _fitted(self[path], array) for path, array in values.items()}
+                old = self.values.value(path)
+                master = old.read() if old.master is None else old.master
+                changes[path] = Value(_fitted(self[path], encoding.project(master)), master)
         parameters = [
             replace(parameter, encoding=encodings[parameter.path]) if parameter.path in encodings else parameter
             for parameter in self
         ]
-        return Graph(self.structure, parameters, self.values.replace(arrays))
+        return Graph(self.structure, parameters, self.values.replace(changes))
 
     @override
     def __repr__(self) -> str:

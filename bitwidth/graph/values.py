@@ -15,11 +15,16 @@ class Value:
     """One array, or the way to read it. Snapshots that share a `Value` hold the same array there, read at most once.
 
     A backend calls `read` on the values of a variable that it is about to change, so that a snapshot keeps what it saw.
+
+    Attributes:
+        master: the float array that the value was projected from, where training goes on from it; None where the value
+            itself is the start.
     """
 
-    __slots__ = ("_array", "_reader")
+    __slots__ = ("_array", "_reader", "master")
 
-    def __init__(self, source: NDArray[Any] | Reader) -> None:
+    def __init__(self, source: NDArray[Any] | Reader, master: NDArray[Any] | None = None) -> None:
+        self.master = None if master is None else _locked(master)
         self._reader: Reader | None = source if callable(source) else None
         self._array: NDArray[Any] | None = None if callable(source) else _locked(source)
 
@@ -58,7 +63,7 @@ class Values(Mapping[str, NDArray[Any]]):
         """The shared value at `path`: the same object in two snapshots means that it did not change between them."""
         return self._entries[path]
 
-    def replace(self, changes: Mapping[str, NDArray[Any]]) -> Values:
+    def replace(self, changes: Mapping[str, NDArray[Any] | Reader | Value]) -> Values:
         """A new mapping with some arrays exchanged; the others are shared."""
         return Values({**self._entries, **changes})
 

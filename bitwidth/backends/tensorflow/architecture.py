@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.backend import Architecture
@@ -105,7 +106,8 @@ def _not_rebuilt(config: Any, inputs: Any, model: Any) -> str:
 
 def _rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None) -> Any:
     config = json.loads(json.dumps(config))  # Keras takes things out of the configuration that it reads
-    state = random.getstate()  # initializers without a seed draw one from here, for values that are replaced
+    # Initializers without a seed, and constructors, draw from these for values that are replaced.
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         model = keras.saving.deserialize_keras_object(config, custom_objects=dict(custom_objects or {}), safe_mode=True)
         if not model.built or not model.variables:
@@ -113,7 +115,8 @@ def _rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None)
     except Exception as error:  # a user's from_config or call may raise anything
         raise ModelError(f"the model cannot be built from its configuration: {brief(error)}") from error
     finally:
-        random.setstate(state)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
     return model
 
 

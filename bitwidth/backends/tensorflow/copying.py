@@ -21,6 +21,7 @@ from keras.src.ops.function import Function, make_node_key
 from keras.src.utils import tracking
 from tensorflow.python.trackable.data_structures import ListWrapper, _DictWrapper
 
+_TF_FUNCTION = type(tf.function(lambda: None))
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 _FOREIGN = ("tensorflow", "numpy", "threading", "logging", "weakref", "inspect", "h5py", "_thread", "re", "contextvars")
 _TRAINER_STATE: dict[str, Any] = {
@@ -46,10 +47,16 @@ def copy_model(model: Any) -> Any:
     Returns:
         A model of the same class with the same weights. Optimizer, loss and metrics stay behind.
     """
-    copier = _Copier(model)
-    copy = copier.new(model)
-    copier.fill()
+    copy = copy_object(model)
     uncompile(copy)
+    return copy
+
+
+def copy_object(value: Any) -> Any:
+    """A copy of any object that holds variables (a metric, say) that shares none of them."""
+    copier = _Copier(value)
+    copy = copier.new(value)
+    copier.fill()
     return copy
 
 
@@ -116,6 +123,10 @@ class _Copier:
         self._kept.append(value)
         if isinstance(value, tf.Variable):
             return tf.Variable(value, trainable=value.trainable, name=value.name.split(":")[0], dtype=value.dtype)
+        if isinstance(value, _TF_FUNCTION):
+            return value._clone(self.new(value.python_function))
+        if isinstance(value, collections.deque):
+            return collections.deque((self.new(item) for item in value), value.maxlen)
         if isinstance(value, _DictWrapper):
             return _DictWrapper({self.new(key): self.new(item) for key, item in value.items()})
         if isinstance(value, ListWrapper):
@@ -171,8 +182,10 @@ def _children(value: Any) -> Iterable[Any]:
         return []
     if isinstance(value, dict | _DictWrapper):
         children = [*value.keys(), *value.values()]
-    elif isinstance(value, list | tuple | set | frozenset):
+    elif isinstance(value, list | tuple | set | frozenset | collections.deque):
         children = list(value)
+    elif isinstance(value, _TF_FUNCTION):
+        return [value.python_function]
     elif isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
     elif isinstance(value, functools.partial):
@@ -209,7 +222,7 @@ def _cell_content(cell: types.CellType) -> list[Any]:
 
 
 def _is_mutable(value: Any) -> bool:
-    return isinstance(value, list | dict | set | _DictWrapper)
+    return isinstance(value, list | dict | set | collections.deque | _DictWrapper)
 
 
 def _renumber(value: Any, made: Any, memo: dict[int, Any]) -> None:

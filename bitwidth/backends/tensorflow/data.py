@@ -104,20 +104,30 @@ class Source:
     def for_fit(self, size: int, seed: int | None) -> Any:
         """What `model.fit` and `model.evaluate` are given.
 
-        Arrays become a dataset in an order given by `seed`, None for their own.
+        Arrays become a dataset: with a seed an endless one, each epoch (of `steps` batches) in another order that the
+        seed gives; with None one pass in their own order.
         """
         if self.batched:
             return self._whole()
         tensors = tf.nest.map_structure(tf.convert_to_tensor, self.data)
-        order = tf.data.Dataset.range(self.length)
-        if seed is not None:
-            order = order.shuffle(self.length, seed=seed, reshuffle_each_iteration=True)
 
         def gather(index: Any) -> Any:
             batch = _without_lists(tf.nest.map_structure(lambda array: tf.gather(array, index), tensors))
             return batch if isinstance(self.data, tuple) else (batch,)
 
-        return order.batch(size).map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
+        def epoch(number: Any) -> Any:
+            # stateless: the order depends on nothing but `seed`, not on TensorFlow's global one
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(self.length), seed=[tf.cast(seed, tf.int64), number]
+            )
+            return tf.data.Dataset.from_tensor_slices(order).batch(size)
+
+        batches = (
+            tf.data.Dataset.range(self.length).batch(size)
+            if seed is None
+            else tf.data.Dataset.counter().flat_map(epoch)
+        )
+        return batches.map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
 
     def steps(self, size: int) -> int | None:
         """Steps in one pass over the data, or None where the data does not say."""

@@ -49,7 +49,6 @@ class KerasSession:
         self.graph = promised(model, graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._held: dict[str, Value] = {path: self.graph.values.value(path) for path in self.graph.values}
-        self._masters: dict[str, tuple[Value, NDArray[Any]]] = {}
         self._gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = {}  # traced with the views of the moment
         self._proven: dict[frozenset[str], dict[str, str]] = {}
 
@@ -73,7 +72,7 @@ class KerasSession:
         source = self._source(data, name)
         if targets and not source.has_targets:
             raise DataError(f"{name} has no targets: give (inputs, targets)")
-        self._outputs(source, source.peek(self._batch_size))
+        self._outputs(source, source.peek(self._declared_batch or 2))
 
     def check_training(self, training: Training) -> None:
         """See `Session.check_training`."""
@@ -98,11 +97,22 @@ class KerasSession:
         """See `Session.can_measure`."""
         return self._own_loss or self._compiled.resolve(objective).loss is not None
 
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Within this context the model may run: counters, seeds and states that it moves are put back."""
+        self._settle()
+        before = [(variable, variable.numpy()) for variable in self.model.non_trainable_variables]
+        try:
+            yield
+        finally:
+            for variable, value in before:
+                variable.assign(value)
+
     @property
-    def _batch_size(self) -> int:
-        """The batch size that the model is made for, or 2."""
+    def _declared_batch(self) -> int | None:
+        """The batch size that the model is made for, if it is made for one."""
         sizes = [spec.shape[0] for spec in keras.tree.flatten(self._specs) if spec.shape.rank]
-        return int(sizes[0] or 2) if sizes else 2
+        return sizes[0] if sizes else None
 
     @property
     def _own_loss(self) -> bool:
@@ -148,7 +158,10 @@ class KerasSession:
         if not source.has_targets:
             return {}
         self._compiled.compile(self.model, objective)
-        measured = self.model.evaluate(source.for_fit(batch_size, None), return_dict=True, verbose=0)
+        with self._undisturbed():
+            measured = self.model.evaluate(
+                source.for_fit(self._declared_batch or batch_size, None), return_dict=True, verbose=0
+            )
         return {name: float(value) for name, value in measured.items()}
 
     def squared_gradients(
@@ -159,21 +172,22 @@ class KerasSession:
         key = (likelihoods, labels)
         if key not in self._gradients:
             self._gradients[key] = SquaredGradients(self.model, likelihoods, labels)
-        found = self._gradients[key].over(self._source(data, "data"), samples, seed)
+        with self._undisturbed():
+            found = self._gradients[key].over(self._source(data, "data"), samples, seed)
         return {parameter.path: found[parameter.index] for parameter in graph}
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """See `Session.train`."""
         self.write(graph)
         self._settle()
-        self._restore_masters(graph)
+        self._load_masters(graph)
         lowerings = self._lowerings(graph)
         refused = self._refused(lowerings)
         views = {graph[path].index: lowering for path, lowering in lowerings.items() if path not in refused}
         with self._attached(views), self._frozen(graph, training.only, refused):
-            steering = Steering(graph, lowerings, steer, self._read_masters)
+            steering = Steering(graph, lowerings, steer, self._masters)
             history = self._fit(training, steering) if self.model.trainable_variables else {}
-        return Trained(self._project(graph, steering.graph), history, refused)
+        return Trained(self._project(graph, steering.graph, training.only), history, refused)
 
     def finish(self, graph: Graph) -> Any:
         """See `Session.finish`. The session's own model is handed over."""
@@ -191,7 +205,11 @@ class KerasSession:
         return architecture_of(self.model, self._specs)
 
     def _lowerings(self, graph: Graph) -> dict[str, Lowering]:
-        lowerings = {p.path: lower(p.encoding, p.shape) for p in graph if p.dtype == "float32"}
+        """What each trained parameter is read through. Statistics that training itself moves are projected at its end:
+
+        a layer moves them from what it reads, and steps below half a unit of a 16-bit format would be lost.
+        """
+        lowerings = {p.path: lower(p.encoding, p.shape) for p in graph if p.dtype == "float32" and p.trainable}
         return {path: lowering for path, lowering in lowerings.items() if lowering is not None}
 
     def _refused(self, lowerings: Mapping[str, Lowering]) -> dict[str, str]:
@@ -251,7 +269,7 @@ class KerasSession:
         history = self.model.fit(
             source.for_fit(training.batch_size, training.seed),
             epochs=training.epochs,
-            steps_per_epoch=training.steps_per_epoch,
+            steps_per_epoch=training.steps_per_epoch if source.batched else steps,
             validation_data=validation.for_fit(256, None) if validation is not None and measured else None,
             class_weight=training.class_weight,
             callbacks=[*steering.callbacks(), *training.callbacks],
@@ -260,33 +278,44 @@ class KerasSession:
         )
         return {name: [float(value) for value in values] for name, values in history.history.items()}
 
-    def _restore_masters(self, graph: Graph) -> None:
-        """Go on from the masters of the last training, where their parameters have not changed since."""
-        for path, (value, master) in self._masters.items():
-            if graph.values.value(path) is value:
-                self._variables[path]._value.assign(master)
+    def _load_masters(self, graph: Graph) -> None:
+        """Put the float masters behind the values of `graph` into the variables: training goes on from them."""
+        for path, variable in self._variables.items():
+            master = graph.values.value(path).master
+            if master is not None:
+                variable._value.assign(master)
                 self._held[path] = Value(master)
 
-    def _read_masters(self, graph: Graph) -> Graph:
-        return graph.update({path: self._variables[path]._value.numpy() for path in _floats(graph)})
+    def _masters(self, graph: Graph) -> Graph:
+        """`graph` with what the variables hold, read when it is asked for."""
+        readers = {path: self._variables[path]._value.numpy for path in _floats(graph)}
+        return Graph(graph.structure, tuple(graph), graph.values.replace(readers))
 
-    def _project(self, before: Graph, last: Graph) -> Graph:
+    def _project(self, before: Graph, last: Graph, only: frozenset[str] | None) -> Graph:
         """The snapshot at the end of training: what each encoding holds of its master, by numpy."""
-        changed: dict[str, NDArray[Any]] = {}
-        masters: dict[str, NDArray[Any]] = {}
+        changed: dict[str, Value] = {}
         for parameter in last:
             path = parameter.path
-            master = masters[path] = self._variables[path]._value.numpy()
-            if parameter.is_float and not np.isfinite(np.asarray(master, np.float32)).all():
+            if only is not None and path not in only:
+                continue  # statistics outside of the selection moved with the data, and go back
+            master = self._variables[path]._value.numpy()
+            if parameter.is_float and not np.isfinite(_numbers(master)).all():
                 raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
             held = parameter.encoding.project(master) if parameter.is_float else master
-            if not np.array_equal(held, before.values[path]):
-                changed[path] = held
+            old = before.values.value(path)
+            if not np.array_equal(held, old.read()):
+                changed[path] = Value(held, master)
+            elif parameter.trainable:
+                old.master = master
         after = Graph(last.structure, tuple(last), before.values.replace(changed))
-        self._masters = {path: (after.values.value(path), master) for path, master in masters.items()}
-        self._held = {path: Value(master) for path, master in masters.items()}
+        self._held = {path: Value(variable._value.numpy) for path, variable in self._variables.items()}
         self.write(after)
         return after
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` in a dtype that numpy can test: the floats of other packages as float32."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def _floats(graph: Graph) -> list[str]:
