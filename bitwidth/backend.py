@@ -151,6 +151,13 @@ class Session(Protocol):
             DataError: it has no end, or loss and metrics cannot be computed on it.
         """
 
+    @property
+    def remarks(self) -> list[str]:
+        """What there is to say about the finished model, for the report."""
+
+    def resolve(self, given: Objective, brought: Objective) -> Objective:
+        """What to measure by: each field as given, else as compiled into the model, else as a pass brings it."""
+
     def can_measure(self, objective: Objective) -> bool:
         """Whether there is a loss or a metric to measure by, given here or compiled into the model."""
 

@@ -135,7 +135,7 @@ class Context:
         for parameter in graph:
             if graph.values.value(parameter.path) is trained.graph.values.value(parameter.path):
                 reason = "what its encoding holds did not change" if parameter.trainable else "not trainable"
-                self.skip(parameter, reason)
+                self.notes.skipped.setdefault(parameter.path, reason)
         for path, reason in trained.refused.items():
             self.skip(path, reason)
         self.notes.history.update(trained.history)

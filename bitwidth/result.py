@@ -41,7 +41,8 @@ class Result:
     @property
     def report(self) -> Report:
         """What each pass did; with the bytes that each parameter takes in the file."""
-        return replace(self._report, file_bytes=self._packed.parameter_bytes)
+        notes = (*self._report.notes, *self._session.remarks)
+        return replace(self._report, file_bytes=self._packed.parameter_bytes, notes=notes)
 
     @property
     def size(self) -> int:
@@ -90,4 +91,4 @@ class Result:
 
     @override
     def __repr__(self) -> str:
-        return f"<Result {self.graph.name!r}: {len(self._report.passes)} passes, {self.size:,} bytes in a file>"
+        return f"<Result {self.graph.name!r}: {len(self._report.passes)} passes over {len(self.graph)} parameters>"

@@ -93,6 +93,7 @@ class ReferenceSession:
             raise ModelError("the network holds values that are not finite")
         self.network = network
         self.graph = graph_of(network)
+        self.remarks: list[str] = []
 
     def _weights(self, graph: Graph) -> list[Array]:
         return [graph.values[path] for path in paths(self.network)]
@@ -111,6 +112,9 @@ class ReferenceSession:
 
     def check_measuring(self, objective: Objective, data: Any) -> None:
         self.check_data(data, "validation")
+
+    def resolve(self, given: Objective, brought: Objective) -> Objective:
+        return given if given.loss is not None else brought
 
     def can_measure(self, objective: Objective) -> bool:
         return bool(objective.loss == "mse")

@@ -75,13 +75,14 @@ class Fisher:
 
     def _likelihood(self, graph: Graph, output: str) -> str:
         last = _last_activation(graph, output)
-        width = next((t.shape[-1] for t in graph.structure.tensors if t.name == output and t.shape), None)
+        shape = next((t.shape for t in graph.structure.tensors if t.name == output), None)
+        single = shape is not None and (len(shape) < 2 or shape[-1] == 1)
         likelihood: str = self.likelihood
         if likelihood == "auto":
             if last in ("Softmax", "Sigmoid"):
                 likelihood = {"Softmax": "categorical", "Sigmoid": "bernoulli"}[last]
             else:
-                likelihood = "gaussian" if width == 1 else "categorical"
+                likelihood = "gaussian" if single else "categorical"
         if likelihood == "gaussian":
             return "gaussian mean"
         return f"{likelihood} {'probabilities' if last in ('Softmax', 'Sigmoid') else 'logits'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bitwidth.backend import Objective, Steer
@@ -185,7 +185,9 @@ class Ramp(TrainingPass, name="ramp"):
     def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
         """Train, with the strength growing; then once more at full strength, so that its promise holds."""
         last = self.strength(0.0)
-        started = self.of.at(last).apply(graph, context.fresh_notes())
+        quiet = replace(context.fresh_notes(), validation=None)
+        started = self.of.at(last).apply(graph, quiet)
+        check_kept(graph, started, self.label)
 
         def grow(fraction: float, masters: Graph) -> Graph:
             nonlocal last, started
@@ -193,12 +195,13 @@ class Ramp(TrainingPass, name="ramp"):
             if strength != last:
                 last = strength
                 before = graph.update(dict(masters.values))
-                started = self.of.at(strength).apply(before, context.fresh_notes())
+                started = self.of.at(strength).apply(before, quiet)
                 check_kept(graph, started, self.label)
             return started
 
         trained = self.during.train(started, context, grow)
         if last != 1.0:
+            context.remark(f"training ended at strength {last:.2f}: full strength was applied at its end, untrained")
             trained = self.of.apply(trained, context)
         self.of.ensures(graph, trained, context.fresh_notes())
         return trained

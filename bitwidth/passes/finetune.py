@@ -65,15 +65,22 @@ class Finetune(TrainingPass, name="finetune"):
             optional = name == "steps_per_epoch" and value is None
             if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"Finetune: {name} must be a whole number of at least 1, got {value!r}")
-        if self.learning_rate is not None and not self.learning_rate > 0:
+        rate = self.learning_rate
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0):
             raise ConfigError(f"Finetune: learning_rate must be above 0, got {self.learning_rate!r}")
         if self.decay not in ("constant", "cosine"):
             raise ConfigError(f'Finetune: decay must be "constant" or "cosine", got {self.decay!r}')
-        object.__setattr__(self, "callbacks", tuple(self.callbacks or ()))
+        if not isinstance(self.callbacks, list | tuple):
+            raise ConfigError(f"Finetune: callbacks must be a list of Keras callbacks, got {self.callbacks!r}")
+        if isinstance(self.loss, type) or isinstance(self.optimizer, type):
+            raise ConfigError("Finetune: loss and optimizer are objects or names, not classes: call the class")
+        object.__setattr__(self, "callbacks", tuple(self.callbacks))
 
     def objective(self) -> Objective | None:
         """The loss and metrics given here."""
-        return None if self.loss is None else Objective(self.loss, self.loss_weights, self.metrics)
+        if self.loss is None and self.metrics is None:
+            return None
+        return Objective(self.loss, self.loss_weights, self.metrics)
 
     def check(self, graph: Graph, context: Context) -> None:
         """There are data with targets, and a loss."""

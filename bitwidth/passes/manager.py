@@ -62,7 +62,7 @@ class PassManager(Pass, name="chain"):
                 `tf.data.Dataset`, a `keras.utils.PyDataset`; or inputs alone, for passes that need no labels.
             validation: data of the same form, on which the model is measured after each pass.
             loss: for measuring; None for the compiled loss, else the first one that a pass brings.
-            metrics: likewise.
+            metrics: likewise, each by itself.
             seed: of everything random. Same seed, machine, versions and data: same bytes.
 
         Raises:
@@ -75,7 +75,7 @@ class PassManager(Pass, name="chain"):
         context, graph = self._open(model, data, validation, Objective(loss, None, metrics), seed)
         initial = _measured(graph, context)
         after, record = self(graph, context)
-        report = Report(graph.name, record.inner, initial)
+        report = Report(graph.name, record.inner, initial, notes=_notes(context, initial))
         return Result(after, context.session, report)
 
     def plan(self, model: Any, data: Any = None) -> Report:
@@ -89,7 +89,7 @@ class PassManager(Pass, name="chain"):
         """
         session = _opened(model, data)
         _, record = self(session.graph, Context(session), dry=True)
-        return Report(session.graph.name, record.inner, planned=True)
+        return Report(session.graph.name, record.inner, planned=True, notes=session.graph.structure.notes)
 
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Run the passes, measuring after each where there is validation data."""
@@ -142,9 +142,7 @@ class PassManager(Pass, name="chain"):
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}")
         session = _opened(model, data if data is not None else validation)
-        brought = self.objective()
-        if objective.loss is None and objective.metrics is None and brought is not None:
-            objective = brought
+        objective = session.resolve(objective, self.objective() or Objective())
         context = Context(session, data, validation, objective, seed)
         for given, name in ((data, "data"), (validation, "validation")):
             if given is not None:
@@ -169,6 +167,13 @@ def _opened(model: Any, data: Any) -> Session:
     if isinstance(model, type) or model is None:
         raise ConfigError(f"expected a model, got {model!r}")
     return backend_for(model).open(model, data)
+
+
+def _notes(context: Context, initial: Mapping[str, float]) -> tuple[str, ...]:
+    notes = context.session.graph.structure.notes
+    if context.validation is not None and not initial:
+        notes = (*notes, "nothing was measured on the validation data: there is no loss, or it has no targets")
+    return notes
 
 
 def _measured(graph: Graph, context: Context) -> Mapping[str, float]:

@@ -97,6 +97,8 @@ class Quantize(Pass, name="quantize"):
 
     def at(self, strength: float) -> Quantize:
         """From 8 bits (or `bits`, if that is more) down to `bits`."""
+        if self.bits == 1:
+            raise ConfigError("Quantize(1) cannot be ramped: one bit has other levels than two; ramp to 2 bits first")
         mildest = max(MILDEST_BITS, self.bits)
         return replace(self, bits=max(self.bits, round(mildest + (self.bits - mildest) * strength)))
 

@@ -130,7 +130,7 @@ def packed_bytes(encoding: Encoding, parameter: Parameter) -> int | None:
 
 
 def distortion(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """Squared error over squared norm.
+    """Squared error over squared norm; 1 where values that were all zero have changed.
 
     Example:
         >>> round(distortion(np.array([3.0, 4.0]), np.array([3.0, 3.5])), 6)
@@ -139,4 +139,4 @@ def distortion(before: NDArray[Any], after: NDArray[Any]) -> float:
     old, new = before.astype(np.float64), after.astype(np.float64)
     norm = float((old**2).sum())
     error = float(((new - old) ** 2).sum())
-    return error / norm if norm else (0.0 if not error else float("inf"))
+    return error / norm if norm else float(error > 0)

@@ -22,6 +22,7 @@ class Report:
         initial: loss and metrics of the model as it was given; empty where they were not measured.
         file_bytes: entropy-coded bytes of each parameter in the `.bw` file by path; empty until they are known.
         planned: True for a dry run: nothing was done yet.
+        notes: what there is to say about the model as it was given and as it is handed over.
     """
 
     model: str
@@ -29,6 +30,7 @@ class Report:
     initial: Mapping[str, float] = field(default_factory=dict)
     file_bytes: Mapping[str, int] = field(default_factory=dict)
     planned: bool = False
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[PassRecord]:
         return iter(self.passes)
@@ -45,6 +47,7 @@ class Report:
             "planned": self.planned,
             "initial": dict(self.initial),
             "file_bytes": dict(self.file_bytes),
+            "notes": list(self.notes),
             "passes": [record.to_dict() for record in self.passes],
         }
 
@@ -56,7 +59,7 @@ class Report:
                 where there are more than 40 of them, as `print(report)` does.
         """
         parts = [f"{self.model}: {'what would be done' if self.planned else 'what was done'}"]
-        parts.append(passes_table(self.passes, self.initial))
+        parts += [passes_table(self.passes, self.initial), *(f"  {note}" for note in self.notes)]
         for position, record in enumerate(self.passes, start=1):
             parts += [f"\n{position}. {record.name}", *pass_lines(record, full)]
         if self.passes and self.passes[-1].parameters:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -100,7 +99,7 @@ def test_codes_without_a_bound_have_no_bits_and_no_bytes() -> None:
         ([3.0, 4.0], [0.0, 0.0], 1.0),
         ([3.0, 4.0], [3.0, 3.5], 0.01),
         ([0.0, 0.0], [0.0, 0.0], 0.0),
-        ([0.0, 0.0], [1.0, 0.0], inf),
+        ([0.0, 0.0], [1.0, 0.0], 1.0),
         ([], [], 0.0),
     ],
 )

@@ -5,13 +5,16 @@ What a pass gives, else what the user's model was compiled with, always as fresh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from bitwidth.backend import Objective, Training
+from bitwidth.backends.tensorflow.copying import copy_object
 from bitwidth.errors import ConfigError
+from bitwidth.text import brief
 
 
 @dataclass(frozen=True)
@@ -21,96 +24,120 @@ class Compiled:
     Attributes:
         objective: loss, loss weights and metrics.
         optimizer: the optimizer, to take the kind and settings from.
-        weighted_metrics: as `model.compile` takes them.
-        jit_compile: as `model.compile` takes it.
+        settings: further arguments of `model.compile`.
+        keys: what optimizers know each of the user's variables by, in the model's order.
     """
 
     objective: Objective
     optimizer: Any = None
-    weighted_metrics: Any = None
-    jit_compile: Any = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, model: Any) -> Compiled:
         """What `model` was compiled with."""
+        keys = tuple(variable._value._unique_id for variable in model.variables)
         if not getattr(model, "compiled", False):
-            return cls(Objective())
+            return cls(Objective(), keys=keys)
         loss, metrics = getattr(model, "_compile_loss", None), getattr(model, "_compile_metrics", None)
         objective = Objective(
             model.loss,
             getattr(loss, "_user_loss_weights", None),
             getattr(metrics, "_user_metrics", None),
         )
-        weighted = getattr(metrics, "_user_weighted_metrics", None)
-        return cls(objective, model.optimizer, weighted, model.jit_compile)
+        settings = {
+            "weighted_metrics": getattr(metrics, "_user_weighted_metrics", None),
+            "jit_compile": model.jit_compile,
+            "run_eagerly": model.run_eagerly,
+            "steps_per_execution": model.steps_per_execution,
+        }
+        return cls(objective, model.optimizer, settings, keys)
 
     def resolve(self, objective: Objective) -> Objective:
-        """`objective`, with what it leaves open taken from here."""
-        if objective.loss is None:
-            return Objective(
-                self.objective.loss, self.objective.loss_weights, objective.metrics or self.objective.metrics
-            )
-        return objective
+        """`objective`, with each field that it leaves open taken from here."""
+        mine = self.objective
+        return Objective(
+            mine.loss if objective.loss is None else objective.loss,
+            mine.loss_weights if objective.loss is None else objective.loss_weights,
+            mine.metrics if objective.metrics is None else objective.metrics,
+        )
 
     def compile(self, model: Any, objective: Objective, **settings: Any) -> None:
-        """Compile `model` for the objective."""
+        """Compile `model` for the objective, whatever the `compile` of its class takes."""
         objective = self.resolve(objective)
-        settings.setdefault("jit_compile", self.jit_compile if self.optimizer is not None else "auto")
-        model.compile(
-            loss=fresh(keras.losses.get, objective.loss),
+        settings = {**self.settings, **settings}
+        keras.Model.compile(
+            model,
+            loss=_loss(objective.loss),
             loss_weights=objective.loss_weights,
-            metrics=fresh(_metric, objective.metrics),
-            weighted_metrics=fresh(_metric, self.weighted_metrics),
+            metrics=fresh(objective.metrics),
+            weighted_metrics=fresh(settings.pop("weighted_metrics", None)),
             **settings,
         )
 
-    def optimizer_for(self, training: Training, steps: int | None) -> Any:
+    def optimizer_for(self, training: Training, steps: int | None, variables: Sequence[Any]) -> Any:
         """A fresh optimizer for a run of training.
+
+        Args:
+            training: the run.
+            steps: steps of an epoch, or None where they are not known.
+            variables: the variables that take the place of the user's.
 
         Raises:
             ConfigError: the optimizer is not known, or the decay needs a number of steps that the data does not tell.
         """
         given = training.optimizer if training.optimizer is not None else self.optimizer
-        optimizer = fresh(_optimizer, "adam" if given is None else given)
-        rate = training.learning_rate
+        optimizer = _optimizer("adam" if given is None else given)
+        rate: Any = training.learning_rate
         if training.decay == "cosine":
             if steps is None:
-                raise ConfigError(
-                    "decay='cosine' needs the number of steps: give steps_per_epoch, the data has no length"
-                )
+                raise ConfigError("decay='cosine' needs the number of steps: give steps_per_epoch")
             start = float(optimizer.learning_rate) if rate is None else rate
             rate = keras.optimizers.schedules.CosineDecay(start, steps * training.epochs)
-        if rate is not None:
-            config = optimizer.get_config()
-            inner = config.get("inner_optimizer")
-            if inner is None:
-                optimizer = type(optimizer).from_config({**config, "learning_rate": rate})
-            else:
-                optimizer.inner_optimizer.learning_rate = rate
+        if rate is not None and hasattr(optimizer, "inner_optimizer"):
+            optimizer.inner_optimizer.learning_rate = rate
+        elif rate is not None:
+            optimizer = type(optimizer).from_config({**optimizer.get_config(), "learning_rate": rate})
+        self._exclude_alike(given, optimizer, variables)
         return optimizer
 
+    def _exclude_alike(self, given: Any, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Exclude from weight decay what the given optimizer excludes."""
+        excluded = getattr(given, "_exclude_from_weight_decay", None)
+        if excluded:
+            places = dict(zip(self.keys, variables, strict=True))
+            optimizer._exclude_from_weight_decay = {places[k]._value._unique_id for k in excluded if k in places}
+        pattern = getattr(given, "_exclude_from_weight_decay_pattern", None)
+        if pattern is not None:
+            optimizer._exclude_from_weight_decay_pattern = pattern
 
-def fresh(get: Any, given: Any) -> Any:
-    """A new object for each loss, metric or optimizer in `given`, so that the user's own hold no state of ours."""
+
+def fresh(given: Any) -> Any:
+    """New metrics for those in `given`, so that the user's own hold no state of ours."""
     if isinstance(given, list | tuple):
-        return [fresh(get, item) for item in given]
-    if isinstance(given, dict) and "class_name" not in given:
-        return {key: fresh(get, item) for key, item in given.items()}
-    if given is None or isinstance(given, str):
-        return get(given) if given is not None and get is _optimizer else given
+        return [fresh(item) for item in given]
     if isinstance(given, dict):
-        return get(given)
-    if hasattr(given, "get_config") and hasattr(type(given), "from_config"):
-        return type(given).from_config(given.get_config())
+        return keras.metrics.get(given) if "class_name" in given else {key: fresh(v) for key, v in given.items()}
+    if not isinstance(given, keras.metrics.Metric):
+        return given
+    copy = copy_object(given)
+    copy.reset_state()
+    return copy
+
+
+def _loss(given: Any) -> Any:
+    """Losses hold no state and are shared; those that a recipe brings as data are made."""
+    if isinstance(given, list | tuple):
+        return [_loss(item) for item in given]
+    if isinstance(given, dict):
+        return keras.losses.get(given) if "class_name" in given else {key: _loss(v) for key, v in given.items()}
     return given
 
 
 def _optimizer(given: Any) -> Any:
     try:
+        if isinstance(given, keras.optimizers.Optimizer):
+            return type(given).from_config(given.get_config())
         return keras.optimizers.get(given)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"optimizer {given!r} is not one that Keras knows") from error
-
-
-def _metric(given: Any) -> Any:
-    return keras.metrics.get(given)
+    except Exception as error:  # a user's own optimizer may raise anything
+        raise ConfigError(f"optimizer {given!r} cannot be made anew: {brief(error)}") from error

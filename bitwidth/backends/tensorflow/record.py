@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 import keras
@@ -87,20 +87,21 @@ class FuncTrace:
             variable: a Keras variable (its `_value` counts, whatever its `value` computes) or a `tf.Variable`.
         """
         handle = getattr(variable, "_value", variable).handle
-        captured = [inner for outer, inner in self.frame.graph.captures if outer is handle]
-        if not captured:
-            return []
-        return [
-            self._reader(frame, op)
-            for frame in self.frame.walk()
-            for op in frame.graph.get_operations()
-            if op.name not in frame.inner and op.type != "Identity"
-            if any(self._is_from(frame, tensor, captured[0]) for tensor in op.inputs)
-        ]
+        captured = next((inner for outer, inner in self.frame.graph.captures if outer is handle), None)
+        return [] if captured is None else self._readers.get(captured.name, [])
 
-    @staticmethod
-    def _is_from(frame: Frame, tensor: Any, source: Any) -> bool:
-        return bool(tensor.dtype == tf.resource and frame.root_source(tensor).name == source.name)
+    @cached_property
+    def _readers(self) -> dict[str, list[Reader]]:
+        """Every operation that takes a resource, by the name of the capture that the resource comes from."""
+        found: dict[str, list[Reader]] = {}
+        for frame in self.frame.walk():
+            for op in frame.graph.get_operations():
+                if op.name in frame.inner or op.type == "Identity":
+                    continue
+                sources = {frame.root_source(tensor).name for tensor in op.inputs if tensor.dtype == tf.resource}
+                for source in sources:
+                    found.setdefault(source, []).append(self._reader(frame, op))
+        return found
 
     def _reader(self, frame: Frame, op: Any) -> Reader:
         scope = op.name.rpartition("/")[0]

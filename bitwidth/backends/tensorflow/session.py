@@ -20,11 +20,11 @@ from bitwidth.backends.tensorflow.data import Batch, Source
 from bitwidth.backends.tensorflow.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
-from bitwidth.backends.tensorflow.record import trace_function
+from bitwidth.backends.tensorflow.record import FuncTrace, trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced
 from bitwidth.backends.tensorflow.views import SCOPE, attached
-from bitwidth.errors import ConfigError, ContractError, DataError
+from bitwidth.errors import ConfigError, ContractError, DataError, UnsupportedModelError
 from bitwidth.graph import Graph, Value
 from bitwidth.text import brief
 
@@ -46,6 +46,8 @@ class KerasSession:
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced(self.model, example)
         self._specs = trace.specs
+        _check_apart(model, trace)
+        self.remarks: list[str] = []
         self.graph = promised(model, graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._held: dict[str, Value] = {path: self.graph.values.value(path) for path in self.graph.values}
@@ -82,7 +84,7 @@ class KerasSession:
         source = self._source(training.data, "data")
         if source.is_endless and training.steps_per_epoch is None:
             raise ConfigError("the data has no end: give steps_per_epoch")
-        self._compiled.optimizer_for(training, training.steps_per_epoch or source.steps(training.batch_size))
+        self._optimizer_for(training, training.steps_per_epoch or source.steps(training.batch_size))
         self._try_out(training.objective, source, training.batch_size)
 
     def check_measuring(self, objective: Objective, data: Any) -> None:
@@ -92,6 +94,10 @@ class KerasSession:
             raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
         if source.has_targets and self.can_measure(objective):
             self._try_out(objective, source, 256)
+
+    def resolve(self, given: Objective, brought: Objective) -> Objective:
+        """See `Session.resolve`."""
+        return Compiled(brought).resolve(self._compiled.resolve(given))
 
     def can_measure(self, objective: Objective) -> bool:
         """See `Session.can_measure`."""
@@ -194,11 +200,23 @@ class KerasSession:
         self.write(graph)
         self._settle()
         uncompile(self.model)
-        if self._compiled.optimizer is not None:
-            optimizer = self._compiled.optimizer_for(Training(Objective(), None), None)
-            self._compiled.compile(self.model, Objective(), optimizer=optimizer)
+        self._compile_as_given()
         keep_promises(self.model, {parameter.index: parameter.encoding for parameter in graph})
         return self.model
+
+    def _compile_as_given(self) -> None:
+        """Compile the model as the user's was; where that fails, the result is handed over uncompiled, and says so."""
+        if self._compiled.optimizer is None:
+            return
+        try:
+            optimizer = self._optimizer_for(Training(Objective(), None), None)
+            self._compiled.compile(self.model, Objective(), optimizer=optimizer)
+        except Exception as error:  # the user's own classes raise anything, and nothing may be lost now
+            uncompile(self.model)
+            self.remarks.append(f"result.model is not compiled: {brief(error)}")
+
+    def _optimizer_for(self, training: Training, steps: int | None) -> Any:
+        return self._compiled.optimizer_for(training, steps, self.model.variables)
 
     def architecture(self) -> Architecture:
         """See `Session.architecture`."""
@@ -261,8 +279,10 @@ class KerasSession:
         source = self._source(training.data, "data")
         steps = training.steps_per_epoch or source.steps(training.batch_size)
         steering.total = None if steps is None else steps * training.epochs
-        settings = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
-        optimizer = self._compiled.optimizer_for(training, steps)
+        settings: dict[str, Any] = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
+        if steering.is_steered:
+            settings["steps_per_execution"] = 1
+        optimizer = self._optimizer_for(training, steps)
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
         validation = None if training.validation is None else self._source(training.validation, "validation")
         measured = validation is not None and validation.has_targets
@@ -316,6 +336,21 @@ class KerasSession:
 def _numbers(array: NDArray[Any]) -> NDArray[Any]:
     """`array` in a dtype that numpy can test: the floats of other packages as float32."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def _check_apart(model: Any, trace: FuncTrace) -> None:
+    """Refuse a model whose copy still reads the user's variables.
+
+    Raises:
+        UnsupportedModelError: naming the variable.
+    """
+    captured = {id(outer) for outer, _ in trace.frame.graph.captures}
+    shared = [variable.path for variable in model.variables if id(variable._value.handle) in captured]
+    if shared:
+        raise UnsupportedModelError(
+            f"{model.name!r} cannot be copied: something in it holds on to {shared[0]} (a global, or an object that is "
+            "neither a layer nor a container); keep layers and variables in attributes, lists or dicts"
+        )
 
 
 def _floats(graph: Graph) -> list[str]:

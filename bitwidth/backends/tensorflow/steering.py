@@ -31,6 +31,11 @@ class Steering:
         self._lowerings, self._steer, self._read = lowerings, steer, read
         self._done = 0
 
+    @property
+    def is_steered(self) -> bool:
+        """Whether a pass changes the encodings."""
+        return self._steer is not None
+
     def callbacks(self) -> list[Any]:
         """The Keras callback that asks the pass, or none.
 

@@ -19,6 +19,7 @@ from bitwidth.backends.tensorflow.roles import role_of
 from bitwidth.backends.tensorflow.specs import declared_inputs, input_specs, missing, retyped
 from bitwidth.errors import ModelError
 from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Values
+from bitwidth.tensors import Dense
 
 
 def read_graph(model: Any, example: Any = None) -> Graph:
@@ -165,6 +166,7 @@ def _parameters(model: Any, trace: FuncTrace, flow: Flow) -> list[Parameter]:
                 uses=tuple(uses),
                 aliases=trace.names.aliases.get(path, ()),
                 index=index,
+                encoding=Dense(width=8 * max(1, variable._value.dtype.size)),
             )
         )
     return parameters

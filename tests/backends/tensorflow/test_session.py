@@ -334,3 +334,140 @@ def test_a_model_with_its_own_training_step_needs_no_loss() -> None:
     model(X[:1])
     report = bw.PassManager([bw.Quantize(4), bw.Finetune(epochs=2, batch_size=64)]).run(model, (X, Y)).report
     assert report.passes[1].history["own"][1] < report.passes[1].history["own"][0]
+
+
+def test_a_tf_function_on_the_model_is_copied_with_it() -> None:
+    model = network()
+    model.call = tf.function(model.call)
+    before = model(X[:4]).numpy()
+    result = bw.PassManager([bw.Prune(0.95)]).run(model)
+    assert np.abs(result.model(X[:4]).numpy() - before).max() > 0.1
+    np.testing.assert_array_equal(model(X[:4]).numpy(), before)
+
+
+def test_batch_statistics_follow_the_data_in_small_steps() -> None:
+    """Held in 16 bits, steps below half a unit would be lost if each step read them rounded."""
+    layer = keras.layers.BatchNormalization(momentum=0.99, name="norm")
+    model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(2, name="out")])
+    layer.moving_mean.assign(np.ones(4, np.float32))
+    inputs = np.random.default_rng(0).normal(1.03, 0.1, (64, 4)).astype(np.float32)
+    targets = np.zeros((64, 2), np.float32)
+    item = bw.Finetune(epochs=40, loss="mse", batch_size=16, learning_rate=1e-4)
+    result = bw.PassManager([bw.Quantize(8), item]).run(model, (inputs, targets))
+    assert result.graph["norm/moving_mean"].encoding.bits == 16
+    np.testing.assert_allclose(result.graph.values["norm/moving_mean"], inputs.mean(0), atol=0.01)
+    assert (result.graph.values["norm/moving_mean"] != 1).all()
+
+
+def test_training_starts_from_the_float_weights() -> None:
+    """One small step moves codes near a border at once; from the centres of the cells it would move none."""
+    step = tune(optimizer="sgd", learning_rate=1e-3, batch_size=256)
+    report = bw.PassManager([bw.Quantize(4), step]).run(network(), (X, Y)).report
+    assert "hidden/kernel" in {record.path for record in report.passes[1].touched}
+
+
+class Counter(keras.layers.Layer):  # type: ignore[misc]
+    """Counts its calls."""
+
+    def build(self, shape: Any) -> None:
+        self.count = self.add_weight(name="count", shape=(), dtype="int32", initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        self.count.assign_add(1)
+        return inputs
+
+
+def test_measuring_disturbs_nothing() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), Counter(), keras.layers.Dense(10)])
+    given = int(model.layers[1].count)
+    result = bw.PassManager([bw.Prune(0.5, criterion="fisher"), bw.Quantize(4)]).run(
+        model, X, (X, Y), loss=LOSS, metrics=["accuracy"]
+    )
+    assert set(result.report.passes[1].metrics) == {"loss", "accuracy"}
+    assert int(result.model.layers[1].count) == given == int(model.layers[1].count)
+
+
+class Weighted(keras.losses.Loss):  # type: ignore[misc]
+    """A loss whose argument is not in its configuration."""
+
+    def __init__(self, gamma: float = 1.0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.gamma = gamma
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.gamma * LOSS(y_true, y_pred)
+
+
+class Constant(keras.metrics.Metric):  # type: ignore[misc]
+    """A metric whose argument is not in its configuration."""
+
+    def __init__(self, value: float = 1.0, name: str = "constant") -> None:
+        super().__init__(name=name)
+        self.given = value
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Nothing to remember."""
+
+    def result(self) -> Any:
+        return tf.constant(float(self.given))
+
+
+def test_losses_metrics_and_optimizers_keep_what_no_configuration_tells() -> None:
+    model = network()
+    optimizer = keras.optimizers.AdamW(1e-6, weight_decay=1e4)
+    optimizer.exclude_from_weight_decay(var_list=[model.get_layer("hidden").kernel])
+    metric = Constant(7)
+    model.compile(optimizer, Weighted(gamma=100.0), metrics=[metric])
+    plain = keras.models.clone_model(model)
+    plain.set_weights(model.get_weights())
+    plain.compile("sgd", LOSS)
+    result = bw.PassManager([bw.Finetune(epochs=1, batch_size=64)]).run(model, (X, Y), (X, Y))
+    expected = 100 * plain.evaluate(X, Y, verbose=0)
+    assert result.report.initial["loss"] == pytest.approx(expected, rel=1e-3)
+    assert result.report.initial["constant"] == 7
+    before, after = bw.read(model).values, result.graph.values
+    moved = {path: np.abs(after[path] - before[path]).max() for path in after}
+    assert moved["hidden/kernel"] < 1e-3 < moved["logits/kernel"]
+
+
+class OwnCompile(keras.Sequential):  # type: ignore[misc]
+    """Compiles in its own way."""
+
+    def compile(self, optimizer: Any, my_loss: Any) -> None:
+        super().compile(optimizer=optimizer, loss=my_loss)
+
+
+def test_a_class_with_its_own_compile() -> None:
+    model = OwnCompile([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile("adam", LOSS)
+    result = bw.PassManager([bw.Quantize(4), bw.Finetune(epochs=1)]).run(model, (X, Y))
+    assert result.model.compiled
+
+
+def test_a_ramp_over_a_chain_with_validation() -> None:
+    chain = bw.PassManager([bw.Prune(0.5), bw.Quantize(4)])
+    report = bw.PassManager([bw.Ramp(chain, during=tune(epochs=2))]).run(network(), (X, Y), (X, Y)).report
+    assert report.passes[0].metrics["loss"] > 0
+
+
+def test_a_ramp_that_would_widen_is_refused_before_it_trains() -> None:
+    started: list[int] = []
+    watch = keras.callbacks.LambdaCallback(on_train_begin=lambda logs=None: started.append(1))
+    four = bw.PassManager([bw.Quantize(4)]).run(network())
+    with pytest.raises(bw.errors.PromiseError, match="8-bit"):
+        bw.PassManager([bw.Ramp(bw.Quantize(2), during=tune(callbacks=[watch]))]).run(four, (X, Y))
+    assert not started
+
+
+def test_where_leaves_batch_statistics_outside_alone() -> None:
+    model = zoo.MODELS["convnet_bn"]()
+    inputs = zoo.batch("convnet_bn", 16) + 3
+    targets = np.zeros(model(inputs).shape, np.float32)
+    last = [p.layer for p in bw.read(model) if p.role == "kernel"][-1]
+    item = bw.Where(tune(loss="mse", batch_size=8), last)
+    result = bw.PassManager([item]).run(model, (inputs, targets))
+    given = bw.read(model)
+    for parameter in given:
+        if not parameter.path.startswith(last):
+            np.testing.assert_array_equal(result.graph.values[parameter.path], given.values[parameter.path])
+    assert set(result.report.passes[0].skipped.values()) == {"not selected by `where`"}
