@@ -18,11 +18,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from bitwidth.errors import EncodingError
+from bitwidth.errors import ConfigError, EncodingError
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, spread
 
 _OPEN: ContextVar[bool] = ContextVar("open", default=False)
 Arrays = dict[str, NDArray[Any]]
+
+
+Lower = Callable[[Any, Sequence[int]], "Lowering | None"]
+_LOWERINGS: dict[type[Encoding], Lower] = {}
 
 
 class Lowering(ABC):
@@ -158,19 +162,47 @@ class _Mask(Lowering):
             self.base.update(encoding.base)
 
 
+def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:
+    """Decorator: how encodings of a kind are lowered, given the encoding and the tensor's shape.
+
+    Raises:
+        ConfigError: the kind has a lowering already.
+    """
+
+    def decorate(make: Lower) -> Lower:
+        if kind in _LOWERINGS:
+            raise ConfigError(f"{kind.__name__} has a lowering already")
+        _LOWERINGS[kind] = make
+        return make
+
+    return decorate
+
+
 def lower(encoding: Encoding, shape: Sequence[int]) -> Lowering | None:
     """The lowering of an encoding for a tensor of `shape`; None where the layer reads the master as it is.
 
     Raises:
-        EncodingError: no lowering is known for this type of encoding.
+        EncodingError: no lowering is registered for this type of encoding.
     """
-    if isinstance(encoding, Dense):
-        return None if encoding.format in (None, "float32") else _Cast(encoding, shape)
-    if isinstance(encoding, Masked):
-        return _Mask(encoding, shape)
-    if isinstance(encoding, Quantized):
-        return (_Grid if isinstance(encoding.levels, IntegerLevels) else _Table)(encoding, shape)
+    for kind in type(encoding).__mro__:
+        if kind in _LOWERINGS:
+            return _LOWERINGS[kind](encoding, shape)
     raise EncodingError(f"no TensorFlow lowering for {type(encoding).__name__}; `register_lowering` adds one")
+
+
+@register_lowering(Dense)
+def _lower_dense(encoding: Dense, shape: Sequence[int]) -> Lowering | None:
+    return None if encoding.format in (None, "float32") else _Cast(encoding, shape)
+
+
+@register_lowering(Masked)
+def _lower_masked(encoding: Masked, shape: Sequence[int]) -> Lowering:
+    return _Mask(encoding, shape)
+
+
+@register_lowering(Quantized)
+def _lower_quantized(encoding: Quantized, shape: Sequence[int]) -> Lowering:
+    return (_Grid if isinstance(encoding.levels, IntegerLevels) else _Table)(encoding, shape)
 
 
 @contextmanager
