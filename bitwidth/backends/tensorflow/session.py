@@ -41,8 +41,7 @@ class KerasSession:
         check_model(model)
         self._compiled = Compiled.of(model)
         self.model = copy_model(model)
-        self._sources: dict[int, Source] = {}
-        self._given: list[Any] = []
+        self._sources: dict[int, tuple[Any, Source]] = {}
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced(self.model, example)
         self._specs = trace.specs
@@ -129,9 +128,8 @@ class KerasSession:
     def _source(self, data: Any, name: str) -> Source:
         """The data, converted and checked once; `data` is kept, so that its id stays its own."""
         if id(data) not in self._sources:
-            self._sources[id(data)] = Source(data, name)
-            self._given.append(data)
-        return self._sources[id(data)]
+            self._sources[id(data)] = (data, Source(data, name))
+        return self._sources[id(data)][1]
 
     def _try_out(self, objective: Objective, source: Source, batch_size: int) -> None:
         """Compute loss and metrics once, on one batch, so that what does not fit is found before work starts."""
