@@ -31,7 +31,7 @@ class SquaredGradients:
         self._model, self._likelihoods, self._labels = model, tuple(likelihoods), labels
         self._storage = [variable._value for variable in model.variables if "float" in variable.dtype]
         self._sums = [tf.Variable(tf.zeros(v.shape, tf.float32), trainable=False) for v in self._storage]
-        self._accumulate = tf.function(self._over_rows, reduce_retracing=True)
+        self._accumulate = tf.function(self._over_rows, reduce_retracing=True, autograph=False)
 
     def over(self, source: Source, samples: int, seed: int) -> list[NDArray[np.float64]]:
         """One array per entry of `model.variables`, zero for variables that the gradient does not reach.
@@ -55,16 +55,26 @@ class SquaredGradients:
         return [found.get(id(v._value), np.zeros(tuple(v.shape))) for v in self._model.variables]
 
     def _over_rows(self, inputs: Any, targets: list[Any], seed: Any) -> None:
-        for row in tf.range(tf.shape(tf.nest.flatten(inputs)[0])[0]):
-            one = tf.nest.map_structure(lambda array, row=row: array[row : row + 1], inputs)
-            truth = [array[row : row + 1] for array in targets]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(self._storage)
-                value = self._log_likelihood(one, truth, seed + tf.stack([0, row]))
-            gradients = tape.gradient(value, self._storage)
-            for total, gradient in zip(self._sums, gradients, strict=True):
-                if gradient is not None:
-                    total.assign_add(tf.square(tf.cast(tf.convert_to_tensor(gradient), tf.float32)))
+        count = tf.shape(tf.nest.flatten(inputs)[0])[0]
+
+        def add_row(row: Any) -> Any:
+            self._add(
+                tf.nest.map_structure(lambda array: array[row : row + 1], inputs),
+                [array[row : row + 1] for array in targets],
+                seed + tf.stack([0, row]),
+            )
+            return row + 1
+
+        tf.while_loop(lambda row: row < count, add_row, [tf.constant(0)], parallel_iterations=1)
+
+    def _add(self, one: Any, truth: list[Any], seed: Any) -> None:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._storage)
+            value = self._log_likelihood(one, truth, seed)
+        gradients = tape.gradient(value, self._storage)
+        for total, gradient in zip(self._sums, gradients, strict=True):
+            if gradient is not None:
+                total.assign_add(tf.square(tf.cast(tf.convert_to_tensor(gradient), tf.float32)))
 
     def _log_likelihood(self, inputs: Any, targets: list[Any], seed: Any) -> Any:
         outputs = tf.nest.flatten(_call(self._model, inputs))
