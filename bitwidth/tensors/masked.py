@@ -13,7 +13,6 @@ from typing_extensions import override
 from bitwidth.errors import EncodingError
 from bitwidth.tensors.dense import Dense
 from bitwidth.tensors.encoding import Encoding, EncodingState, encoding_from_state, locked, register_encoding
-from bitwidth.tensors.quantized import Quantized
 
 
 @register_encoding("masked")
@@ -62,11 +61,8 @@ class Masked(Encoding):
     @override
     def packed_bits(self, shape: Sequence[int]) -> int:
         self.check(shape)
-        kept = int(self.keep.sum())
-        side = self.base.side_bits if isinstance(self.base, Quantized) else 0
-        return (
-            self.keep.size + self.base.packed_bits(shape) - side - int(self.base.bits) * (self.keep.size - kept) + side
-        )
+        hidden = self.keep.size - int(self.keep.sum())
+        return self.keep.size + self.base.packed_bits(shape) - int(self.base.bits) * hidden
 
     @override
     def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Masked:

@@ -28,6 +28,8 @@ from bitwidth.errors import ConfigError, ContractError, DataError, UnsupportedMo
 from bitwidth.graph import Graph, Value
 from bitwidth.text import brief
 
+MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
+
 
 class KerasSession:
     """A copy of a Keras model, with the values of whichever graph was written to it last.
@@ -71,16 +73,17 @@ class KerasSession:
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
         """See `Session.check_data`."""
         source = self._source(data, name)
-        if targets and not source.has_targets:
-            raise DataError(f"{name} has no targets: give (inputs, targets)")
+        if targets:
+            _need_targets(source)
         self._outputs(source, source.peek(self._declared_batch or 2))
 
     def check_training(self, training: Training) -> None:
         """See `Session.check_training`."""
         if not self.can_measure(training.objective):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self.model.name!r} with one")
-        self.check_data(training.data, "data", targets=not self._own_loss)
         source = self._source(training.data, "data")
+        if not self._own_loss:
+            _need_targets(source)
         if source.is_endless and training.steps_per_epoch is None:
             raise ConfigError("the data has no end: give steps_per_epoch")
         self._optimizer_for(training, training.steps_per_epoch or source.steps(training.batch_size))
@@ -92,7 +95,7 @@ class KerasSession:
         if source.is_endless:
             raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
         if source.has_targets and self.can_measure(objective):
-            self._try_out(objective, source, 256)
+            self._try_out(objective, source, self._declared_batch or MEASURING_BATCH)
 
     def resolve(self, given: Objective, brought: Objective) -> Objective:
         """See `Session.resolve`."""
@@ -155,7 +158,9 @@ class KerasSession:
         except Exception as error:  # Keras and the user's own code raise anything
             raise DataError(f"{source.name}: the model cannot be called on it: {brief(error)}") from error
 
-    def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
+    def measure(
+        self, graph: Graph, objective: Objective, data: Any, batch_size: int = MEASURING_BATCH
+    ) -> Mapping[str, float]:
         """See `Session.measure`."""
         self.write(graph)
         source = self._source(data, "validation")
@@ -163,9 +168,8 @@ class KerasSession:
             return {}
         self._compiled.compile(self.model, objective)
         with self._undisturbed():
-            measured = self.model.evaluate(
-                source.for_fit(self._declared_batch or batch_size, None), return_dict=True, verbose=0
-            )
+            batches = source.for_fit(self._declared_batch or batch_size, None)
+            measured = self.model.evaluate(batches, return_dict=True, verbose=0)
         return {name: float(value) for name, value in measured.items()}
 
     def squared_gradients(
@@ -288,7 +292,9 @@ class KerasSession:
             source.for_fit(training.batch_size, training.seed),
             epochs=training.epochs,
             steps_per_epoch=training.steps_per_epoch if source.batched else steps,
-            validation_data=validation.for_fit(256, None) if validation is not None and measured else None,
+            validation_data=validation.for_fit(self._declared_batch or MEASURING_BATCH, None)
+            if validation is not None and measured
+            else None,
             class_weight=training.class_weight,
             callbacks=[*steering.callbacks(), *training.callbacks],
             verbose=training.verbose,
@@ -329,6 +335,11 @@ class KerasSession:
         self._held = {path: Value(variable._value.numpy) for path, variable in self._variables.items()}
         self.write(after)
         return after
+
+
+def _need_targets(source: Source) -> None:
+    if not source.has_targets:
+        raise DataError(f"{source.name} has no targets: give (inputs, targets)")
 
 
 def _numbers(array: NDArray[Any]) -> NDArray[Any]:

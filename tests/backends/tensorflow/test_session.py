@@ -470,3 +470,12 @@ def test_where_leaves_batch_statistics_outside_alone() -> None:
         if not parameter.path.startswith(last):
             np.testing.assert_array_equal(result.graph.values[parameter.path], given.values[parameter.path])
     assert set(result.report.passes[0].skipped.values()) == {"not selected by `where`"}
+
+
+def test_a_model_made_for_a_batch_size_is_measured_in_it() -> None:
+    model = keras.Sequential([keras.Input(batch_shape=(4, 5, 3)), keras.layers.LSTM(4, stateful=True)])
+    data = np.ones((8, 5, 3), np.float32), np.ones((8, 4), np.float32)
+    item = bw.Finetune(epochs=1, loss="mse", batch_size=4)
+    report = bw.PassManager([bw.Quantize(8), item]).run(zoo.filled(model), data, data).report
+    assert "val_loss" in report.passes[1].history
+    assert set(report.initial) == {"loss"}
