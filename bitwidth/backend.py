@@ -6,16 +6,17 @@ graphs. Nothing here knows TensorFlow; `backend_for` finds the backend of a mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.errors import UnsupportedModelError
 from bitwidth.graph import Graph
-from bitwidth.tensors import Encoding
+from bitwidth.tensors import Encoding, Moments
 
 Arrays = Mapping[str, NDArray[Any]]
 Steer = Callable[[float, Graph], Graph]
@@ -112,6 +113,21 @@ class Architecture:
     assets: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What was seen of one tensor.
+
+    Attributes:
+        low: least value.
+        high: greatest value.
+        values: float32, 1-D: an even selection of the values; empty where the data never reached the tensor.
+    """
+
+    low: float
+    high: float
+    values: NDArray[np.float32]
+
+
 class Session(Protocol):
     """A copy of the user's model, opened to be compressed. The user's own model is not touched through it."""
 
@@ -133,6 +149,9 @@ class Session(Protocol):
             ConfigError: there is no loss, or the optimizer or loss is not known.
             DataError: the data is empty, not finite, or has no targets.
         """
+
+    def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
+        """Values that tensors of the graph take over the first `samples` samples, by name."""
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """Train from `graph` on, under every encoding in force.
@@ -168,6 +187,14 @@ class Session(Protocol):
         self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
     ) -> Arrays:
         """Mean over samples of the squared gradient of the log-likelihood of one sample, by parameter path."""
+
+    def input_moments(
+        self, graph: Graph, data: Any, samples: int, paths: Sequence[str]
+    ) -> Mapping[str, tuple[Moments, ...]]:
+        """What parameters are multiplied by, over the first `samples` samples: by path, one entry for each part of the
+
+        parameter that is used by itself; an empty tuple where no operation that sums over inputs uses it.
+        """
 
     def finish(self, graph: Graph) -> Any:
         """An ordinary model, apart from the session, that holds the values of `graph`."""

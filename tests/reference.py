@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import BACKENDS, Architecture, Objective, Session, Steer, Trained, Training
+from bitwidth.backend import BACKENDS, Architecture, Objective, Observed, Session, Steer, Trained, Training
 from bitwidth.errors import ConfigError, DataError, ModelError
 from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Use
-from bitwidth.tensors import Encoding
+from bitwidth.tensors import Encoding, Moments, plain_matrix
 
 Array = NDArray[np.float32]
 
@@ -135,6 +135,26 @@ class ReferenceSession:
             for sum_, gradient in zip(total, self.network.gradients(row[None], weights, noise), strict=True):
                 sum_ += gradient.astype(np.float64) ** 2
         return {path: sum_ / len(inputs) for path, sum_ in zip(paths(self.network), total, strict=True)}
+
+    def input_moments(
+        self, graph: Graph, data: Any, samples: int, paths: Sequence[str]
+    ) -> Mapping[str, tuple[Moments, ...]]:
+        inputs = (data[0] if isinstance(data, tuple) else data)[:samples]
+        activations = self.network.forward(inputs, self._weights(graph))
+        found: dict[str, tuple[Moments, ...]] = {}
+        for path in paths:
+            x = activations[int(path.split("/")[0].removeprefix("layer"))]
+            gram = (x.T @ x / len(x)).astype(np.float32)[None]
+            arrangement = plain_matrix(graph[path].shape, (1,))
+            found[path] = (Moments(arrangement, gram, x.mean(0, keepdims=True), len(x), path),)
+        return found
+
+    def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
+        inputs = (data[0] if isinstance(data, tuple) else data)[:samples]
+        activations = self.network.forward(inputs, self._weights(graph))
+        names = [*graph.structure.inputs, *(op.outputs[0] for op in graph.ops)]
+        seen = {name: activations[place] for place, name in enumerate(names)}
+        return {name: Observed(float(seen[name].min()), float(seen[name].max()), seen[name].ravel()) for name in tensors}
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         inputs, targets = training.data

@@ -1,7 +1,7 @@
 """What a model is: operations, layers, parameters and their values, read-only and without any framework."""
 
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use
+from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.selectors import Where, check_where, frozen_where
 from bitwidth.graph.values import Value, Values
 
@@ -20,4 +20,5 @@ __all__ = [
     "Where",
     "check_where",
     "frozen_where",
+    "layer_inputs",
 ]

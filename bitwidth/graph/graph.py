@@ -94,6 +94,7 @@ class Graph:
         self,
         values: Mapping[str, NDArray[Any]] | None = None,
         encodings: Mapping[str, Encoding] | None = None,
+        activations: Mapping[str, Encoding] | None = None,
     ) -> Graph:
         """A new graph with some values and encodings exchanged.
 
@@ -103,9 +104,10 @@ class Graph:
         Args:
             values: new arrays by parameter path, of the parameter's shape; cast to its dtype.
             encodings: new encodings by parameter path.
+            activations: new encodings of tensors, by name.
 
         Raises:
-            ModelError: a path that the model does not have.
+            ModelError: a path or name that the model does not have.
             EncodingError: an array of another shape, or an encoding that does not fit the parameter.
         """
         values, encodings = dict(values or {}), dict(encodings or {})
@@ -120,7 +122,23 @@ class Graph:
             replace(parameter, encoding=encodings[parameter.path]) if parameter.path in encodings else parameter
             for parameter in self
         ]
-        return Graph(self.structure, parameters, self.values.replace(changes))
+        structure = self.structure if not activations else self._with_activations(activations)
+        return Graph(structure, parameters, self.values.replace(changes))
+
+    @property
+    def activations(self) -> Mapping[str, Encoding]:
+        """The tensors that are held on a grid, by name."""
+        return {tensor.name: tensor.encoding for tensor in self.structure.tensors if tensor.encoding is not None}
+
+    def _with_activations(self, encodings: Mapping[str, Encoding]) -> Structure:
+        unknown = set(encodings) - {tensor.name for tensor in self.structure.tensors}
+        if unknown:
+            raise ModelError(f"the model has no tensor {min(unknown)!r}")
+        tensors = tuple(
+            replace(tensor, encoding=encodings[tensor.name]) if tensor.name in encodings else tensor
+            for tensor in self.structure.tensors
+        )
+        return replace(self.structure, tensors=tensors)
 
     @override
     def __repr__(self) -> str:

@@ -181,3 +181,20 @@ class Structure:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+
+def layer_inputs(structure: Structure) -> dict[str, tuple[Encoding | None, ...]]:
+    """How each layer's input tensors are held, by path, in the order of its call; layers with none on a grid are left
+
+    out. Of a layer that is called several times the calls share their grids.
+    """
+    held = {tensor.name: tensor.encoding for tensor in structure.tensors if tensor.encoding is not None}
+    found: dict[str, tuple[Encoding | None, ...]] = {}
+    if not held:
+        return found
+    for layer in structure.layers:
+        for call in layer.calls:
+            encodings = tuple(held.get(name) for name in call.inputs)
+            if any(encodings):
+                found.setdefault(layer.path, encodings)
+    return found

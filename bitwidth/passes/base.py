@@ -182,6 +182,13 @@ def check_kept(before: Graph, after: Graph, owner: str) -> None:
         reason = None if old is parameter.encoding else old.broken_by(parameter.encoding)
         if reason is not None:
             raise PromiseError(f"{owner} would break a promise about {parameter.path}: {reason}")
+    if before.structure is after.structure:
+        return
+    held = after.activations
+    for name, encoding in before.activations.items():
+        reason = encoding.broken_by(held[name]) if name in held else "it would be held on no grid"
+        if reason is not None:
+            raise PromiseError(f"{owner} would break a promise about the tensor {name}: {reason}")
 
 
 def off_grid(encoding: Encoding, values: NDArray[Any]) -> int:

@@ -2,101 +2,218 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.analysis import Fisher, InputMoments
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError, ContractError
-from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where
+from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
+from bitwidth.passes.activations import RangeMethod, quantized_inputs
 from bitwidth.passes.base import Pass
 from bitwidth.passes.roles import is_matrix
+from bitwidth.passes.rounding import moments_of, rounded
+from bitwidth.passes.steps import TOLERANCE, coded_rate, equal_loss, factor_for_rate, spreads, step_grid
 from bitwidth.tensors import (
     MAX_BITS,
+    BitRule,
     Dense,
     Encoding,
+    Escape,
     Granularity,
+    Rule,
     block_of,
     check_granularity,
-    fit_scale,
+    escaped,
+    fit,
     rebased,
     small_format,
-    uniform_levels,
 )
+from bitwidth.tensors.rounding import DAMPING, EntropyPrice
 
 MILDEST_BITS = 8
+_OWN_WIDTH = ("ternary", "binary")  # rules that need no `bits`
 
 
 @dataclass(frozen=True)
 class Quantize(Pass, name="quantize"):
-    """Hold kernels and embeddings on a grid of `bits` bits, and parameters of one number per channel in 16 bits.
+    """Hold kernels and embeddings on a grid of few levels, and parameters of one number per channel in 16 bits.
 
-    Weights are rounded to the nearest level. Masks stay: pruned values are zero whatever the grid. Biases and the
-    scales, offsets, means and variances of normalisations are a few percent of the values but most of the bytes once
-    kernels are at 4 bits; they are held as float16 (bfloat16 where the values leave its range), which costs half, and
-    the file entropy-codes their bytes.
+    Say how wide in one of three ways: `bits` for codes of a fixed width (integer hardware), `rate` for a mean number of
+    bits per weight in the entropy-coded file, `step` for one uniform step per tensor. With `rate` and `step` integers
+    are as wide as they come and the entropy coder pays for what they cost: of equal size this is the more accurate.
+
+    Masks stay: pruned values are zero whatever the grid. Biases and the scales, offsets, means and variances of
+    normalisations are a few percent of the values but most of the bytes once kernels are at 4 bits; they are held as
+    float16 (bfloat16 where the values leave its range), which costs half, and the file entropy-codes their bytes.
 
     Attributes:
         bits: width of a code, 1 to 16. One bit holds -scale and +scale; from two on, the symmetric integers times
-            scale.
-        granularity: `"channel"` (one scale per output channel), `"tensor"`, or n for groups of n inputs within a
-            channel.
+            scale. The rules "ternary" and "binary" and a `BitRule` bring their own width: leave it out.
+        rate: mean bits per weight that no mask hides, as coded; above 0 and at most 16.
+        step: one uniform step for each tensor, in units of the standard deviation of its weights; above 0.
+        rule: which levels a code can stand for. `"uniform"`; `"power_of_two"`: 0, +-1, +-2, +-4, ...; `"codebook"`:
+            learned by weighted k-means; `"ternary"`; `"binary"`; or `bw.BitRule(...)`, a table of your own.
+        granularity: `"channel"` (one scale per output channel; the default with `bits`), `"tensor"` (the default, and
+            the only choice, with `rate` and `step`), or n for groups of n inputs within a channel.
+        symmetric: False gives the uniform rule an integer zero point per scale, for lopsided values.
         where: the parameters, by path or layer (see `bitwidth.graph.selectors`); None for all.
         scale: `"mse"` searches the scale of least squared error, `"max"` puts the greatest magnitude on the outermost
             level.
-        rounding: `"nearest"`.
+        importance: what squared errors are weighted by while scales and levels are searched: None for nothing,
+            `"fisher"` for the diagonal Fisher, `"inputs"` for the mean square of the input that a weight meets. The
+            last two need data.
+        rounding: `"nearest"`; `"error_feedback"`: later weights of an output make up for the errors of earlier ones, by
+            the covariance of their inputs (Frantar et al. 2022, "GPTQ"); `"entropy"`: the same, and each code is chosen
+            for the least sum of error and code length. The last two need data, without labels.
+        scope: with `rate`: `"global"` gives all weights the rate together, at steps that add equal loss by the Fisher
+            information where there is data, in proportion to the standard deviation where there is none; `"local"`
+            gives each tensor the rate.
+        activations: bits of the inputs of every layer that uses a chosen kernel (16, 8, 4, ...): rounded in training
+            and in inference, one scale and zero point per tensor; None for as they are. Needs data.
+        ranges: of activations: `"mse"` searches the range of least squared error, `"percentile"` gives up 0.01 % of the
+            values at either end, `"max"` covers all that was seen.
+        escape: `bw.Escape(...)`: weights that are left as they were, coded sparsely.
+        samples: how many samples of the data are looked at, at most.
+        damping: added to the diagonal of the input covariance, as a share of its mean.
+        price: with `rounding="entropy"`: what a bit costs, in units of `step^2` times the mean error weight.
         vectors: `"16-bit"` for the one-number-per-channel parameters, or None to leave them as they are.
 
     Raises:
-        ConfigError: a field is out of its range.
+        ConfigError: a field is out of its range, or does not go with another.
 
     Example:
-        >>> Quantize(bits=4, granularity=64)
-        Quantize(bits=4, granularity=64, where=None, scale='mse', rounding='nearest', vectors='16-bit')
+        >>> Quantize(bits=4, granularity=64, rounding="error_feedback").bits
+        4
+        >>> Quantize(rate=2.5).step is None
+        True
     """
 
-    bits: int
-    granularity: Granularity = "channel"
+    bits: int | None = None
+    granularity: Granularity | None = None
     where: Where = None
     scale: Literal["mse", "max"] = "mse"
-    rounding: Literal["nearest"] = "nearest"
+    rounding: Literal["nearest", "error_feedback", "entropy"] = "nearest"
     vectors: Literal["16-bit"] | None = "16-bit"
+    rate: float | None = None
+    step: float | None = None
+    rule: Rule = "uniform"
+    symmetric: bool = True
+    importance: Literal["fisher", "inputs"] | None = None
+    scope: Literal["global", "local"] = "global"
+    activations: int | None = None
+    ranges: RangeMethod = "mse"
+    escape: Escape | None = None
+    samples: int = 2048
+    damping: float = DAMPING
+    price: float = 0.1
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 1 <= self.bits <= MAX_BITS:
-            raise ConfigError(f"Quantize: bits must be a whole number from 1 to {MAX_BITS}, got {self.bits!r}")
-        check_granularity(self.granularity, "Quantize")
+        self._check_width()
+        self._check_choices()
         check_where(self.where, "Quantize")
         object.__setattr__(self, "where", frozen_where(self.where))
-        if self.scale not in ("mse", "max"):
-            raise ConfigError(f'Quantize: scale must be "mse" or "max", got {self.scale!r}')
-        if self.rounding != "nearest":
-            raise ConfigError(f'Quantize: rounding must be "nearest", got {self.rounding!r}')
-        if self.vectors not in ("16-bit", None):
-            raise ConfigError(f'Quantize: vectors must be "16-bit" or None, got {self.vectors!r}')
+
+    def _check_width(self) -> None:
+        given = [name for name in ("bits", "rate", "step") if getattr(self, name) is not None]
+        own = isinstance(self.rule, BitRule) or self.rule in _OWN_WIDTH
+        if own and given:
+            raise ConfigError(f"Quantize: the rule {self.rule!r} has its own width; leave out {', '.join(given)}")
+        if not own and len(given) != 1:
+            raise ConfigError(f"Quantize: give one of bits, rate and step, got {', '.join(given) or 'none'}")
+        bits = self.bits
+        if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BITS):
+            raise ConfigError(f"Quantize: bits must be a whole number from 1 to {MAX_BITS}, got {bits!r}")
+        least = {"power_of_two": 2, "codebook": 1}.get(str(self.rule), 1 if self.symmetric else 2)
+        if bits is not None and bits < least:
+            raise ConfigError(f"Quantize: bits must be at least {least} here, got {bits}")
+        for name, most in (("rate", MAX_BITS), ("step", 1e6)):
+            value = getattr(self, name)
+            if value is not None and (not _is_number(value) or not 0 < value <= most):
+                raise ConfigError(f"Quantize: {name} must be a number above 0 and at most {most:g}, got {value!r}")
+        if self.bits is None and not own:
+            if self.rule != "uniform" or not self.symmetric:
+                raise ConfigError('Quantize: rate and step go with rule="uniform", symmetric=True only')
+            if self.granularity not in (None, "tensor"):
+                raise ConfigError(f'Quantize: rate and step use one step per tensor, got {self.granularity!r}')
+            if self.escape is not None:
+                raise ConfigError("Quantize: escape goes with bits or a rule; with rate and step integers have no bound")
+
+    def _check_choices(self) -> None:
+        choices: dict[str, tuple[Any, ...]] = {
+            "scale": ("mse", "max"),
+            "rounding": ("nearest", "error_feedback", "entropy"),
+            "vectors": ("16-bit", None),
+            "importance": ("fisher", "inputs", None),
+            "scope": ("global", "local"),
+            "ranges": ("mse", "percentile", "max"),
+            "symmetric": (True, False),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                shown = " or ".join(f'"{item}"' if isinstance(item, str) else str(item) for item in allowed)
+                raise ConfigError(f"Quantize: {name} must be {shown}, got {getattr(self, name)!r}")
+        rules = ("uniform", "power_of_two", "codebook", *_OWN_WIDTH)
+        if not isinstance(self.rule, BitRule) and self.rule not in rules:
+            raise ConfigError(f"Quantize: rule must be one of {', '.join(rules)} or a BitRule, got {self.rule!r}")
+        if not self.symmetric and self.rule != "uniform":
+            raise ConfigError('Quantize: symmetric=False goes with rule="uniform" only')
+        if self.escape is not None and not isinstance(self.escape, Escape):
+            raise ConfigError(f"Quantize: escape must be a bw.Escape or None, got {self.escape!r}")
+        if self.granularity is not None:
+            check_granularity(self.granularity, "Quantize")
+        width = self.activations
+        if width is not None and (isinstance(width, bool) or not isinstance(width, int) or not 2 <= width <= MAX_BITS):
+            raise ConfigError(f"Quantize: activations must be None or 2 to {MAX_BITS} bits, got {width!r}")
+        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
+            raise ConfigError(f"Quantize: samples must be a whole number of at least 1, got {self.samples!r}")
+        for name in ("damping", "price"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value < float("inf"):
+                raise ConfigError(f"Quantize: {name} must be a finite number of at least 0, got {value!r}")
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether inputs are needed."""
+        return self.rounding != "nearest" or self.importance is not None or self.activations is not None
 
     def check(self, graph: Graph, context: Context) -> None:
-        """The selection names something that can be quantized."""
+        """The selection names something that can be quantized, and there is data where it is needed."""
         context.need_some(graph, self.where, self._unfit, "Quantize")
+        if self.needs_data:
+            context.session.check_data(context.need_data("Quantize"), "data")
 
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Give each chosen parameter its grid or format."""
-        encodings: dict[str, Encoding] = {}
-        for parameter in context.choose(graph, self.where, self._unfit):
-            encoding = self._grid(graph, parameter) if is_matrix(parameter) else self._vector(graph, parameter)
-            if encoding is None:
-                context.skip(parameter, "values beyond the range of 16-bit floats")
-            else:
-                encodings[parameter.path] = encoding
-        return graph.update(encodings=encodings)
+        return self._applied(graph, context, context.data is not None)
+
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Rounding to nearest, by the values alone."""
+        plain = replace(self, rounding="nearest", importance=None, activations=None)
+        return plain._applied(graph, context, with_data=False)  # noqa: SLF001
 
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
-        """Every chosen kernel has codes of at most `bits` bits."""
-        for parameter in context.fresh_notes().choose(after, self.where, self._unfit):
-            if is_matrix(parameter) and parameter.encoding.bits > self.bits:
+        """Every chosen kernel has codes of at most `bits` bits, or all together the rate."""
+        chosen = context.fresh_notes().choose(after, self.where, self._unfit)
+        matrices = tuple(parameter for parameter in chosen if is_matrix(parameter))
+        for parameter in matrices:
+            if self.bits is not None and parameter.encoding.bits > self.bits:
                 raise ContractError(f"Quantize left {parameter.path} at {parameter.encoding.describe()}")
 
     def at(self, strength: float) -> Quantize:
-        """From 8 bits (or `bits`, if that is more) down to `bits`."""
+        """From 8 bits (or `bits`, if that is more) down to `bits`.
+
+        Raises:
+            ConfigError: there is nothing that could grow, or training would not keep what rounding chose.
+        """
+        if self.bits is None or self.rule != "uniform" or not self.symmetric or self.escape is not None:
+            raise ConfigError("Quantize can be ramped with bits and the symmetric uniform rule only")
+        if self.needs_data:
+            raise ConfigError('Quantize: a ramp lets training choose the codes; use rounding="nearest", importance=None')
         if self.bits == 1:
             raise ConfigError("Quantize(1) cannot be ramped: one bit has other levels than two; ramp to 2 bits first")
         mildest = max(MILDEST_BITS, self.bits)
@@ -113,14 +230,131 @@ class Quantize(Pass, name="quantize"):
             return "it has no values"
         return None
 
-    def _grid(self, graph: Graph, parameter: Parameter) -> Encoding:
-        block = block_of(parameter.shape, self.granularity, parameter.channel_axes, parameter.input_axes)
-        keep = parameter.encoding.mask
-        grid = fit_scale(graph.values[parameter.path], uniform_levels(self.bits), block, self.scale, keep)
-        return rebased(parameter.encoding, grid)
+    def _applied(self, graph: Graph, context: Context, with_data: bool) -> Graph:
+        matrices, formats = [], {}
+        for parameter in context.choose(graph, self.where, self._unfit):
+            if is_matrix(parameter):
+                matrices.append(parameter)
+                continue
+            encoding = _vector(graph, parameter)
+            if encoding is None:
+                context.skip(parameter, "values beyond the range of 16-bit floats")
+            else:
+                formats[parameter.path] = encoding
+        graph = graph.update(encodings=formats)
+        chosen = tuple(matrices)
+        if self.activations is not None:
+            graph = self._with_activations(graph, context, chosen, self.activations)
+        if self.rate is not None and chosen:
+            return self._at_rate(graph, context, chosen, with_data)
+        if self.step is not None:
+            sizes = {path: self.step * spread for path, spread in spreads(graph, chosen).items()}
+            return self._on_steps(graph, context, chosen, sizes)
+        weights = self._importance(graph, context, chosen)
+        return self._rounded(graph, context, {p.path: self._grid(graph, p, weights.get(p.path)) for p in chosen})
 
-    def _vector(self, graph: Graph, parameter: Parameter) -> Encoding | None:
-        if parameter.encoding.bits <= 16:
-            return parameter.encoding
-        name = small_format(graph.values[parameter.path])
-        return None if name is None else rebased(parameter.encoding, Dense(name))
+    def _grid(self, graph: Graph, parameter: Parameter, weights: NDArray[np.float32] | None) -> Encoding:
+        granularity = "channel" if self.granularity is None else self.granularity
+        block = block_of(parameter.shape, granularity, parameter.channel_axes, parameter.input_axes)
+
+        def grid(keep: NDArray[np.bool_] | None) -> Encoding:
+            return fit(
+                self.rule,
+                self.bits or 0,
+                graph.values[parameter.path],
+                block,
+                scale=self.scale,
+                symmetric=self.symmetric,
+                keep=keep,
+                weights=weights,
+            )
+
+        keep = parameter.encoding.mask
+        if self.escape is None:
+            return rebased(parameter.encoding, grid(keep))
+        return rebased(
+            parameter.encoding, escaped(grid, graph.values[parameter.path], self.escape, parameter.path, keep)
+        )
+
+    def _importance(
+        self, graph: Graph, context: Context, chosen: tuple[Parameter, ...]
+    ) -> Mapping[str, NDArray[np.float32]]:
+        if self.importance == "fisher":
+            curvature = context.ask(Fisher(samples=self.samples), graph)
+            return {p.path: curvature[p.path].astype(np.float32) for p in chosen}
+        if self.importance == "inputs":
+            return {p.path: w for p, w in input_power(graph, context, chosen, self.samples)}
+        return {}
+
+    def _rounded(self, graph: Graph, context: Context, encodings: Mapping[str, Encoding]) -> Graph:
+        if self.rounding == "nearest" or not encodings:
+            return graph.update(encodings=encodings)
+        price = EntropyPrice(self.price) if self.rounding == "entropy" else None
+        return rounded(graph, context, encodings, self.samples, self.damping, price)
+
+    def _with_activations(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], bits: int) -> Graph:
+        grids = quantized_inputs(graph, context, chosen, bits, self.ranges, self.samples)
+        held = graph.update(activations=grids)
+        context.remark(f"{bits}-bit inputs of {len(layer_inputs(held.structure))} layers, {len(grids)} tensors")
+        return held
+
+    def _on_steps(
+        self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], steps: Mapping[str, float]
+    ) -> Graph:
+        grids = {p.path: rebased(p.encoding, step_grid(graph.values[p.path], steps[p.path])) for p in chosen}
+        return self._rounded(graph, context, grids)
+
+    def _at_rate(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], with_data: bool) -> Graph:
+        assert self.rate is not None
+        if self.scope == "local":
+            for parameter in chosen:
+                graph = self._together(graph, context, (parameter,), {parameter.path: 1.0})
+            return graph
+        if with_data:
+            fisher = Fisher(samples=min(self.samples, 512))
+            relative = equal_loss(graph, chosen, context.ask(fisher, graph))
+            context.remark(f"steps that add equal loss, by Fisher over {fisher.samples:,} samples")
+        else:
+            relative = spreads(graph, chosen)
+        return self._together(graph, context, chosen, relative)
+
+    def _together(
+        self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], relative: Mapping[str, float]
+    ) -> Graph:
+        """Round at the steps that give the rate as coded: what rounding adds to the estimate is taken off it."""
+        assert self.rate is not None
+        aim = self.rate
+        for _ in range(4):
+            factor = factor_for_rate(graph, chosen, relative, aim)
+            found = self._on_steps(graph, context, chosen, {path: factor * step for path, step in relative.items()})
+            reached = coded_rate(found, tuple(found[p.path] for p in chosen))
+            if abs(reached - self.rate) <= TOLERANCE * self.rate:
+                break
+            aim *= self.rate / reached
+        context.remark(f"{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
+        return found
+
+
+def input_power(
+    graph: Graph, context: Context, parameters: tuple[Parameter, ...], samples: int
+) -> list[tuple[Parameter, NDArray[np.float32]]]:
+    """Mean square of the input that each weight meets, of the parameter's shape; 1 where that is not known."""
+    found = []
+    for parameter, moments in moments_of(graph, context, parameters, samples):
+        power = np.ones(parameter.shape, np.float32)
+        for part in moments:
+            diagonal = np.einsum("gkk->gk", part.gram)
+            part.arrangement.put(power, np.broadcast_to(diagonal[:, :, None], part.arrangement.matrix))
+        found.append((parameter, power))
+    return found
+
+
+def _vector(graph: Graph, parameter: Parameter) -> Encoding | None:
+    if parameter.encoding.bits <= 16:
+        return parameter.encoding
+    name = small_format(graph.values[parameter.path])
+    return None if name is None else rebased(parameter.encoding, Dense(name))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,11 +9,13 @@ from bitwidth.tensors.encoding import Encoding, EncodingState, encoding_from_sta
 from bitwidth.tensors.floats import least_format, small_format
 from bitwidth.tensors.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
 from bitwidth.tensors.masked import Masked, masked, rebased
+from bitwidth.tensors.matrices import Arrangement, Moments, plain_matrix
 from bitwidth.tensors.quantized import Quantized
 from bitwidth.tensors.scales import ScaleMethod, fit_scale
 
 __all__ = [
     "MAX_BITS",
+    "Arrangement",
     "Dense",
     "Encoding",
     "EncodingState",
@@ -22,6 +24,7 @@ __all__ = [
     "IntegerLevels",
     "Levels",
     "Masked",
+    "Moments",
     "Quantized",
     "ScaleMethod",
     "TableLevels",
@@ -33,6 +36,7 @@ __all__ = [
     "grid_shape",
     "least_format",
     "masked",
+    "plain_matrix",
     "rebased",
     "register_encoding",
     "small_format",

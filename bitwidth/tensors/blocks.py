@@ -63,7 +63,12 @@ def grid_shape(shape: Sequence[int], block: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_blocks(shape: Sequence[int], block: Sequence[int], grid: Sequence[int], name: str) -> None:
-    """Raise EncodingError unless `grid` has one entry for each block of `shape`."""
+    """Raise EncodingError unless `grid` has one entry for each block of `shape`.
+
+    A grid and block without axes are one block of any shape.
+    """
+    if not len(block) and not len(grid):
+        return
     if len(shape) != len(block) or tuple(grid) != grid_shape(shape, block):
         expected = grid_shape(shape, block) if len(shape) == len(block) else f"{len(shape)} axes"
         raise EncodingError(
@@ -77,6 +82,8 @@ def spread(grid: NDArray[Any], block: Sequence[int], shape: Sequence[int]) -> ND
 
     Only axes with several blocks of several elements are repeated.
     """
+    if not grid.ndim:
+        return grid
     for axis, (count, size, length) in enumerate(zip(grid.shape, block, shape, strict=True)):
         if count > 1 and size > 1:
             grid = np.repeat(grid, size, axis=axis).take(range(length), axis=axis)

@@ -12,12 +12,24 @@ import numpy as np
 from bitwidth.graph import Graph
 from bitwidth.tensors import Dense, Encoding
 
-_PROMISES: WeakKeyDictionary[Any, Mapping[int, Encoding]] = WeakKeyDictionary()
+Inputs = Mapping[str, tuple[Encoding | None, ...]]
+_PROMISES: WeakKeyDictionary[Any, tuple[Mapping[int, Encoding], Inputs]] = WeakKeyDictionary()
 
 
-def keep_promises(model: Any, encodings: Mapping[int, Encoding]) -> None:
-    """Remember how the variables of a model are held, by their index."""
-    _PROMISES[model] = dict(encodings)
+def keep_promises(model: Any, encodings: Mapping[int, Encoding], inputs: Inputs) -> None:
+    """Remember how the variables of a model are held, by their index, and the inputs of its layers, by their path."""
+    _PROMISES[model] = (dict(encodings), dict(inputs))
+
+
+def _entering(graph: Graph, inputs: Inputs) -> dict[str, Encoding]:
+    """The encodings of the tensors that enter layers, by the tensors' names."""
+    return {
+        name: encoding
+        for layer in graph.structure.layers
+        for call in layer.calls
+        for name, encoding in zip(call.inputs, inputs.get(layer.path, ()), strict=False)
+        if encoding is not None
+    }
 
 
 def promised(model: Any, graph: Graph) -> Graph:
@@ -29,7 +41,8 @@ def promised(model: Any, graph: Graph) -> Graph:
         model: the user's model.
         graph: the graph of a copy of it.
     """
-    encodings = _PROMISES.get(model, {})
+    encodings, inputs = _PROMISES.get(model, ({}, {}))
+    graph = graph.update(activations=_entering(graph, inputs))
     found: dict[str, Encoding] = {}
     notes = []
     for parameter in graph:

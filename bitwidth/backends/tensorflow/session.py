@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from bitwidth.backend import Architecture, Objective, Steer, Trained, Training
+from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
+from bitwidth.backends.tensorflow.activations import attach, detach
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.check import check_model
 from bitwidth.backends.tensorflow.compiled import Compiled
@@ -19,15 +20,19 @@ from bitwidth.backends.tensorflow.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source
 from bitwidth.backends.tensorflow.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
+from bitwidth.backends.tensorflow.moments import input_moments
+from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import FuncTrace, trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced
-from bitwidth.backends.tensorflow.views import SCOPE, attached
+from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
 from bitwidth.errors import ConfigError, ContractError, DataError, UnsupportedModelError
-from bitwidth.graph import Graph, Value
+from bitwidth.graph import Graph, Structure, Value, layer_inputs
+from bitwidth.tensors import Moments
 from bitwidth.text import brief
 
+WATCHING_BATCH = 64  # samples at a time where features are looked at one operation after another
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
 
 
@@ -43,14 +48,16 @@ class KerasSession:
         check_model(model)
         self._compiled = Compiled.of(model)
         self.model = copy_model(model)
+        detach(self.model)
         self._sources: dict[int, tuple[Any, Source]] = {}
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced(self.model, example)
-        self._specs = trace.specs
+        self._trace, self._specs = trace, trace.specs
         _check_apart(model, trace)
         self.remarks: list[str] = []
         self.graph = promised(model, graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
+        self._structure: Structure | None = None  # whose grids of activations are attached
         self._held: dict[str, Value] = {path: self.graph.values.value(path) for path in self.graph.values}
         self._gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = {}  # traced with the views of the moment
         self._proven: dict[frozenset[str], dict[str, str]] = {}
@@ -64,6 +71,11 @@ class KerasSession:
             self._variables[path].assign(self._held[path].read())
         if changed:
             finalize(self.model)
+        if self._structure is not graph.structure:
+            self._structure = graph.structure
+            if attach(self.model, layer_inputs(graph.structure)):
+                self._gradients.clear()
+                forget_functions(self.model)
 
     def _settle(self) -> None:
         """Let snapshots read what the variables hold, before something else than `write` changes them."""
@@ -184,6 +196,23 @@ class KerasSession:
             found = self._gradients[key].over(self._source(data, "data"), samples, seed)
         return {parameter.path: found[parameter.index] for parameter in graph}
 
+    def input_moments(
+        self, graph: Graph, data: Any, samples: int, paths: Sequence[str]
+    ) -> Mapping[str, tuple[Moments, ...]]:
+        """See `Session.input_moments`."""
+        self.write(graph)
+        uses = {path: [use.op for use in graph[path].uses] for path in paths}
+        batches = self._source(data, "data").samples(samples, self._declared_batch or WATCHING_BATCH)
+        with self._undisturbed():
+            return input_moments(self._trace, self._variables, uses, (batch.inputs for batch in batches))
+
+    def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
+        """See `Session.observe`."""
+        self.write(graph)
+        batches = self._source(data, "data").samples(samples, self._declared_batch or WATCHING_BATCH)
+        with self._undisturbed():
+            return observed(self._trace, tensors, (batch.inputs for batch in batches))
+
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """See `Session.train`."""
         self.write(graph)
@@ -203,7 +232,8 @@ class KerasSession:
         self._settle()
         uncompile(self.model)
         self._compile_as_given()
-        keep_promises(self.model, {parameter.index: parameter.encoding for parameter in graph})
+        encodings = {parameter.index: parameter.encoding for parameter in graph}
+        keep_promises(self.model, encodings, layer_inputs(graph.structure))
         return self.model
 
     def _compile_as_given(self) -> None:

@@ -75,7 +75,7 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
             _exchange(stores, view, masters[index])
             view.__class__ = ViewVariable
             view._view = straight_through(lowerings[index])
-        _forget_functions(model)
+        forget_functions(model)
         yield
     finally:
         for index, view in views.items():
@@ -83,7 +83,7 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
             view.__class__ = Variable
             view.__dict__.pop("_view", None)
             view.trainable = masters[index].trainable
-        _forget_functions(model)
+        forget_functions(model)
 
 
 def _outside_loops(graph: Any) -> Any:
@@ -115,7 +115,7 @@ def _exchange(stores: list[tuple[Any, list[Any]]], old: Any, new: Any) -> None:
                 ids.add(id(new))
 
 
-def _forget_functions(model: Any) -> None:
+def forget_functions(model: Any) -> None:
     """Drop compiled functions: they hold the reads as they were when they were traced."""
     for layer in model._flatten_layers():
         for name in ("train_function", "test_function", "predict_function"):

@@ -1,0 +1,40 @@
+"""`ActivationRanges`: between which values the tensors of a model lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bitwidth.backend import Observed
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError
+from bitwidth.graph import Graph
+
+
+@dataclass(frozen=True)
+class ActivationRanges:
+    """Least and greatest value of tensors over samples of the data, and an even selection of their values.
+
+    Attributes:
+        tensors: names in `Graph.structure.tensors`.
+        samples: how many samples are looked at, at most; the first ones of the data.
+
+    Raises:
+        ConfigError: `samples` is no whole number of at least 1.
+
+    Example:
+        >>> ActivationRanges(("dense/Relu:0",), samples=256).samples
+        256
+    """
+
+    tensors: tuple[str, ...]
+    samples: int = 2048
+
+    def __post_init__(self) -> None:
+        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
+            raise ConfigError(f"ActivationRanges: samples must be a whole number of at least 1, got {self.samples!r}")
+
+    def answer(self, graph: Graph, context: Context) -> Mapping[str, Observed]:
+        """What was seen of each tensor, by name."""
+        data = context.need_data("ActivationRanges")
+        return context.session.observe(graph, data, self.samples, self.tensors)

@@ -1,0 +1,92 @@
+"""Round parameters onto their grids with what the data shows of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.analysis import InputMoments
+from bitwidth.context import Context
+from bitwidth.graph import Graph, Parameter
+from bitwidth.tensors import Encoding, Moments
+from bitwidth.tensors.rounding import EntropyPrice, feedback
+
+_GRAM_BYTES = 1 << 28  # moments that are held at once; beyond, the data is run through again
+
+
+def moments_of(
+    graph: Graph, context: Context, parameters: tuple[Parameter, ...], samples: int
+) -> Iterator[tuple[Parameter, tuple[Moments, ...]]]:
+    """The input moments of each parameter, measured for as many together as fit in memory."""
+    for group in _groups(parameters):
+        question = InputMoments(samples, tuple(parameter.path for parameter in group))
+        found = context.ask(question, graph) if group == parameters else question.answer(graph, context)
+        for parameter in group:
+            yield parameter, found[parameter.path]
+
+
+def rounded(
+    graph: Graph,
+    context: Context,
+    encodings: Mapping[str, Encoding],
+    samples: int,
+    damping: float,
+    price: EntropyPrice | None,
+) -> Graph:
+    """`graph` with the parameters of `encodings` on their grids, with errors fed back to weights rounded later.
+
+    A parameter that no operation sums over inputs with is rounded to nearest, and a remark says so.
+    """
+    parameters = tuple(parameter for parameter in graph if parameter.path in encodings)
+    values = {}
+    for parameter, moments in moments_of(graph, context, parameters, samples):
+        path = parameter.path
+        if not moments:
+            context.remark(f"{path}: rounded to nearest, no operation that can be watched sums over its inputs")
+            continue
+        values[path] = _fed_back(graph, parameter, encodings[path], moments, damping, price)
+    return graph.update(values, encodings)
+
+
+def _fed_back(
+    graph: Graph,
+    parameter: Parameter,
+    encoding: Encoding,
+    moments: tuple[Moments, ...],
+    damping: float,
+    price: EntropyPrice | None,
+) -> NDArray[np.float32]:
+    """A parameter's values on its grid. Of several uses of all of it, the one that sums over most inputs counts."""
+    values = graph.values[parameter.path]
+    if encoding.mask is not None:
+        values = np.where(encoding.mask, values, np.float32(0))
+    whole = [part for part in moments if part.arrangement.index is None]
+    if whole:
+        part = max(whole, key=lambda part: part.arrangement.matrix[1])
+        return feedback(values, encoding, part.arrangement, part.gram, damping, price)
+    held = encoding.project(values)
+    for part in moments:
+        index = part.arrangement.index
+        assert index is not None
+        found = feedback(values, encoding, part.arrangement, part.gram, damping, price)
+        held.reshape(-1)[index] = found.reshape(-1)[index]
+    return held
+
+
+def _groups(parameters: tuple[Parameter, ...]) -> Iterator[tuple[Parameter, ...]]:
+    """The parameters in runs whose moments fit in memory together."""
+    group: list[Parameter] = []
+    held = 0
+    for parameter in parameters:
+        inputs = prod(parameter.shape[axis] for axis in parameter.input_axes)
+        size = 4 * inputs * inputs
+        if group and held + size > _GRAM_BYTES:
+            yield tuple(group)
+            group, held = [], 0
+        group.append(parameter)
+        held += size
+    if group:
+        yield tuple(group)

@@ -1,0 +1,105 @@
+"""Steps: how wide each tensor's uniform grid is, when the entropy coder pays for what the integers cost.
+
+At a fine step the loss that rounding adds is the sum over tensors of `step^2 / 12 * n * F`, with F the mean of the
+diagonal Fisher over the tensor's n weights, and each weight costs `-log2(step)` bits and a constant. With one Lagrange
+multiplier for all tensors the step is in proportion to `1 / sqrt(F)`: every weight adds the same loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.graph import Graph, Parameter
+from bitwidth.tensors import Dense, IntegerLevels, Quantized
+from bitwidth.tensors.coder import encode_integers, entropy_bits
+
+_LOOKED_AT = 1 << 16  # weights of a tensor by whose codes its rate is estimated
+_LEAST_FISHER = 1e-6  # of the greatest: a tensor that the loss hardly depends on still gets a step
+TOLERANCE = 0.01
+
+
+def step_grid(values: NDArray[np.float32], step: float) -> Quantized:
+    """One uniform step for a whole tensor, with integers as wide as they come; the step is rounded to two bytes.
+
+    Example:
+        >>> step_grid(np.ones((2, 3), np.float32), 0.25).scale
+        array([[0.25]], dtype=float32)
+    """
+    scale = np.full((1,) * values.ndim, step, np.float32)
+    held = Dense("float16").project(scale)
+    if not (np.isfinite(held) & (held > 6.2e-5)).all():
+        held = Dense("bfloat16").project(scale)
+    return Quantized(IntegerLevels(None, None), held, tuple(max(length, 1) for length in values.shape))
+
+
+def spreads(graph: Graph, parameters: tuple[Parameter, ...]) -> dict[str, float]:
+    """Standard deviation of the weights that each parameter's mask keeps."""
+    return {p.path: float(kept(graph, p).std()) or 1.0 for p in parameters}
+
+
+def equal_loss(
+    graph: Graph, parameters: tuple[Parameter, ...], curvature: Mapping[str, NDArray[np.float64]]
+) -> dict[str, float]:
+    """Steps, up to a common factor, at which each weight adds the same loss."""
+    means = {p.path: float(kept(graph, p, curvature[p.path]).mean()) for p in parameters}
+    least = max(max(means.values()) * _LEAST_FISHER, 1e-30)
+    return {path: 1 / float(np.sqrt(max(mean, least))) for path, mean in means.items()}
+
+
+def kept(graph: Graph, parameter: Parameter, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """The values (the parameter's own, or others of its shape) that its mask keeps, as one row."""
+    array = graph.values[parameter.path] if values is None else values
+    mask = parameter.encoding.mask
+    row: NDArray[np.float64] = array[mask] if mask is not None else array.reshape(-1)
+    return row if row.size else np.zeros(1)
+
+
+def factor_for_rate(
+    graph: Graph, parameters: tuple[Parameter, ...], relative: Mapping[str, float], rate: float
+) -> float:
+    """The factor to steps `relative` at which rounding to nearest gives `rate` bits per weight, all together.
+
+    Estimated by the entropy of an even selection of weights of each tensor.
+    """
+    rows = {}
+    for parameter in parameters:
+        row = kept(graph, parameter)
+        rows[parameter.path] = (row[:: max(1, row.size // _LOOKED_AT)], row.size)
+
+    def rate_at(factor: float) -> float:
+        bits = 0.0
+        for path, (row, size) in rows.items():
+            codes = np.rint(row / (factor * relative[path])).astype(np.int64)
+            bits += entropy_bits(codes) / row.size * size
+        return bits / sum(size for _, size in rows.values())
+
+    low, high = _bracket(rate_at, rate)
+    for _ in range(24):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if rate_at(middle) > rate else (low, middle)
+    return float(np.sqrt(low * high))
+
+
+def _bracket(rate_at: Callable[[float], float], rate: float) -> tuple[float, float]:
+    """Factors with more and with fewer bits than `rate`; the rate falls as the factor grows."""
+    low = high = 1.0
+    while rate_at(low) <= rate and low > 1e-30:
+        low /= 4
+    while rate_at(high) > rate and high < 1e30:
+        high *= 4
+    return low, high
+
+
+def coded_rate(graph: Graph, parameters: tuple[Parameter, ...]) -> float:
+    """Bits of the entropy-coded codes per weight that the masks keep, all parameters together."""
+    coded = total = 0
+    for parameter in parameters:
+        codes = parameter.encoding.encode(graph.values[parameter.path])
+        mask = parameter.encoding.mask
+        codes = codes[mask] if mask is not None else codes
+        coded += 8 * len(encode_integers(codes))
+        total += codes.size
+    return coded / max(1, total)
