@@ -7,8 +7,10 @@ from bitwidth.tensors.blocks import Granularity, block_of, block_reduce, check_g
 from bitwidth.tensors.dense import Dense, Format
 from bitwidth.tensors.encoding import Encoding, EncodingState, encoding_from_state, register_encoding
 from bitwidth.tensors.floats import least_format, small_format
+from bitwidth.tensors.leading import PrefixLevels
 from bitwidth.tensors.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
 from bitwidth.tensors.masked import Masked, masked, rebased
+from bitwidth.tensors.prefix import magnitude_bits, ordered, prefix
 from bitwidth.tensors.quantized import Quantized
 from bitwidth.tensors.scales import ScaleMethod, fit_scale
 
@@ -22,6 +24,7 @@ __all__ = [
     "IntegerLevels",
     "Levels",
     "Masked",
+    "PrefixLevels",
     "Quantized",
     "ScaleMethod",
     "TableLevels",
@@ -32,7 +35,10 @@ __all__ = [
     "fit_scale",
     "grid_shape",
     "least_format",
+    "magnitude_bits",
     "masked",
+    "ordered",
+    "prefix",
     "rebased",
     "register_encoding",
     "small_format",
