@@ -30,7 +30,7 @@ from bitwidth.tensors.coder.rans import decode_symbols, encode_symbols
 from bitwidth.tensors.coder.tables import entropy_of
 
 MAX_PLANES = 31
-_WORTH = 0.996  # a part is coded where that is likely to save so much of it
+_WORTH = 0.985  # a part is coded where that is likely to save 1.5 % of it: less costs more time than it is worth
 _STREAM_BITS = 32.0  # what a coded part costs besides, roughly
 _CONTEXT_BITS = 12.0  # what a context costs, roughly
 _PREFIXES = 63  # longer prefixes share a context
