@@ -27,9 +27,9 @@ def load(
     Args:
         path: the file.
         bits: 2 to 16: read only the first `bits` bits (the sign included) of each weight on a grid of integers, which
-            are bit planes in the file, and leave the rest of the file unread and unchecked. The weights of the model are
-            then on the narrower grids that those bits make, and a later run keeps them there. Weights that are held
-            otherwise, or in no more bits, are read whole. None reads all.
+            are bit planes in the file, and leave the rest of the file unread and unchecked. The weights of the model
+            are then on the narrower grids that those bits make, and a later run keeps them there. Weights that are
+            held otherwise, or in no more bits, are read whole. None reads all.
         custom_objects: classes and functions of the user's by name, as in Keras.
         model: a built model of the same architecture to fill in place of building one, for a file without an
             architecture; it is filled only after the whole file was read and checked.

@@ -88,8 +88,8 @@ def parse_preamble(data: bytes, name: str) -> Preamble:
         raise CorruptFileError(f"{name}: a header of {plain:,} bytes is more than a file may hold")
     if not OLDEST <= version <= VERSION or flags:
         raise VersionError(
-            f"{name}: version {version} of the format (flags {flags:#x}); this library reads versions {OLDEST} to {VERSION}: "
-            "a newer bitwidth wrote it, or its first bytes were altered"
+            f"{name}: version {version} of the format (flags {flags:#x}); this library reads versions "
+            f"{OLDEST} to {VERSION}: a newer bitwidth wrote it, or its first bytes were altered"
         )
     return Preamble(stored, plain, total, crc, data[: _PREFIX.size])
 

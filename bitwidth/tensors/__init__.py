@@ -10,12 +10,14 @@ from bitwidth.tensors.floats import least_format, small_format
 from bitwidth.tensors.leading import PrefixLevels
 from bitwidth.tensors.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
 from bitwidth.tensors.masked import Masked, masked, rebased
+from bitwidth.tensors.planes import BitPlanes, bitplanes
 from bitwidth.tensors.prefix import magnitude_bits, ordered, prefix
 from bitwidth.tensors.quantized import Quantized
 from bitwidth.tensors.scales import ScaleMethod, fit_scale
 
 __all__ = [
     "MAX_BITS",
+    "BitPlanes",
     "Dense",
     "Encoding",
     "EncodingState",
@@ -28,6 +30,7 @@ __all__ = [
     "Quantized",
     "ScaleMethod",
     "TableLevels",
+    "bitplanes",
     "block_of",
     "block_reduce",
     "check_granularity",

@@ -2,7 +2,8 @@
 
 Three kinds with one interface. `IntegerLevels` are the integers of a range, bounded or not: the code is the level.
 `TableLevels` are any sorted numbers: powers of two, a learned codebook, a user's table; the code is the position,
-counted from zero's where zero is a level. `PrefixLevels` (in `leading.py`) are what the leading bits of integers stand for.
+counted from zero's where zero is a level. `PrefixLevels` (in `leading.py`) are what the
+leading bits of integers stand for.
 """
 
 from __future__ import annotations

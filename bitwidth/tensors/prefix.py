@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bitwidth.errors import EncodingError
 from bitwidth.tensors.encoding import Encoding
-from bitwidth.tensors.leading import MAX_HIGH, PrefixLevels
+from bitwidth.tensors.leading import PrefixLevels
 from bitwidth.tensors.levels import IntegerLevels
 from bitwidth.tensors.masked import rebased
 from bitwidth.tensors.quantized import Quantized
@@ -67,7 +67,7 @@ def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding
     if highest is None:
         if planes is None:
             raise EncodingError("integers without bounds: say how many bit planes their codes have (planes=)")
-        highest = min((1 << planes) - 1, MAX_HIGH)
+        highest = (1 << planes) - 1
     before = grid.levels.dropped if isinstance(grid.levels, PrefixLevels) else 0
     dropped = highest.bit_length() - (bits - 1)
     if dropped <= 0:
