@@ -20,8 +20,8 @@ class PrefixLevels:
     The code of an integer c is `sign(c) * (|c| >> dropped)`: it is truncated, not rounded, so that it can be read off
     the first bit planes of c. The level of a code q other than 0 is the middle of the 2^dropped integers that it
     stands for, `sign(q) * ((|q| + 1/2) * 2^dropped - 1/2)`, which is exact in float32 and has the code q again; the
-    level of 0 is 0. The middle of the outermost code is the same formula, though the integers end at `high`. With nothing dropped
-    the levels are the integers.
+    level of 0 is 0. The middle of the outermost code is the same formula, though the integers end at `high`. With
+    nothing dropped the levels are the integers.
 
     Attributes:
         high: the greatest magnitude of an integer, 1 to 2^21.

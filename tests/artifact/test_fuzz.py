@@ -311,7 +311,7 @@ for _place, _wrong in OF_STREAMS:
 OF_PLANES: list[Any] = [5, None, "8", [], [[1]], [-1], [1.5], [None], [2**62], [0] * 32, {}, [True]]
 for _wrong in OF_PLANES:
     HOSTILE[f"the lengths of planes are {_wrong}"] = put("parameters", 0, "streams", 1, 4, _wrong)
-for _dropped in (0, 1, -1, 3, 10**30, 0.5, None, "1", True):
+for _dropped in (1, -1, 3, 10**30, 0.5, None, "1", True):
     HOSTILE[f"a prefix that drops {_dropped} of planes that are whole"] = put(
         "parameters", 0, "encoding", "dropped", _dropped
     )
@@ -383,7 +383,7 @@ def _(header: Header) -> None:
 
 @hostile("a stream missing")
 def _(header: Header) -> None:
-    streams = header["parameters"][0]["streams"]
+    streams = header["parameters"][1]["streams"]
     streams[0][4] += streams[1][4]
     del streams[1]
 
@@ -408,7 +408,7 @@ def _(header: Header) -> None:
 def _(header: Header) -> None:
     streams = header["parameters"][0]["streams"]
     streams[0][4] += 1
-    streams[1][4] -= 1
+    streams[1][4][0] -= 1
 
 
 @hostile("a plane missing")
