@@ -33,10 +33,12 @@ from bitwidth.passes import (
 from bitwidth.reading import read
 from bitwidth.report import Report
 from bitwidth.result import Result
+from bitwidth.tensors import BitPlanes, bitplanes
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BitPlanes",
     "Context",
     "Finetune",
     "Fisher",
@@ -53,6 +55,7 @@ __all__ = [
     "Result",
     "TrainingPass",
     "Where",
+    "bitplanes",
     "errors",
     "inspect",
     "load",

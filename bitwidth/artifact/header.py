@@ -18,21 +18,33 @@ from bitwidth.artifact.limits import (
     checked_shape,
 )
 from bitwidth.errors import CorruptFileError
+from bitwidth.tensors.coder import MAX_PLANES
 
 CODES = "codes"
+PLANES = "planes"  # a coder
 _TEXTS = ("name", "framework", "reason")
 _ENTRY = {"path": str, "role": str, "shape": list, "dtype": str, "encoding": dict, "streams": list}
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of a chunk: what it is called, how it is coded, its dtype and shape, and its bytes in the file."""
+    """One stream of a parameter.
+
+    Attributes:
+        name: what it is called.
+        coder: how it is coded.
+        dtype: of the array.
+        shape: of the array.
+        bytes: its bytes in the parameter's first chunk.
+        later: where it is coded in bit planes, the bytes of each plane after the first, a chunk each.
+    """
 
     name: str
     coder: str
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    later: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,7 @@ class Entry:
 
     @property
     def lengths(self) -> list[int]:
-        """Bytes of each stream."""
+        """Bytes of each stream in the first chunk."""
         return [stream.bytes for stream in self.streams]
 
     @property
@@ -70,7 +82,38 @@ class Entry:
     @property
     def bytes(self) -> int:
         """Bytes in the file."""
-        return chunk_size(self.lengths)
+        return self._bytes(len(self.later))
+
+    @property
+    def later(self) -> tuple[int, ...]:
+        """Bytes of each plane of the codes after the first; empty where they are not coded in planes."""
+        return self.streams[-1].later
+
+    @property
+    def planes(self) -> int:
+        """How many bit planes its codes have in the file; 0 where they are not coded in planes."""
+        return 1 + len(self.later) if self.streams[-1].coder == PLANES else 0
+
+    def planes_read(self, bits: int | None) -> int:
+        """How many bit planes a reader needs for the first `bits` bits of each code, the sign included."""
+        width = code_bits(self._held)
+        if bits is None or (width is not None and width <= bits):
+            return self.planes
+        return min(self.planes, bits - 1)
+
+    def prefix_bytes(self, bits: int) -> int:
+        """Bytes in the file that `load(path, bits=bits)` reads of it: all, where its codes are not coded in planes."""
+        return self._bytes(max(self.planes_read(bits) - 1, 0))
+
+    def _bytes(self, later: int) -> int:
+        return chunk_size(self.lengths) + sum(chunk_size([size]) for size in self.later[:later])
+
+    @property
+    def _held(self) -> Mapping[str, Any]:
+        """The configuration of the encoding, or of the one under its mask."""
+        config = self.encoding
+        base: Mapping[str, Any] = config.get("parts", {}).get("base", config) if config["kind"] == "masked" else config
+        return base
 
     @property
     def kept(self) -> int:
@@ -80,17 +123,25 @@ class Entry:
     @property
     def kind(self) -> str:
         """The encoding in words."""
-        config = self.encoding
-        masked = config["kind"] == "masked"
-        config = config.get("parts", {}).get("base", config) if masked else config
-        low, high = config.get("low"), config.get("high")
+        config, masked = self._held, self.encoding["kind"] == "masked"
+        width = code_bits(config)
         if config["kind"] != "quantized":
             words = str(config.get("format") or self.dtype)
-        elif isinstance(low, int) and isinstance(high, int):
-            words = f"{(high - low).bit_length()}-bit"
+        elif width is not None:
+            words = f"{width}-bit"
         else:
             words = "table" if any(stream.name.endswith("levels") for stream in self.streams) else "integer steps"
         return f"{1 - self.kept / max(1, self.count):.1%} zero, {words}" if masked else words
+
+
+def code_bits(config: Mapping[str, Any]) -> int | None:
+    """Bits of a code of bounded integers, or of what a prefix left of them; None for any other encoding."""
+    low, high, dropped = config.get("low"), config.get("high"), config.get("dropped", 0)
+    if not isinstance(low, int) or not isinstance(high, int):
+        return None
+    if isinstance(dropped, int) and 0 < dropped < 64:
+        return (2 * (abs(high) >> dropped)).bit_length()
+    return (high - low).bit_length()
 
 
 @dataclass(frozen=True)
@@ -161,6 +212,8 @@ def _entry(item: Any, name: str) -> Entry:
     names = [stream.name for stream in streams]
     if len(set(names)) != len(names) or CODES not in names or not isinstance(frozen, bool):
         raise CorruptFileError(f"{name}: {path} needs codes, and each stream once; it has {', '.join(names) or 'none'}")
+    if any(stream.coder == PLANES and (stream.name != CODES or stream is not streams[-1]) for stream in streams):
+        raise CorruptFileError(f"{name}: {path}: only codes, as the last stream, are coded in planes")
     checked_encoding(item["encoding"], f"{name}: {path}")
     return Entry(path, item["role"], shape, item["dtype"], not frozen, item["encoding"], streams)
 
@@ -171,7 +224,12 @@ def _stream(item: Any, count: int, where: str) -> Stream:
     shape = checked_shape(item[3], where)
     if prod(shape) > (count if item[0] == CODES else max(count, MAX_SIDE_ELEMENTS)):
         raise CorruptFileError(f"{where}: stream {item[0]!r} of {prod(shape):,} elements for {count:,} values")
-    return Stream(item[0], item[1], item[2], shape, checked_count(item[4], where))
+    if item[1] != PLANES:
+        return Stream(item[0], item[1], item[2], shape, checked_count(item[4], where))
+    if not isinstance(item[4], list) or not 1 <= len(item[4]) <= MAX_PLANES:
+        raise CorruptFileError(f"{where}: not the lengths of bit planes: {str(item[4])[:80]}")
+    first, *later = (checked_count(size, where) for size in item[4])
+    return Stream(item[0], item[1], item[2], shape, first, tuple(later))
 
 
 def _asset(item: Any, name: str) -> tuple[str, int]:

@@ -11,9 +11,13 @@
     20      8     bytes of the whole file
     28      4     CRC-32 of bytes 0 to 27 and of the stored header
     32      n     the header: JSON, UTF-8, deflated (zlib)
-    32+n          chunks, one per parameter and then one per asset: CRC-32 (4 bytes), streams one after another
+    32+n          chunks, those of each parameter and then one per asset: CRC-32 (4 bytes), streams one after another
 
-The header names every stream of a chunk with its length, so that one parameter is read without the others.
+A parameter is one chunk, or several where its codes are bit planes: the first chunk ends with the most significant
+plane, and each further plane is a chunk. The header names every stream of a chunk with its length, so that one
+parameter is read without the others, and its first planes without the rest.
+
+Version 1 had no bit planes; what there is besides is the same.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from bitwidth.artifact.limits import MAX_HEADER_BYTES
 from bitwidth.errors import CorruptFileError, VersionError
 
 MAGIC = b"\x89BW\r\n\x1a\n\x00"
-VERSION = 1
+VERSION = 2
+OLDEST = 1  # the first version that is still read
 _PREFIX = struct.Struct("<8sHHIIQ")
 _CRC = struct.Struct("<I")
 PREAMBLE = _PREFIX.size + _CRC.size
@@ -81,10 +86,10 @@ def parse_preamble(data: bytes, name: str) -> Preamble:
     (crc,) = _CRC.unpack_from(data, _PREFIX.size)
     if stored > MAX_HEADER_BYTES or plain > MAX_HEADER_BYTES:
         raise CorruptFileError(f"{name}: a header of {plain:,} bytes is more than a file may hold")
-    if version != VERSION or flags:
+    if not OLDEST <= version <= VERSION or flags:
         raise VersionError(
-            f"{name}: version {version} of the format (flags {flags:#x}); this library reads version {VERSION}: "
-            "a newer bitwidth wrote it, or its first bytes were altered"
+            f"{name}: version {version} of the format (flags {flags:#x}); this library reads versions "
+            f"{OLDEST} to {VERSION}: a newer bitwidth wrote it, or its first bytes were altered"
         )
     return Preamble(stored, plain, total, crc, data[: _PREFIX.size])
 

@@ -53,8 +53,22 @@ class Inspection:
         count = sum(entry.count for entry in self.parameters)
         head = f"{self.path}: {self.name!r}, {count:,} values in {self.bytes:,} bytes ({self.header_bytes:,} of header)"
         tail = [f"asset {name}: {size:,} bytes" for name, size in self.assets.items()]
+        if any(entry.later for entry in self.parameters):
+            prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)
+            tail.append(f"bytes that load reads: {prefixes}, all {self.bytes:,}")
         tail += [] if self.has_architecture else [f"no architecture: {self.reason}"]
         return "\n".join([head, table(["parameter", "shape", "role", "held as", "bytes", "bits/value"], rows), *tail])
+
+    def prefix_bytes(self, bits: int) -> int:
+        """Bytes of the file that `bitwidth.load(path, bits=bits)` reads: the first `bits` bits of each code.
+
+        Args:
+            bits: 2 to 16.
+        """
+        return self.bytes - sum(entry.bytes - entry.prefix_bytes(bits) for entry in self.parameters)
+
+
+_PREFIXES = (2, 4, 8)
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -83,8 +97,14 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     )
 
 
-def read_content(path: str | os.PathLike[str]) -> Content:
-    """All that a .bw file holds.
+def read_content(path: str | os.PathLike[str], bits: int | None = None) -> Content:
+    """All that a .bw file holds, or the first `bits` bits of each of its codes.
+
+    Args:
+        path: the file.
+        bits: at least 2, or None for all. Bit planes beyond are neither read nor checked; see
+            `bitwidth.tensors.prefix` for what becomes of the encodings. Tensors that are not coded in planes are read
+            whole and, if they are grids of integers, truncated.
 
     Raises:
         FileError: it cannot be opened.
@@ -94,7 +114,7 @@ def read_content(path: str | os.PathLike[str]) -> Content:
     name = str(path)
     with _opened(path) as file:
         _, header = _read_header(file, name)
-        parameters = tuple(_read_parameter(file, entry, name) for entry in header.entries)
+        parameters = tuple(_read_parameter(file, entry, name, bits) for entry in header.entries)
         assets = {}
         for asset, size in header.assets:
             data = file.read(chunk_size([size]))
@@ -128,7 +148,11 @@ def _read_header(file: BinaryIO, name: str) -> tuple[Preamble, Header]:
     return preamble, header
 
 
-def _read_parameter(file: BinaryIO, entry: Entry, name: str) -> StoredParameter:
-    streams = split_chunk(file.read(entry.bytes), entry.lengths, name, entry.path)
-    encoding, values = unpack_parameter(entry, streams, f"{name}: {entry.path}")
+def _read_parameter(file: BinaryIO, entry: Entry, name: str, bits: int | None) -> StoredParameter:
+    streams = split_chunk(file.read(chunk_size(entry.lengths)), entry.lengths, name, entry.path)
+    read = max(entry.planes_read(bits) - 1, 0)
+    for size in entry.later[:read]:
+        streams += split_chunk(file.read(chunk_size([size])), [size], name, entry.path)
+    file.seek(sum(chunk_size([size]) for size in entry.later[read:]), os.SEEK_CUR)
+    encoding, values = unpack_parameter(entry, streams, f"{name}: {entry.path}", bits)
     return StoredParameter(entry.path, entry.role, entry.dtype, entry.trainable, encoding, values)

@@ -1,7 +1,8 @@
 """One parameter as streams of bytes, and back: side arrays, mask, and codes, each with the coder that suits it.
 
-A mask is coded once and codes only where it keeps a value; integer codes are entropy-coded; floats go byte by byte;
-scales and level tables are stored in the smallest float format that holds them exactly.
+A mask is coded once and codes only where it keeps a value; integer codes are entropy-coded, those of a grid in bit
+planes unless they are few; floats go byte by byte; scales and level tables are stored in the smallest float format that
+holds them exactly.
 """
 
 from __future__ import annotations
@@ -14,19 +15,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact.header import CODES, Entry, Stream
+from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.errors import CorruptFileError, EncodingError
-from bitwidth.tensors import Dense, Encoding, EncodingState, encoding_from_state, least_format
+from bitwidth.tensors import (
+    Dense,
+    Encoding,
+    EncodingState,
+    Quantized,
+    encoding_from_state,
+    least_format,
+    magnitude_bits,
+    ordered,
+    prefix,
+    spread,
+)
 from bitwidth.tensors.coder import (
     decode_array,
     decode_integers,
     decode_mask,
+    decode_planes,
     encode_array,
     encode_integers,
     encode_mask,
+    encode_planes,
 )
 
 _INTEGERS = tuple(f"{sign}int{width}" for sign in ("", "u") for width in (8, 16, 32, 64))
+_PLANE_BYTES = 7  # of a plane after the first: its checksum, and its length in the header
+_DEARER = 0.01  # what bit planes may cost more than whole codes
 _DTYPES = ("bool", "float16", "float32", "float64", "bfloat16", *_INTEGERS)
 
 
@@ -42,9 +58,33 @@ class Packed:
         self.description.append([name, coder, dtype, list(shape), len(data)])
         self.streams.append(data)
 
+    def add_planes(self, name: str, dtype: str, shape: tuple[int, ...], parts: list[bytes]) -> None:
+        """Add the last stream, coded in bit planes."""
+        self.description.append([name, PLANES, dtype, list(shape), [len(part) for part in parts]])
+        self.streams += parts
 
-def pack_parameter(encoding: Encoding, values: NDArray[Any], dtype: str) -> tuple[dict[str, Any], Packed]:
-    """The encoding as JSON without its arrays, and all arrays and codes as streams."""
+    @property
+    def first(self) -> list[bytes]:
+        """The streams of the first chunk."""
+        return self.streams[: len(self.description)]
+
+    @property
+    def later(self) -> list[bytes]:
+        """The bit planes after the first, a chunk each."""
+        return self.streams[len(self.description) :]
+
+
+def pack_parameter(
+    encoding: Encoding, values: NDArray[Any], dtype: str, planes: bool | None = None
+) -> tuple[dict[str, Any], Packed]:
+    """The encoding as JSON without its arrays, and all arrays and codes as streams.
+
+    Args:
+        encoding: how the values are held.
+        values: on the encoding.
+        dtype: of the parameter.
+        planes: whether integer codes are coded in bit planes; None where that costs no more than a percent.
+    """
     packed = Packed()
     for name, array in _arrays(encoding.state(), ""):
         _pack_array(packed, name, array)
@@ -55,27 +95,69 @@ def pack_parameter(encoding: Encoding, values: NDArray[Any], dtype: str) -> tupl
         raise EncodingError(f"values of dtype {codes.dtype} cannot be stored")
     integers = codes.dtype == np.int32 and dtype == "float32"
     data = encode_integers(codes) if integers else encode_array(_storable(codes))
-    packed.add(CODES, "integers" if integers else "bytes", str(codes.dtype), codes.shape, data)
+    parts = None if planes is False or not integers else _planes(encoding, codes, values.shape)
+    if parts is not None and (planes or planes_cost(parts) <= len(data) * (1 + _DEARER)):
+        packed.add_planes(CODES, str(codes.dtype), codes.shape, parts)
+    else:
+        packed.add(CODES, "integers" if integers else "bytes", str(codes.dtype), codes.shape, data)
     return _config(encoding.state()), packed
 
 
-def unpack_parameter(entry: Entry, streams: list[bytes], where: str) -> tuple[Encoding, NDArray[Any]]:
+def planes_cost(parts: list[bytes]) -> int:
+    """Bytes that bit planes take in the file, with the checksums and the words in the header that they need."""
+    return sum(map(len, parts)) + _PLANE_BYTES * (len(parts) - 1)
+
+
+def _planes(encoding: Encoding, codes: NDArray[np.int32], shape: tuple[int, ...]) -> list[bytes] | None:
+    """The codes less their zero points in bit planes; None where they are not integers in order, or there are none."""
+    grid = ordered(encoding)
+    if grid is None or not codes.size:
+        return None
+    codes = codes - _zero_points(grid, encoding.mask, shape)
+    width = magnitude_bits(grid)
+    return encode_planes(codes, _width_of(codes) if width is None else width)
+
+
+def _width_of(codes: NDArray[np.int32]) -> int:
+    """Bits of the greatest magnitude, one at least."""
+    return max(1, int(codes.max(initial=0)).bit_length(), int(-codes.min(initial=0)).bit_length())
+
+
+def _zero_points(grid: Quantized, mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """The zero point of each code that is stored; broadcasts against them."""
+    if grid.zero_point is None:
+        return np.zeros((), np.int32)
+    zero = spread(grid.zero_point, grid.block, shape)
+    return zero if mask is None else np.broadcast_to(zero, shape)[mask]
+
+
+def unpack_parameter(
+    entry: Entry, streams: list[bytes], where: str, bits: int | None = None
+) -> tuple[Encoding, NDArray[Any]]:
     """The encoding and the values of one parameter.
 
     Args:
         entry: what the header says of it.
-        streams: its streams, in order.
+        streams: its streams, in order; where its codes are bit planes, those that `entry.planes_read(bits)` counts.
         where: file and parameter, for messages.
+        bits: read only the first bits of each code; None for all.
 
     Raises:
         CorruptFileError: the streams do not make such a parameter.
     """
     try:
-        arrays = {s.name: _unpack_array(s, data) for s, data in zip(entry.streams, streams, strict=True)}
-        codes = arrays.pop(CODES)
+        parts = streams[len(entry.streams) - 1 :] if entry.planes else []
+        whole = entry.streams[:-1] if parts else entry.streams
+        found = streams[: len(whole)] if parts else streams
+        arrays = {s.name: _unpack_array(s, data) for s, data in zip(whole, found, strict=True)}
+        codes = arrays.pop(CODES, None)
         encoding = encoding_from_state(_state(entry.encoding, arrays, ""))
         encoding.check(entry.shape, where)
+        if codes is None:
+            encoding, codes = _from_planes(encoding, entry, parts, bits)
         encoding.unmasked.check_codes(codes)
+        if not parts and bits is not None:
+            encoding, codes = _truncated(encoding, codes, entry.shape, bits)
         values = encoding.decode(_placed(codes, encoding, entry.shape))
     except (EncodingError, KeyError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
         raise CorruptFileError(f"{where}: {error}") from error
@@ -83,6 +165,34 @@ def unpack_parameter(entry: Entry, streams: list[bytes], where: str) -> tuple[En
     if str(values.dtype) != expected or (encoding.unmasked.state().config.get("format") and expected != "float32"):
         raise CorruptFileError(f"{where}: {values.dtype} values for a parameter of {entry.dtype}")
     return encoding, values
+
+
+def _from_planes(
+    encoding: Encoding, entry: Entry, parts: list[bytes], bits: int | None
+) -> tuple[Encoding, NDArray[np.int32]]:
+    """The codes from their first bit planes, and the encoding that reads so many of them."""
+    grid, kept = ordered(encoding), entry.streams[-1].shape
+    if grid is None or magnitude_bits(grid) not in (None, entry.planes):
+        raise EncodingError(f"{entry.planes} bit planes do not make codes of {encoding.describe()}")
+    codes = decode_planes(parts, prod(kept)).reshape(kept)
+    if len(parts) == entry.planes or bits is None:
+        return encoding, codes + _zero_points(grid, encoding.mask, entry.shape)
+    return prefix(encoding, bits, entry.planes), codes
+
+
+def _truncated(
+    encoding: Encoding, codes: NDArray[Any], shape: tuple[int, ...], bits: int
+) -> tuple[Encoding, NDArray[Any]]:
+    """The first bits of whole codes, and the encoding that reads them."""
+    grid = ordered(encoding)
+    if grid is None:
+        return encoding, codes
+    signed = codes - _zero_points(grid, encoding.mask, shape)
+    width = magnitude_bits(grid) or _width_of(signed)
+    short = prefix(encoding, bits, width)
+    if short is encoding:
+        return encoding, codes
+    return short, np.sign(signed) * (np.abs(signed) >> width - (bits - 1))
 
 
 def _placed(codes: NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -30,13 +30,18 @@ class PackedFile:
     parameter_bytes: dict[str, int]
 
 
-def pack(content: Content) -> PackedFile:
-    """The bytes of the file that holds `content`; the same content gives the same bytes."""
+def pack(content: Content, planes: bool | None = None) -> PackedFile:
+    """The bytes of the file that holds `content`; the same content gives the same bytes.
+
+    Args:
+        content: the model.
+        planes: whether integer codes are coded in bit planes; None where that costs no more than a percent.
+    """
     chunks: list[bytes] = []
     entries: list[dict[str, Any]] = []
     sizes: dict[str, int] = {}
     for parameter in content.parameters:
-        config, packed = pack_parameter(parameter.encoding, parameter.values, parameter.dtype)
+        config, packed = pack_parameter(parameter.encoding, parameter.values, parameter.dtype, planes)
         entry = {
             "path": parameter.path,
             "role": parameter.role,
@@ -46,8 +51,9 @@ def pack(content: Content) -> PackedFile:
             "streams": packed.description,
         }
         entries.append(entry if parameter.trainable else {**entry, "frozen": True})
-        chunks.append(b"".join(packed.streams))
-        sizes[parameter.path] = chunk_size([len(stream) for stream in packed.streams])
+        parts = [b"".join(packed.first), *packed.later]
+        chunks += parts
+        sizes[parameter.path] = sum(chunk_size([len(part)]) for part in parts)
     header = {
         "name": content.name,
         "framework": content.framework,

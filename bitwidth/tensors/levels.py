@@ -1,8 +1,9 @@
 """Levels: the numbers that a code can stand for before scale and bias.
 
-Two kinds with one interface. `IntegerLevels` are the integers of a range, bounded or not: the code is the level.
+Three kinds with one interface. `IntegerLevels` are the integers of a range, bounded or not: the code is the level.
 `TableLevels` are any sorted numbers: powers of two, a learned codebook, a user's table; the code is the position,
-counted from zero's where zero is a level.
+counted from zero's where zero is a level. `PrefixLevels` (in `leading.py`) are what the
+leading bits of integers stand for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.errors import EncodingError
+from bitwidth.tensors.leading import PrefixLevels
 
 MAX_BITS = 16
 MAX_INTEGER = 1 << 20  # beyond this, code * scale / scale need not round back to the code in float32
@@ -152,7 +154,7 @@ class TableLevels:
         return levels
 
 
-Levels = IntegerLevels | TableLevels
+Levels = IntegerLevels | TableLevels | PrefixLevels
 
 
 def uniform_levels(bits: int) -> Levels:

@@ -15,6 +15,7 @@ from bitwidth.errors import EncodingError
 from bitwidth.tensors.blocks import check_blocks, spread, take_blocks
 from bitwidth.tensors.encoding import Encoding, EncodingState, locked, register_encoding
 from bitwidth.tensors.floats import least_format
+from bitwidth.tensors.leading import PrefixLevels
 from bitwidth.tensors.levels import IntegerLevels, Levels, TableLevels
 
 
@@ -58,8 +59,8 @@ class Quantized(Encoding):
                 f"block must have one length of at least 1 per axis, got {self.block} for {scale.ndim} axes"
             )
         if self.zero_point is not None:
-            if isinstance(self.levels, TableLevels):
-                raise EncodingError("a zero point belongs to integer levels; a table holds its own zero")
+            if not isinstance(self.levels, IntegerLevels):
+                raise EncodingError("a zero point belongs to integer levels; tables and prefixes hold their own zero")
             object.__setattr__(self, "zero_point", locked(self._checked_zero_point(np.asarray(self.zero_point))))
         if self.bias is not None:
             bias = _float32("bias", self.bias)
@@ -164,14 +165,17 @@ class Quantized(Encoding):
     @override
     def state(self) -> EncodingState:
         levels = self.levels
-        integer = isinstance(levels, IntegerLevels)
-        config = {"low": levels.low, "high": levels.high} if isinstance(levels, IntegerLevels) else {}
+        config: dict[str, Any] = {}
+        if isinstance(levels, IntegerLevels):
+            config = {"low": levels.low, "high": levels.high}
+        elif isinstance(levels, PrefixLevels):
+            config = {"low": -levels.high, "high": levels.high, "dropped": levels.dropped}
         arrays: dict[str, NDArray[Any]] = {"scale": self.scale}
         if self.zero_point is not None:
             arrays["zero_point"] = self.zero_point
         if self.bias is not None:
             arrays["bias"] = self.bias
-        if not integer:
+        if isinstance(levels, TableLevels):
             arrays["levels"] = levels.at(np.arange(levels.bounds[0], levels.bounds[1] + 1))
         return EncodingState(self.kind, {**config, "block": list(self.block)}, arrays)
 
@@ -182,6 +186,8 @@ class Quantized(Encoding):
         levels: Levels
         if "levels" in arrays:
             levels = TableLevels(tuple(arrays["levels"].tolist()))
+        elif "dropped" in config:
+            levels = PrefixLevels(config["high"], config["dropped"])
         else:
             levels = IntegerLevels(config["low"], config["high"])
         return cls(levels, arrays["scale"], tuple(config["block"]), arrays.get("zero_point"), arrays.get("bias"))

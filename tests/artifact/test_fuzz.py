@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from bitwidth.artifact import Content, StoredParameter, inspect, pack, read_content
 from bitwidth.artifact.layout import MAGIC, framed
 from bitwidth.errors import CorruptFileError, VersionError
-from bitwidth.tensors import Dense, Encoding, Masked, Quantized, TableLevels, uniform_levels
-from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask
+from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
+from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask, encode_planes
 
 REFUSED = (CorruptFileError, VersionError)
 Header = dict[str, Any]
 
 
 def content() -> Content:
-    """A grid, a masked table and a vector in half precision."""
+    """A grid, a masked table, a vector in half precision, and a masked grid with zero points."""
     x = ((np.arange(24) * 37 % 101 - 50) / 16).astype(np.float32)
     held: dict[str, Encoding] = {
         "grid": Quantized(uniform_levels(4), np.full((1, 4), 0.5, np.float32), (6, 1)),
@@ -38,6 +38,10 @@ def content() -> Content:
             Quantized(TableLevels((-2.0, -1.0, 0.0, 1.0, 2.0)), np.ones((1, 1), np.float32), (6, 4)),
         ),
         "half": Dense("float16"),
+        "lopsided": Masked(
+            np.arange(24).reshape(6, 4) % 5 > 0,
+            Quantized(IntegerLevels(0, 15), np.full((1, 4), 0.5, np.float32), (6, 1), np.array([[3, 7, 8, 9]])),
+        ),
     }
     parameters = [
         StoredParameter(path, "kernel", "float32", True, encoding, encoding.project(x.reshape(6, 4)))
@@ -46,14 +50,18 @@ def content() -> Content:
     return Content("small", "keras", {"class_name": "Sequential"}, "", [], [], tuple(parameters), {"words": b"a\nb"})
 
 
-DATA = pack(content()).data
+DATA = pack(content(), planes=True).data
 
 
 def unframed(data: bytes) -> tuple[Header, list[bytes]]:
     """Header and chunks of a file, by the documented layout."""
     (stored,) = struct.unpack_from("<I", data, 12)
     header = json.loads(zlib.decompress(data[32 : 32 + stored]))
-    sizes = [sum(stream[4] for stream in entry["streams"]) for entry in header["parameters"]]
+    sizes = []
+    for entry in header["parameters"]:
+        *side, codes = (stream[4] for stream in entry["streams"])
+        first, *planes = codes if isinstance(codes, list) else [codes]
+        sizes += [sum(side) + first, *planes]
     chunks, place = [], 32 + stored
     for size in [*sizes, *(size for _, size in header["assets"])]:
         chunks.append(data[place + 4 : place + 4 + size])
@@ -87,6 +95,37 @@ def test_every_byte_altered(path: Path, flip: int) -> None:
         path.write_bytes(data)
         with pytest.raises(REFUSED):
             read_content(path)
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_every_byte_altered_that_a_prefix_reads(path: Path, bits: int) -> None:
+    """What is read is checked; what is not read does not matter."""
+    path.write_bytes(DATA)
+    expected = [parameter.values.tobytes() for parameter in read_content(path, bits).parameters]
+    unread = set(range(len(DATA))) - read_places(bits)
+    assert 0 < len(unread) == len(DATA) - inspect(path).prefix_bytes(bits)
+    for place in range(len(DATA)):
+        data = bytearray(DATA)
+        data[place] ^= 0x41
+        path.write_bytes(data)
+        if place in unread:
+            assert [parameter.values.tobytes() for parameter in read_content(path, bits).parameters] == expected
+        else:
+            with pytest.raises(REFUSED):
+                read_content(path, bits)
+
+
+def read_places(bits: int) -> set[int]:
+    """The bytes of the file that a prefix needs, by the documented layout."""
+    places = set(range(len(DATA) - sum(4 + len(chunk) for chunk in CHUNKS)))
+    place, chunks = len(places), iter(CHUNKS)
+    kinds = [entry["streams"][-1][4] for entry in HEADER["parameters"]] + [size for _, size in HEADER["assets"]]
+    for kind in kinds:
+        for index in range(len(kind) if isinstance(kind, list) else 1):
+            size = 4 + len(next(chunks))
+            places |= set(range(place, place + size)) if index < bits - 1 else set()
+            place += size
+    return places
 
 
 def test_every_truncation(path: Path) -> None:
@@ -269,6 +308,13 @@ OF_STREAMS: list[tuple[int, Any]] = [
 ]
 for _place, _wrong in OF_STREAMS:
     HOSTILE[f"field {_place} of a stream is {_wrong}"] = put("parameters", 2, "streams", 0, _place, _wrong)
+OF_PLANES: list[Any] = [5, None, "8", [], [[1]], [-1], [1.5], [None], [2**62], [0] * 32, {}, [True]]
+for _wrong in OF_PLANES:
+    HOSTILE[f"the lengths of planes are {_wrong}"] = put("parameters", 0, "streams", 1, 4, _wrong)
+for _dropped in (1, -1, 3, 10**30, 0.5, None, "1", True):
+    HOSTILE[f"a prefix that drops {_dropped} of planes that are whole"] = put(
+        "parameters", 0, "encoding", "dropped", _dropped
+    )
 OF_GRIDS: list[tuple[str, Any]] = [
     ("kind", "wavelet"),
     ("kind", ["quantized"]),
@@ -337,7 +383,7 @@ def _(header: Header) -> None:
 
 @hostile("a stream missing")
 def _(header: Header) -> None:
-    streams = header["parameters"][0]["streams"]
+    streams = header["parameters"][1]["streams"]
     streams[0][4] += streams[1][4]
     del streams[1]
 
@@ -362,7 +408,38 @@ def _(header: Header) -> None:
 def _(header: Header) -> None:
     streams = header["parameters"][0]["streams"]
     streams[0][4] += 1
-    streams[1][4] -= 1
+    streams[1][4][0] -= 1
+
+
+@hostile("a plane missing")
+def _(header: Header) -> None:
+    del header["parameters"][0]["streams"][1][4][-1]
+
+
+@hostile("two planes as one")
+def _(header: Header) -> None:
+    planes = header["parameters"][0]["streams"][1][4]
+    planes[-2:] = [sum(planes[-2:]) + 4]
+
+
+@hostile("planes of what is no grid")
+def _(header: Header) -> None:
+    header["parameters"][0]["encoding"] = {"kind": "dense", "format": None, "width": 32}
+
+
+@hostile("planes of a wider grid")
+def _(header: Header) -> None:
+    header["parameters"][0]["encoding"] |= {"low": -15, "high": 15}
+
+
+@hostile("planes in front of another stream")
+def _(header: Header) -> None:
+    header["parameters"][0]["streams"].reverse()
+
+
+@hostile("scales in planes")
+def _(header: Header) -> None:
+    header["parameters"][0]["streams"][0][1] = "planes"
 
 
 @hostile("a parameter missing")
@@ -446,7 +523,21 @@ def places(node: Any, keys: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [keys, *(place for key, value in inner for place in places(value, (*keys, key)))]
 
 
-WORDS = ["", "codes", "scale", "keep", "base", "dense", "masked", "quantized", "mask", "integers", "bytes", "float16"]
+WORDS = [
+    "",
+    "codes",
+    "planes",
+    "scale",
+    "keep",
+    "base",
+    "dense",
+    "masked",
+    "quantized",
+    "mask",
+    "integers",
+    "bytes",
+    "float16",
+]
 numbers = st.one_of(st.integers(-3, 30), st.sampled_from([10**6, 2**63, 0.5, -1.5, float("inf"), float("nan")]))
 scalars = st.one_of(st.none(), st.booleans(), numbers, st.sampled_from(WORDS))
 nodes = st.recursive(
@@ -457,13 +548,13 @@ nodes = st.recursive(
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.sampled_from(places(HEADER)[1:]), node=nodes)
-def test_any_part_of_the_header_exchanged(path: Path, place: tuple[Any, ...], node: Any) -> None:
+@given(place=st.sampled_from(places(HEADER)[1:]), node=nodes, bits=st.sampled_from([None, None, 2, 3, 16]))
+def test_any_part_of_the_header_exchanged(path: Path, place: tuple[Any, ...], node: Any, bits: int | None) -> None:
     header = copy.deepcopy(HEADER)
     put(*place, node)(header)
     path.write_bytes(file_of(header))
     try:
-        found = read_content(path)
+        found = read_content(path, bits)
     except REFUSED:
         return
     assert all(isinstance(parameter.values, np.ndarray) for parameter in found.parameters)
@@ -494,6 +585,13 @@ def bomb(name: str) -> bytes:
         return framed(b'{"parameters":[' + b"[]," * (16 << 20) + b"[]]}", [])
     if name == "header of blanks":
         return framed(b" " * (1 << 27), [])
+    if name == "planes":
+        streams = [encode_array(np.zeros(1, np.float16)), *encode_planes(np.zeros(4, np.int32), 3)]
+        entry["encoding"] = {"kind": "quantized", "low": -7, "high": 7, "block": [2**31]}
+        entry["shape"] = [2**31]
+        entry["streams"] = [["scale", "bytes", "float16", [1], len(streams[0])]]
+        entry["streams"] += [["codes", "planes", "int32", [2**31], [len(part) for part in streams[1:]]]]
+        return framed(json.dumps(header).encode(), [streams[0] + streams[1], *streams[2:]])
     if name == "integers":
         streams = [encode_integers(np.zeros(8, np.int32))]
         entry["streams"] = [["codes", "integers", "int32", LARGE, len(streams[0])]]
@@ -516,7 +614,11 @@ def bomb(name: str) -> bytes:
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="needs Linux")
 @pytest.mark.parametrize(
-    "name", ["header of many lists", "header of blanks", "integers", "floats", "mask", "codes of another shape"]
+    "name",
+    [
+        *("header of many lists", "header of blanks", "integers", "floats", "mask", "codes of another shape"),
+        "planes",
+    ],
 )
 def test_a_small_file_cannot_ask_for_gigabytes(path: Path, name: str) -> None:
     path.write_bytes(bomb(name))

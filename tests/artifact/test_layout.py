@@ -12,7 +12,7 @@ from bitwidth.artifact.limits import MAX_HEADER_BYTES, checked_shape
 from bitwidth.errors import CorruptFileError, VersionError
 
 
-def preamble(version: int = 1, flags: int = 0, stored: int = 0, plain: int = 0) -> bytes:
+def preamble(version: int = 2, flags: int = 0, stored: int = 0, plain: int = 0) -> bytes:
     prefix = struct.pack("<8sHHIIQ", MAGIC, version, flags, stored, plain, PREAMBLE + stored)
     return prefix + struct.pack("<I", zlib.crc32(prefix))
 
@@ -37,7 +37,7 @@ def test_the_first_bytes_are_as_documented() -> None:
     data = framed(b"{}", [b"abc"])
     stored = zlib.compress(b"{}", 9)
     assert data[:8] == bytes([0x89]) + b"BW\r\n\x1a\n\0"
-    assert data[8:12] == b"\x01\x00\x00\x00"
+    assert data[8:12] == b"\x02\x00\x00\x00"
     assert data[12:20] == struct.pack("<II", len(stored), 2)
     assert data[20:28] == struct.pack("<Q", len(data))
     assert data[28:32] == zlib.crc32(data[:28] + stored).to_bytes(4, "little")
@@ -68,10 +68,14 @@ def test_a_cut_preamble_is_told(length: int) -> None:
         parse_preamble(preamble()[:length], "m.bw")
 
 
-@pytest.mark.parametrize(("version", "flags"), [(2, 0), (0, 0), (65535, 0), (1, 1), (1, 0x8000), (2, 1)])
+@pytest.mark.parametrize(("version", "flags"), [(3, 0), (0, 0), (65535, 0), (1, 1), (2, 0x8000), (2, 1)])
 def test_another_version_is_told(version: int, flags: int) -> None:
-    with pytest.raises(VersionError, match=f"version {version} .*reads version 1"):
+    with pytest.raises(VersionError, match=f"version {version} .*reads versions 1 to 2"):
         parse_preamble(preamble(version, flags), "m.bw")
+
+
+def test_the_version_before_is_read() -> None:
+    assert parse_preamble(preamble(version=1), "m.bw").total == PREAMBLE
 
 
 @pytest.mark.parametrize(("stored", "plain"), [(MAX_HEADER_BYTES + 1, 10), (10, MAX_HEADER_BYTES + 1), (2**32 - 1, 9)])

@@ -1,6 +1,6 @@
-"""Make the golden file: `python -m tests.golden.make` from the repository. A file once made stays as it is.
+"""What the golden file `v1.bw` holds; a file once made stays as it is.
 
-A later version of the format gets a file of its own beside `v1.bw`, and every version is read for ever.
+A later version of the format has a file of its own beside `v1.bw` (`make_v2.py`), and every version is read for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact import Content, StoredParameter, pack, write_file
+from bitwidth.artifact import Content, StoredParameter
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels
 
 FILE = Path(__file__).with_name("v1.bw")
@@ -69,7 +69,3 @@ def content() -> Content:
         parameters=parameters,
         assets={"words.txt": b"small\nmodels\n", "nothing": b""},
     )
-
-
-if __name__ == "__main__":
-    write_file(FILE, pack(content()).data)

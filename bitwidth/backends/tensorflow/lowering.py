@@ -19,7 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.errors import ConfigError, EncodingError
-from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, spread
+from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, PrefixLevels, Quantized, TableLevels, spread
 
 _OPEN: ContextVar[bool] = ContextVar("open", default=False)
 Arrays = dict[str, NDArray[Any]]
@@ -88,19 +88,21 @@ class _Cast(Lowering):
 
 
 class _Grid(Lowering):
-    """`Quantized` over integer levels."""
+    """`Quantized` over integer levels, or over the leading bits of integers: one changes into the other by `update`."""
 
     def arrays(self, encoding: Encoding) -> Arrays:
         grid = _quantized(encoding)
-        if not isinstance(grid.levels, IntegerLevels):
+        if not isinstance(grid.levels, IntegerLevels | PrefixLevels):
             raise EncodingError(f"{encoding.describe()} has no integer levels")
-        low, high = grid.levels.bounds
+        short = grid.levels if isinstance(grid.levels, PrefixLevels) else None
+        low, high = (-short.high, short.high) if short else grid.levels.bounds
         zero = np.int32(0) if grid.zero_point is None else spread(grid.zero_point, grid.block, self.shape)
         arrays = {
             "scale": spread(grid.scale, grid.block, self.shape),
             "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
             "low": np.asarray(low - zero, np.float32),
             "high": np.asarray(high - zero, np.float32),
+            "step": np.array(1 << (short.dropped if short else 0), np.float32),
         }
         if grid.bias is not None:
             arrays["bias"] = spread(grid.bias, grid.block, self.shape)
@@ -109,9 +111,18 @@ class _Grid(Lowering):
     def read(self, master: Any) -> Any:
         state = self.state
         x = master - state["bias"] if "bias" in state else master
-        level = tf.clip_by_value(tf.round(x * state["reciprocal"]), state["low"], state["high"])
+        whole = tf.clip_by_value(tf.round(x * state["reciprocal"]), state["low"], state["high"])
+        step = tf.convert_to_tensor(state["step"])
+        # A branch, so that a whole grid does not pay for what only a prefix needs.
+        level = tf.cond(step > 1.0, lambda: _leading(whole, step), lambda: whole)
         value = level * state["scale"]
         return value + state["bias"] if "bias" in state else value
+
+
+def _leading(whole: Any, step: Any) -> Any:
+    """`PrefixLevels.at` of the truncated codes, in floats: every operation is exact."""
+    code = tf.sign(whole) * tf.floor(tf.abs(whole) / step)
+    return code * step + tf.sign(code) * ((step - 1.0) / 2.0)
 
 
 class _Table(Lowering):
@@ -202,7 +213,7 @@ def _lower_masked(encoding: Masked, shape: Sequence[int]) -> Lowering:
 
 @register_lowering(Quantized)
 def _lower_quantized(encoding: Quantized, shape: Sequence[int]) -> Lowering:
-    return (_Grid if isinstance(encoding.levels, IntegerLevels) else _Table)(encoding, shape)
+    return (_Table if isinstance(encoding.levels, TableLevels) else _Grid)(encoding, shape)
 
 
 @contextmanager

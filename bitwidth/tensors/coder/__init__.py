@@ -15,16 +15,20 @@ Example:
 from bitwidth.tensors.coder.arrays import decode_array, encode_array
 from bitwidth.tensors.coder.integers import decode_integers, encode_integers
 from bitwidth.tensors.coder.masks import decode_mask, encode_mask
+from bitwidth.tensors.coder.planes import MAX_PLANES, decode_planes, encode_planes
 from bitwidth.tensors.coder.rans import decode_symbols, encode_symbols, entropy_bits
 
 __all__ = [
+    "MAX_PLANES",
     "decode_array",
     "decode_integers",
     "decode_mask",
+    "decode_planes",
     "decode_symbols",
     "encode_array",
     "encode_integers",
     "encode_mask",
+    "encode_planes",
     "encode_symbols",
     "entropy_bits",
 ]

@@ -8,7 +8,18 @@ import tensorflow as tf
 
 from bitwidth.backends.tensorflow.lowering import lower, straight_through, through_masks
 from bitwidth.errors import EncodingError
-from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, fit_scale, uniform_levels
+from bitwidth.tensors import (
+    Dense,
+    Encoding,
+    IntegerLevels,
+    Masked,
+    PrefixLevels,
+    Quantized,
+    TableLevels,
+    fit_scale,
+    prefix,
+    uniform_levels,
+)
 
 RNG = np.random.default_rng(11)
 VALUES = RNG.standard_normal((6, 10)).astype(np.float32)
@@ -30,6 +41,11 @@ EXACT: dict[str, Encoding] = {
     "masked grid": Masked(KEEP, grid(4)),
     "unbounded": Quantized(IntegerLevels(), ONES * np.float32(0.037), (6, 1)),
     "zero point": Quantized(IntegerLevels(0, 15), ONES * np.float32(0.2), (6, 1), np.full((1, 10), 6, np.int32)),
+    **{f"first {bits} of 8 bits": prefix(grid(8), bits) for bits in range(2, 8)},
+    "first 3 of unbounded": prefix(Quantized(IntegerLevels(), ONES * np.float32(0.037), (6, 1)), 3, planes=7),
+    "first 9 of 16 bits": prefix(grid(16), 9),
+    "uneven prefix": Quantized(PrefixLevels(11, 2), ONES * np.float32(0.1), (6, 1)),
+    "masked prefix": Masked(KEEP, prefix(grid(8), 4)),
     "zero scale": Quantized(IntegerLevels(-7, 7), ONES * 0, (6, 1)),
     "powers of two": Quantized(TableLevels((-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)), ONES * np.float32(0.4), (6, 1)),
     "masked table": Masked(KEEP, Quantized(TableLevels((-1.5, 0.25, 2.0)), ONES, (6, 1))),
@@ -83,6 +99,44 @@ def test_state_changes_without_a_retrace() -> None:
     lowering.update(narrower)
     np.testing.assert_array_equal(read(tf.constant(VALUES)).numpy(), narrower.project(VALUES))
     assert traces == 1
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_grid_changes_to_any_prefix_without_a_retrace(xla: bool) -> None:
+    whole = Masked(KEEP, grid(8))
+    lowering = lower(whole, VALUES.shape)
+    assert lowering is not None
+    traces = 0
+
+    @tf.function(jit_compile=xla)  # type: ignore[untyped-decorator]
+    def read(master: tf.Tensor) -> tf.Tensor:
+        nonlocal traces
+        traces += 1
+        return straight_through(lowering)(master)
+
+    read(tf.constant(VALUES))
+    once = traces
+    for bits in (4, 8, 2, 3, 8, 7):
+        encoding = prefix(whole, bits)
+        lowering.update(encoding)
+        found = read(tf.constant(VALUES)).numpy()
+        np.testing.assert_array_equal(found, encoding.project(VALUES))
+        np.testing.assert_array_equal(found, encoding.decode(encoding.encode(VALUES)))
+    assert traces == once
+
+
+def test_the_gradient_passes_straight_through_a_prefix() -> None:
+    lowering = lower(Masked(KEEP, prefix(grid(8), 3)), VALUES.shape)
+    assert lowering is not None
+    master = tf.Variable(VALUES)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def gradient() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(straight_through(lowering)(tf.convert_to_tensor(master)))
+        return tape.gradient(total, master)
+
+    np.testing.assert_array_equal(gradient().numpy(), KEEP.astype(np.float32))
 
 
 @pytest.mark.parametrize(("first", "second"), [("masked", "4 bits"), ("4 bits", "ragged groups"), ("4 bits", "1 bits")])
