@@ -6,10 +6,12 @@ Encodings, their levels and blocks, scale search, and the entropy coder. Numpy o
 from bitwidth.tensors.blocks import Granularity, block_of, block_reduce, check_granularity, grid_shape, spread
 from bitwidth.tensors.dense import Dense, Format
 from bitwidth.tensors.encoding import Encoding, EncodingState, encoding_from_state, register_encoding
+from bitwidth.tensors.escape import Escaped
 from bitwidth.tensors.floats import least_format, small_format
 from bitwidth.tensors.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
 from bitwidth.tensors.masked import Masked, masked, rebased
 from bitwidth.tensors.quantized import Quantized
+from bitwidth.tensors.rows import LevelRows
 from bitwidth.tensors.scales import ScaleMethod, fit_scale
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
     "Dense",
     "Encoding",
     "EncodingState",
+    "Escaped",
     "Format",
     "Granularity",
     "IntegerLevels",
+    "LevelRows",
     "Levels",
     "Masked",
     "Quantized",
