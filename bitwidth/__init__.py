@@ -33,11 +33,14 @@ from bitwidth.passes import (
 from bitwidth.reading import read
 from bitwidth.report import Report
 from bitwidth.result import Result
+from bitwidth.tensors import BitRule, Escape
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BitRule",
     "Context",
+    "Escape",
     "Finetune",
     "Fisher",
     "Graph",

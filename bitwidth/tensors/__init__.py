@@ -7,18 +7,23 @@ from bitwidth.tensors.blocks import Granularity, block_of, block_reduce, check_g
 from bitwidth.tensors.dense import Dense, Format
 from bitwidth.tensors.encoding import Encoding, EncodingState, encoding_from_state, register_encoding
 from bitwidth.tensors.escape import Escaped
+from bitwidth.tensors.escaping import Escape, escape
+from bitwidth.tensors.fitting import fit
 from bitwidth.tensors.floats import least_format, small_format
 from bitwidth.tensors.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
 from bitwidth.tensors.masked import Masked, masked, rebased
 from bitwidth.tensors.quantized import Quantized
 from bitwidth.tensors.rows import LevelRows
+from bitwidth.tensors.rules import BitRule, Rule, check_rule, power_levels, rule_bits
 from bitwidth.tensors.scales import ScaleMethod, fit_scale
 
 __all__ = [
     "MAX_BITS",
+    "BitRule",
     "Dense",
     "Encoding",
     "EncodingState",
+    "Escape",
     "Escaped",
     "Format",
     "Granularity",
@@ -27,18 +32,24 @@ __all__ = [
     "Levels",
     "Masked",
     "Quantized",
+    "Rule",
     "ScaleMethod",
     "TableLevels",
     "block_of",
     "block_reduce",
     "check_granularity",
+    "check_rule",
     "encoding_from_state",
+    "escape",
+    "fit",
     "fit_scale",
     "grid_shape",
     "least_format",
     "masked",
+    "power_levels",
     "rebased",
     "register_encoding",
+    "rule_bits",
     "small_format",
     "spread",
     "uniform_levels",

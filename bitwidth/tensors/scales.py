@@ -56,7 +56,7 @@ def fit_scale(
     check_counted(values.shape, keep, weights)
     grid = grid_shape(values.shape, block)
     widest = greatest(values, block, keep, weights) / np.float32(levels.extent)
-    ratios = _ratios(levels)
+    ratios = ratios_of(levels)
     stored = storage(widest, float(ratios[-1]))
     if method == "max":
         return Quantized(levels, stored(widest), tuple(block))
@@ -82,7 +82,13 @@ def greatest(
     return per_block(found(), grid_shape(values.shape, block), [np.float32])[0]
 
 
-def search_scale(strip: Strip, levels: Levels, widest: NDArray[np.float32], stored: Stored) -> Search:
+def search_scale(
+    strip: Strip,
+    levels: Levels,
+    widest: NDArray[np.float32],
+    stored: Stored,
+    bias: NDArray[np.float32] | None = None,
+) -> Search:
     """The scale of least squared error for each block of a strip.
 
     Args:
@@ -90,19 +96,24 @@ def search_scale(strip: Strip, levels: Levels, widest: NDArray[np.float32], stor
         levels: what a code stands for.
         widest: the greatest scale to try, shape (blocks,).
         stored: rounds scales to how they are stored.
+        bias: of each block, shape (blocks,); None for 0.
     """
-    ratios, search = _ratios(levels), Search(strip)
+    ratios, search = ratios_of(levels), Search(strip)
+
+    def offer(scale: NDArray[np.float32]) -> None:
+        search.offer(levels, stored(np.maximum(scale, np.float32(0))), bias=bias)
+
     for ratio in ratios:
-        search.offer(levels, stored(widest * np.float32(ratio)))
+        offer(widest * np.float32(ratio))
     step, centre = np.float32(ratios[0] - ratios[1]), search.scale
     for fraction in (-2 / 3, -1 / 3, 1 / 3, 2 / 3):
-        search.offer(levels, stored(np.maximum(centre + widest * step * np.float32(fraction), np.float32(0))))
+        offer(centre + widest * step * np.float32(fraction))
     for _ in range(2 if levels.bits <= 4 or isinstance(levels, TableLevels) else 0):
-        search.offer(levels, stored(np.maximum(search.least_squares(), np.float32(0))))
+        offer(search.least_squares())
     return search
 
 
-def _ratios(levels: Levels) -> NDArray[np.float64]:
+def ratios_of(levels: Levels) -> NDArray[np.float64]:
     """Ratios to the widest scale that are worth trying: the fewer the bits, the more a grid gains by clipping.
 
     The levels of a table may lie far apart, so half of the widest scale is always within what is tried.

@@ -17,10 +17,12 @@ Row = NDArray[np.float32]
 
 @dataclass
 class Sums:
-    """Weighted sums over each block, shape (blocks,): of squared errors, and for least squares over fixed codes.
+    """Weighted sums over each block, float64 of shape (blocks,).
 
-    `level` is of level * value, `square` of level * level, and the rest (of levels, values and weights) are there only
-    where a bias is searched for.
+    Attributes:
+        error: of squared errors.
+        level: of level * (value - bias).
+        square: of level * level.
     """
 
     error: NDArray[np.float64]
@@ -36,7 +38,7 @@ class Search:
         scale: float32, of each block.
         zero: int32 zero points, of each block.
         bias: float32, of each block.
-        row: int32: the number of the levels that were offered, of each block.
+        row: int32: which row of levels it is from, of each block.
     """
 
     def __init__(self, strip: Strip) -> None:
@@ -46,9 +48,7 @@ class Search:
         self.zero, self.row = np.zeros(blocks, np.int32), np.zeros(blocks, np.int32)
         self._level, self._square = np.zeros(blocks), np.zeros(blocks)
 
-    def offer(
-        self, levels: Levels, scale: Row, zero: NDArray[np.int32] | None = None, bias: Row | None = None, row: int = 0
-    ) -> None:
+    def offer(self, levels: Levels, scale: Row, zero: NDArray[np.int32] | None = None, bias: Row | None = None) -> None:
         """Take each block's new grid where that errs less than the best so far."""
         sums = measure(self.strip, levels, scale, zero, bias)
         better = sums.error < self.error
@@ -56,9 +56,16 @@ class Search:
         self.scale = np.where(better, scale, self.scale)
         self.zero = np.where(better, 0 if zero is None else zero, self.zero).astype(np.int32)
         self.bias = np.where(better, np.float32(0) if bias is None else bias, self.bias)
-        self.row = np.where(better, np.int32(row), self.row)
         self._level = np.where(better, sums.level, self._level)
         self._square = np.where(better, sums.square, self._square)
+
+    def merge(self, other: Search, row: int) -> None:
+        """Take each block's grid of another search, over the levels of `row`, where that errs less."""
+        better = other.error < self.error
+        self.error = np.where(better, other.error, self.error)
+        self.scale = np.where(better, other.scale, self.scale)
+        self.bias = np.where(better, other.bias, self.bias)
+        self.row = np.where(better, np.int32(row), self.row)
 
     def least_squares(self) -> Row:
         """The scale of least error for the codes, zero points and biases of the best so far."""

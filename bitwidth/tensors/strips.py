@@ -54,11 +54,22 @@ class Strip:
         return summed
 
     def range(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Least and greatest value of each block, with zero: two arrays of shape (blocks,)."""
+        """Least and greatest of zero and the values of each block: two arrays of shape (blocks,)."""
         zero = np.float32(0)
         ends = [(x.min(axis=1, initial=zero), x.max(axis=1, initial=zero)) for x, _ in self.pieces()]
         low, high = (np.array(end) for end in zip(*ends, strict=True))
         return low.min(axis=0), high.max(axis=0)
+
+    def span(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Least and greatest value that counts in each block, both 0 where none does: arrays of shape (blocks,)."""
+        low, high = [], []
+        for x, weights in self.pieces():
+            counts = np.True_ if weights is None else weights > 0
+            low.append(x.min(axis=1, initial=np.inf, where=counts))
+            high.append(x.max(axis=1, initial=-np.inf, where=counts))
+        least, most = np.min(low, axis=0), np.max(high, axis=0)
+        none = least > most
+        return np.where(none, np.float32(0), least), np.where(none, np.float32(0), most)
 
 
 def strips(
