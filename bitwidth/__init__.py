@@ -33,13 +33,15 @@ from bitwidth.passes import (
 from bitwidth.reading import read
 from bitwidth.report import Report
 from bitwidth.result import Result
-from bitwidth.tensors import BitPlanes, bitplanes
+from bitwidth.tensors import BitPlanes, BitRule, Escape, bitplanes
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BitPlanes",
+    "BitRule",
     "Context",
+    "Escape",
     "Finetune",
     "Fisher",
     "Graph",

@@ -19,6 +19,7 @@ from bitwidth.graph import Graph
 from bitwidth.tensors import Encoding, Moments
 
 Arrays = Mapping[str, NDArray[Any]]
+LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
 Steer = Callable[[float, Graph], Graph]
 
 
@@ -222,6 +223,7 @@ class Backend(Protocol):
         architecture: Architecture,
         values: list[NDArray[Any]],
         encodings: Mapping[int, Encoding],
+        inputs: LayerInputs,
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
     ) -> Any:
@@ -231,6 +233,7 @@ class Backend(Protocol):
             architecture: what `Session.architecture` gave.
             values: one array per variable, in the order of `architecture.variables`.
             encodings: how they are held, by their place in that order; a later run on the model keeps them.
+            inputs: how the input tensors of layers are held, by the layer's path, in the order of its call.
             custom_objects: classes and functions by name, as in Keras.
             model: a model to fill in place of building one.
 

@@ -54,4 +54,6 @@ def load(
     )
     values = [parameter.values for parameter in content.parameters]
     encodings = {index: parameter.encoding for index, parameter in enumerate(content.parameters)}
-    return load_backend(content.framework).build(architecture, values, encodings, custom_objects, model)
+    return load_backend(content.framework).build(
+        architecture, values, encodings, content.activations, custom_objects, model
+    )

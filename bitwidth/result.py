@@ -13,7 +13,7 @@ from bitwidth.artifact import Content, StoredParameter, pack, write_file
 from bitwidth.artifact.writer import PackedFile
 from bitwidth.backend import Session
 from bitwidth.errors import FileError
-from bitwidth.graph import Graph
+from bitwidth.graph import Graph, layer_inputs
 from bitwidth.report import Report
 
 
@@ -83,6 +83,7 @@ class Result:
             variables=architecture.variables,
             parameters=stored,
             assets=architecture.assets,
+            activations=layer_inputs(self.graph.structure),
         )
 
     @cached_property

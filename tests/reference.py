@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import BACKENDS, Architecture, Objective, Observed, Session, Steer, Trained, Training
+from bitwidth.backend import BACKENDS, Architecture, LayerInputs, Objective, Observed, Session, Steer, Trained, Training
 from bitwidth.errors import ConfigError, DataError, ModelError
-from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Use
+from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Use, layer_inputs
 from bitwidth.tensors import Encoding, Moments, plain_matrix
 
 Array = NDArray[np.float32]
@@ -34,12 +34,15 @@ class Network:
             self.weights.append((rng.standard_normal((fan_in, fan_out)) / np.sqrt(fan_in)).astype(np.float32))
             self.weights.append((rng.standard_normal(fan_out) * 0.1).astype(np.float32))
         self.encodings: dict[str, Encoding] = {}
+        self.grids: LayerInputs = {}
 
-    def forward(self, inputs: Array, weights: list[Array]) -> list[Array]:
-        """The activations in front of each layer, and the output last."""
+    def forward(self, inputs: Array, weights: list[Array], grids: LayerInputs | None = None) -> list[Array]:
+        """The activations in front of each layer, and the output last; each layer takes its own through its grid."""
         activations = [inputs]
         for layer in range(len(weights) // 2):
-            x = activations[-1] @ weights[2 * layer] + weights[2 * layer + 1]
+            (grid,) = (grids or {}).get(f"layer{layer}", (None,))
+            taken = activations[-1] if grid is None else grid.project(activations[-1])
+            x = taken @ weights[2 * layer] + weights[2 * layer + 1]
             activations.append(x if layer == len(weights) // 2 - 1 else np.maximum(x, 0))
         return activations
 
@@ -82,7 +85,10 @@ def graph_of(network: Network) -> Graph:
         parameters.append(Parameter(path, array.shape, "float32", role, layer, uses=(use,), index=index))
     structure = Structure("network", tuple(ops), tuple(tensors), tuple(layers), ("input",), (last,))
     graph = Graph(structure, parameters, {p: a.copy() for p, a in zip(paths(network), network.weights, strict=True)})
-    return graph.update(encodings=network.encodings) if network.encodings else graph
+    held = {
+        layers[int(path[5:])].calls[0].inputs[0]: grid for path, (grid,) in network.grids.items() if grid is not None
+    }
+    return graph.update(encodings=network.encodings, activations=held)
 
 
 class ReferenceSession:
@@ -120,7 +126,7 @@ class ReferenceSession:
         return bool(objective.loss == "mse")
 
     def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
-        output = self.network.forward(data[0], self._weights(graph))[-1]
+        output = self.network.forward(data[0], self._weights(graph), layer_inputs(graph.structure))[-1]
         return {"loss": float(np.square(output - data[1]).mean())}
 
     def squared_gradients(
@@ -154,7 +160,9 @@ class ReferenceSession:
         activations = self.network.forward(inputs, self._weights(graph))
         names = [*graph.structure.inputs, *(op.outputs[0] for op in graph.ops)]
         seen = {name: activations[place] for place, name in enumerate(names)}
-        return {name: Observed(float(seen[name].min()), float(seen[name].max()), seen[name].ravel()) for name in tensors}
+        return {
+            name: Observed(float(seen[name].min()), float(seen[name].max()), seen[name].ravel()) for name in tensors
+        }
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         inputs, targets = training.data
@@ -170,7 +178,7 @@ class ReferenceSession:
             for step in range(steps):
                 rows = chosen[step * size : (step + 1) * size]
                 read = [current[path].encoding.project(masters[path]) for path in paths(self.network)]
-                error = self.network.forward(inputs[rows], read)[-1] - targets[rows]
+                error = self.network.forward(inputs[rows], read, layer_inputs(graph.structure))[-1] - targets[rows]
                 losses.append(float(np.square(error).mean()))
                 gradients = self.network.gradients(inputs[rows], read, (2 * error / error.size).astype(np.float32))
                 for path, gradient in zip(paths(self.network), gradients, strict=True):
@@ -191,6 +199,7 @@ class ReferenceSession:
         network = Network(self.network.widths)
         network.weights = [array.copy() for array in self._weights(graph)]
         network.encodings = {parameter.path: parameter.encoding for parameter in graph}
+        network.grids = layer_inputs(graph.structure)
         return network
 
     def architecture(self) -> Architecture:
@@ -211,12 +220,14 @@ class ReferenceBackend:
         architecture: Architecture,
         values: list[NDArray[Any]],
         encodings: Mapping[int, Encoding],
+        inputs: LayerInputs,
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
     ) -> Any:
         network = model or Network(architecture.config["widths"])
         network.weights = values
         network.encodings = {path: encodings[index] for index, path in enumerate(paths(network))}
+        network.grids = inputs
         return network
 
 

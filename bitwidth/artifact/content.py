@@ -45,6 +45,7 @@ class Content:
         variables: name, shape and dtype of each variable in the model's order (JSON).
         parameters: one entry per variable, in the same order.
         assets: state that is not a variable, by name.
+        activations: how the input tensors of layers are held, by the layer's path; one scale for a tensor of any shape.
     """
 
     name: str
@@ -55,3 +56,4 @@ class Content:
     variables: list[Any]
     parameters: tuple[StoredParameter, ...]
     assets: Mapping[str, bytes] = field(default_factory=dict)
+    activations: Mapping[str, tuple[Encoding | None, ...]] = field(default_factory=dict)

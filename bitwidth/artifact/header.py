@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from bitwidth.artifact.activations import read
 from bitwidth.artifact.layout import PREAMBLE, chunk_size
 from bitwidth.artifact.limits import (
     MAX_ELEMENTS,
@@ -18,6 +19,7 @@ from bitwidth.artifact.limits import (
     checked_shape,
 )
 from bitwidth.errors import CorruptFileError
+from bitwidth.tensors import Encoding
 from bitwidth.tensors.coder import MAX_PLANES
 
 CODES = "codes"
@@ -156,6 +158,7 @@ class Header:
     variables: list[Any]
     entries: tuple[Entry, ...]
     assets: tuple[tuple[str, int], ...]
+    activations: Mapping[str, tuple[Encoding | None, ...]]
 
     def file_bytes(self, stored: int) -> int:
         """Bytes of the whole file, if its header takes `stored` of them."""
@@ -200,6 +203,7 @@ def parse(text: bytes, name: str) -> Header:
         variables=data["variables"],
         entries=entries,
         assets=assets,
+        activations=read(data.get("activations", {}), name),
     )
 
 

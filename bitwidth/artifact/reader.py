@@ -128,6 +128,7 @@ def read_content(path: str | os.PathLike[str], bits: int | None = None) -> Conte
         variables=header.variables,
         parameters=parameters,
         assets=assets,
+        activations=header.activations,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from bitwidth.artifact.activations import written
 from bitwidth.artifact.content import Content
 from bitwidth.artifact.layout import chunk_size, framed
 from bitwidth.artifact.streams import pack_parameter
@@ -64,6 +65,8 @@ def pack(content: Content, planes: bool | None = None) -> PackedFile:
         "parameters": entries,
         "assets": [[name, len(data)] for name, data in content.assets.items()],
     }
+    if content.activations:
+        header["activations"] = written(content.activations)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
     return PackedFile(framed(text.encode(), [*chunks, *content.assets.values()]), sizes)
 

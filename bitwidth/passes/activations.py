@@ -38,7 +38,7 @@ def quantized_inputs(
             context.remark(f"{', '.join(group)}: not held on a grid, the data never reached it")
             continue
         grid = range_grid(found, bits, method)
-        grids.update({name: grid for name in group})
+        grids.update(dict.fromkeys(group, grid))
     return grids
 
 
@@ -82,4 +82,3 @@ def range_grid(seen: list[Observed], bits: int, method: RangeMethod) -> Quantize
     zero = None if grid.zero_point is None else grid.zero_point.reshape(())
     assert isinstance(grid.levels, IntegerLevels)
     return Quantized(grid.levels, grid.scale.reshape(()), (), zero)
-

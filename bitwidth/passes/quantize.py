@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.analysis import Fisher, InputMoments
+from bitwidth.analysis import Fisher
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
@@ -28,7 +28,7 @@ from bitwidth.tensors import (
     Rule,
     block_of,
     check_granularity,
-    escaped,
+    escape,
     fit,
     rebased,
     small_format,
@@ -139,9 +139,11 @@ class Quantize(Pass, name="quantize"):
             if self.rule != "uniform" or not self.symmetric:
                 raise ConfigError('Quantize: rate and step go with rule="uniform", symmetric=True only')
             if self.granularity not in (None, "tensor"):
-                raise ConfigError(f'Quantize: rate and step use one step per tensor, got {self.granularity!r}')
+                raise ConfigError(f"Quantize: rate and step use one step per tensor, got {self.granularity!r}")
             if self.escape is not None:
-                raise ConfigError("Quantize: escape goes with bits or a rule; with rate and step integers have no bound")
+                raise ConfigError(
+                    "Quantize: escape goes with bits or a rule; with rate and step integers have no bound"
+                )
 
     def _check_choices(self) -> None:
         choices: dict[str, tuple[Any, ...]] = {
@@ -194,7 +196,7 @@ class Quantize(Pass, name="quantize"):
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Rounding to nearest, by the values alone."""
         plain = replace(self, rounding="nearest", importance=None, activations=None)
-        return plain._applied(graph, context, with_data=False)  # noqa: SLF001
+        return plain._applied(graph, context, with_data=False)
 
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """Every chosen kernel has codes of at most `bits` bits, or all together the rate."""
@@ -213,7 +215,9 @@ class Quantize(Pass, name="quantize"):
         if self.bits is None or self.rule != "uniform" or not self.symmetric or self.escape is not None:
             raise ConfigError("Quantize can be ramped with bits and the symmetric uniform rule only")
         if self.needs_data:
-            raise ConfigError('Quantize: a ramp lets training choose the codes; use rounding="nearest", importance=None')
+            raise ConfigError(
+                'Quantize: a ramp lets training choose the codes; use rounding="nearest", importance=None'
+            )
         if self.bits == 1:
             raise ConfigError("Quantize(1) cannot be ramped: one bit has other levels than two; ramp to 2 bits first")
         mildest = max(MILDEST_BITS, self.bits)
@@ -260,7 +264,7 @@ class Quantize(Pass, name="quantize"):
         def grid(keep: NDArray[np.bool_] | None) -> Encoding:
             return fit(
                 self.rule,
-                self.bits or 0,
+                self.bits or MAX_BITS,
                 graph.values[parameter.path],
                 block,
                 scale=self.scale,
@@ -273,7 +277,7 @@ class Quantize(Pass, name="quantize"):
         if self.escape is None:
             return rebased(parameter.encoding, grid(keep))
         return rebased(
-            parameter.encoding, escaped(grid, graph.values[parameter.path], self.escape, parameter.path, keep)
+            parameter.encoding, escape(self.escape, grid, graph.values[parameter.path], keep, parameter.path)
         )
 
     def _importance(

@@ -13,9 +13,10 @@ from bitwidth.analysis import Fisher
 from bitwidth.errors import ConfigError
 from bitwidth.passes.base import Pass
 from bitwidth.passes.registry import function_named, name_of_function, pass_named
+from bitwidth.tensors import BitRule, Escape
 
 FORMAT = 1
-_VALUES: dict[str, Callable[..., Any]] = {"Fisher": Fisher}
+_VALUES: dict[str, Callable[..., Any]] = {"BitRule": BitRule, "Escape": Escape, "Fisher": Fisher}
 _KERAS_KEYS = {"class_name", "config"}
 
 
@@ -75,7 +76,10 @@ def _to_data(value: Any, where: str) -> Any:
     if isinstance(value, Pass):
         return _pass_to_data(value, where)
     if type(value).__name__ in _VALUES and is_dataclass(value):
-        return {"value": type(value).__name__, **{f.name: getattr(value, f.name) for f in fields(value)}}
+        return {
+            "value": type(value).__name__,
+            **{f.name: _to_data(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)},
+        }
     if isinstance(value, Mapping) and set(value) == _KERAS_KEYS:
         return {"keras": value["class_name"], "config": _plain_config(value["config"], where)}
     if isinstance(value, Mapping):
@@ -162,7 +166,7 @@ def _value_from_data(value: Mapping[str, Any]) -> Any:
     name = value["value"]
     if not isinstance(name, str) or name not in _VALUES:
         raise ConfigError(f"no value named {str(name)[:80]!r}; known: {', '.join(_VALUES)}")
-    return _VALUES[name](**{key: entry for key, entry in value.items() if key != "value"})
+    return _VALUES[name](**{key: _from_data(entry) for key, entry in value.items() if key != "value"})
 
 
 _FORMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {

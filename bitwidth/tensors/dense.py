@@ -76,7 +76,11 @@ class Dense(Encoding):
     @override
     def broken_by(self, later: Encoding) -> str | None:
         later = later.unmasked
-        if self.format is None or not isinstance(later, Dense):
+        if self.format is None:
+            return None
+        if later.escape_bits > self.width:
+            return f"it was held as {self.describe()} and some values would be held in {later.escape_bits} bits"
+        if not isinstance(later, Dense):
             return None
         if later.format is None or later.width > self.width:
             return f"it was held as {self.describe()} and would be held as {later.describe()}"

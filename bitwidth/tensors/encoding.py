@@ -91,6 +91,19 @@ class Encoding(ABC):
         return None
 
     @property
+    def escape_bits(self) -> int:
+        """Width of the values that are held one by one beside the codes (see `Escaped`); 0 where there are none."""
+        return 0
+
+    def code_bits(self, where: NDArray[np.bool_]) -> int:
+        """Bits of the packed codes at the places where `where`, of the tensor's shape, is True."""
+        return int(self.bits) * int(np.count_nonzero(where))
+
+    def within(self, keep: NDArray[np.bool_]) -> Encoding:
+        """The encoding to put under a mask: without side data for the values that the mask drops."""
+        return self
+
+    @property
     def unmasked(self) -> Encoding:
         """How the values are held that no mask hides: the encoding itself, or the one under its mask."""
         return self

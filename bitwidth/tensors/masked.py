@@ -40,6 +40,7 @@ class Masked(Encoding):
             raise EncodingError("a mask over a mask: intersect them with `masked()`")
         self.base.check(keep.shape, "mask")
         object.__setattr__(self, "keep", locked(keep))
+        object.__setattr__(self, "base", self.base.within(self.keep))
 
     @override
     def encode(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -61,8 +62,11 @@ class Masked(Encoding):
     @override
     def packed_bits(self, shape: Sequence[int]) -> int:
         self.check(shape)
-        hidden = self.keep.size - int(self.keep.sum())
-        return self.keep.size + self.base.packed_bits(shape) - int(self.base.bits) * hidden
+        return self.keep.size + self.base.packed_bits(shape) - self.base.code_bits(~self.keep)
+
+    @override
+    def code_bits(self, where: NDArray[np.bool_]) -> int:
+        return self.base.code_bits(where & self.keep)
 
     @override
     def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Masked:
@@ -86,6 +90,11 @@ class Masked(Encoding):
     @override
     def bits(self) -> float:
         return self.base.bits
+
+    @property
+    @override
+    def escape_bits(self) -> int:
+        return self.base.escape_bits
 
     @property
     @override

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import isinf
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from bitwidth.errors import EncodingError
 from bitwidth.tensors.blocks import spread
 from bitwidth.tensors.encoding import Encoding
+from bitwidth.tensors.escape import Escaped
 from bitwidth.tensors.matrices import Arrangement
 from bitwidth.tensors.quantized import Quantized
 
@@ -74,7 +74,11 @@ def feedback(
         array([[0.],
                [1.]], dtype=float32)
     """
-    out = np.ascontiguousarray(encoding.project(values)) if arrangement.index is not None else np.zeros(values.shape, np.float32)
+    out = (
+        np.ascontiguousarray(encoding.project(values))
+        if arrangement.index is not None
+        else np.zeros(values.shape, np.float32)
+    )
     weights = arrangement.take(np.asarray(values, np.float32))
     columns = _Columns(encoding, arrangement, values.shape)
     order = np.argsort(-np.einsum("gkk->gk", gram), axis=1, kind="stable")
@@ -132,6 +136,12 @@ class _Columns:
 
     def __init__(self, encoding: Encoding, arrangement: Arrangement, shape: tuple[int, ...]) -> None:
         grid = encoding.unmasked
+        self.plane: NDArray[np.bool_] | None = None
+        self.values: Array | None = None
+        if isinstance(grid, Escaped):
+            self.plane = arrangement.take(grid.plane)
+            self.values = arrangement.take(encoding.project(np.zeros(shape, np.float32)))
+            grid = grid.base
         if not isinstance(grid, Quantized):
             raise EncodingError(f"weights are rounded onto grids only, not onto {encoding.describe()}")
         self.grid = grid
@@ -141,22 +151,25 @@ class _Columns:
             array = getattr(grid, name, None)
             if array is not None:
                 self._arrays[name] = arrangement.take(np.broadcast_to(spread(array, grid.block, shape), shape))
-        self._alike = all(array.strides[1] == 0 for array in self._arrays.values()) and len(
-            self._arrays["scale"]
-        ) == 1
+        self._alike = all(array.strides[1] == 0 for array in self._arrays.values()) and len(self._arrays["scale"]) == 1
         self._first: Quantized | None = None
 
     def at(self, positions: NDArray[np.intp]) -> Quantized:
         """The grid of the inputs at `positions`, one for each group, over (groups, outputs)."""
         if self._first is None or not self._alike:
             groups = np.arange(len(positions))
-            arrays = {name: array[groups, positions] for name, array in self._arrays.items()}
-            self._first = replace(self.grid, block=(1, 1), **arrays)
+            sides: Any = {name: array[groups, positions] for name, array in self._arrays.items()}
+            self._first = replace(self.grid, block=(1, 1), **sides)
         return self._first
 
-    def kept(self, positions: NDArray[np.intp]) -> NDArray[np.bool_] | None:
-        """The mask there."""
-        return None if self.keep is None else self.keep[np.arange(len(positions)), positions]
+    def override(self, positions: NDArray[np.intp], held: Array) -> Array:
+        """`held`, with zeros where the mask says so, and with the values that are escaped."""
+        groups = np.arange(len(positions))
+        if self.keep is not None:
+            held = np.where(self.keep[groups, positions], held, np.float32(0))
+        if self.plane is not None and self.values is not None:
+            held = np.where(self.plane[groups, positions], self.values[groups, positions], held)
+        return held
 
 
 Choose = Callable[[int, Array, Quantized], Array]
@@ -178,67 +191,52 @@ def _solve(weights: Array, columns: _Columns, order: NDArray[np.intp], upper: Ar
             if k > start:
                 target = target + np.matmul(upper[:, start:k, k][:, None], errors[:, start:k])[:, 0]
             positions = order[:, k]
-            held = choose(k, target, columns.at(positions))
-            keep = columns.kept(positions)
-            if keep is not None:
-                held = np.where(keep, held, np.float32(0))
+            held = columns.override(positions, choose(k, target, columns.at(positions)))
             out[rows, positions] = held
             np.subtract(weights[rows, positions], held, out=errors[:, k])
     return out
 
 
 def _priced(
-    weights: Array,
-    columns: _Columns,
-    order: NDArray[np.intp],
-    upper: Array,
-    pivots: Array,
-    price: EntropyPrice,
+    weights: Array, columns: _Columns, order: NDArray[np.intp], upper: Array, pivots: Array, price: EntropyPrice
 ) -> Array:
     """Round so that squared error plus the price of the code lengths is least."""
-    lengths: NDArray[np.float32] | None = None
+    counter = _Counter()
+    for k in range(0, weights.shape[1], max(1, weights.shape[1] // 64)):
+        positions = order[:, k]
+        counter.add(columns.at(positions).encode(weights[np.arange(len(positions)), positions]))
     solved = weights
-    mean = float(pivots.mean())
+    errors_count = pivots / np.float32(pivots.mean())
     for _ in range(max(1, price.passes)):
-        counts = _Counter()
-
-        def choose(k: int, target: Array, column: Quantized) -> Array:
-            codes = column.encode(target)
-            if lengths is not None:
-                codes = _cheapest(codes, target, column, pivots[:, k] / np.float32(mean), lengths, price.weight)
-            counts.add(codes)
-            return column.decode(codes)
-
-        if lengths is None:
-            for k in range(0, weights.shape[1], max(1, weights.shape[1] // 64)):
-                positions = order[:, k]
-                counts.add(columns.at(positions).encode(weights[np.arange(len(positions)), positions]))
-            lengths, counts = counts.lengths(), _Counter()
-        solved = _solve(weights, columns, order, upper, choose)
-        lengths = counts.lengths()
+        cheapest = _Cheapest(errors_count, counter.lengths(), price.weight)
+        solved = _solve(weights, columns, order, upper, cheapest)
+        counter = cheapest.counter
     return solved
 
 
-def _cheapest(
-    codes: NDArray[np.int32],
-    target: Array,
-    column: Quantized,
-    pivot: Array,
-    lengths: NDArray[np.float32],
-    weight: float,
-) -> NDArray[np.int32]:
-    """Of each code, the one nearer to zero, and zero: the one of least error plus price."""
-    zero = np.int32(0) if column.zero_point is None else column.zero_point
-    away = codes - zero
-    candidates = [codes, codes - np.sign(away).astype(np.int32), np.broadcast_to(zero, codes.shape).astype(np.int32)]
-    best, cost = codes, np.full(codes.shape, np.inf, np.float32)
-    scale = np.where(column.scale > 0, column.scale, np.float32(1))
-    for candidate in candidates:
-        error = (target - column.decode(candidate)) / scale
-        total = pivot[:, None] * np.square(error) + np.float32(weight) * lengths[np.clip(candidate, -_COUNTED, _COUNTED) + _COUNTED]
-        better = total < cost
-        best, cost = np.where(better, candidate, best), np.where(better, total, cost)
-    return best
+class _Cheapest:
+    """Of the code of the nearest level, the one nearer to zero, and zero: the one of least error plus price."""
+
+    def __init__(self, pivots: Array, lengths: NDArray[np.float32], weight: float) -> None:
+        self._pivots, self._lengths, self._weight = pivots, lengths, np.float32(weight)
+        self.counter = _Counter()
+
+    def __call__(self, k: int, target: Array, column: Quantized) -> Array:
+        """The values of the codes chosen for input `k` of the order."""
+        codes = column.encode(target)
+        zero = np.zeros((), np.int32) if column.zero_point is None else column.zero_point
+        nearer = codes - np.sign(codes - zero).astype(np.int32)
+        scale = np.where(column.scale > 0, column.scale, np.float32(1))
+        best, value, cost = codes, target, np.full(codes.shape, np.inf, np.float32)
+        for candidate in (codes, nearer, np.broadcast_to(zero, codes.shape)):
+            held = column.decode(candidate)
+            bits = self._lengths[np.clip(candidate, -_COUNTED, _COUNTED) + _COUNTED]
+            total = self._pivots[:, k, None] * np.square((target - held) / scale) + self._weight * bits
+            better = total < cost
+            best, value = np.where(better, candidate, best), np.where(better, held, value)
+            cost = np.where(better, total, cost)
+        self.counter.add(best)
+        return value
 
 
 class _Counter:
@@ -257,10 +255,3 @@ class _Counter:
         total = max(1, int(self.counts.sum()))
         shares = np.maximum(self.counts, 0.5) / total
         return np.asarray(-np.log2(shares), np.float32)
-
-
-def entropy_rate(codes: NDArray[np.int32]) -> float:
-    """Mean bits per code of an entropy coder without context."""
-    counts = np.unique(codes, return_counts=True)[1].astype(np.float64)
-    share = counts / counts.sum()
-    return float(-(share * np.log2(share)).sum())

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.tensors.blocks import block_reduce
+from bitwidth.tensors.blocks import grid_shape
 from bitwidth.tensors.floats import LARGEST_HALF, SMALLEST_NORMAL_HALF
-from bitwidth.tensors.levels import Levels
+from bitwidth.tensors.levels import Levels, TableLevels
 from bitwidth.tensors.quantized import Quantized
+from bitwidth.tensors.search import Search
+from bitwidth.tensors.strips import Strip, check_counted, per_block, strips
 
 ScaleMethod = Literal["mse", "max"]
+Stored = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 def fit_scale(
@@ -22,6 +25,7 @@ def fit_scale(
     block: Sequence[int],
     method: ScaleMethod = "mse",
     keep: NDArray[np.bool_] | None = None,
+    weights: NDArray[Any] | None = None,
 ) -> Quantized:
     """The grid of `levels` that holds `values` best, one scale per block.
 
@@ -36,6 +40,11 @@ def fit_scale(
         block: lengths of a block, one per axis.
         method: `"mse"` or `"max"`.
         keep: True where a value counts; None for everywhere.
+        weights: how much the squared error of each value counts, not negative, of the tensor's shape; None for one
+            each. Values of weight zero count for nothing, not even for the greatest magnitude.
+
+    Raises:
+        EncodingError: mask or weights do not fit the values.
 
     Example:
         >>> from bitwidth.tensors.levels import uniform_levels
@@ -44,72 +53,77 @@ def fit_scale(
         array([[0.16662598, 1.        ]], dtype=float32)
     """
     values = np.asarray(values, np.float32)
-    kept = values if keep is None else np.where(keep, values, np.float32(0))
-    greatest = block_reduce(np.abs(kept), block, np.maximum)
-    widest = (greatest / np.float32(levels.extent)).astype(np.float32)
-    stored = _storage(widest, float(_ratios(levels.bits)[-1]))
+    check_counted(values.shape, keep, weights)
+    grid = grid_shape(values.shape, block)
+    widest = greatest(values, block, keep, weights) / np.float32(levels.extent)
+    ratios = ratios_of(levels)
+    stored = storage(widest, float(ratios[-1]))
     if method == "max":
         return Quantized(levels, stored(widest), tuple(block))
-    search = _Search(kept, levels, block, keep, stored)
-    for ratio in _ratios(levels.bits):
-        search.offer(widest * np.float32(ratio))
-    step = np.float32(_ratios(levels.bits)[0] - _ratios(levels.bits)[1])
-    centre = search.scale
+
+    def fitted() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+        for strip in strips(values, block, keep, weights):
+            yield strip, (search_scale(strip, levels, widest[strip.place].reshape(-1), stored).scale,)
+
+    (scale,) = per_block(fitted(), grid, [np.float32])
+    return Quantized(levels, scale, tuple(block))
+
+
+def greatest(
+    values: NDArray[np.float32], block: Sequence[int], keep: NDArray[np.bool_] | None, weights: NDArray[Any] | None
+) -> NDArray[np.float32]:
+    """The greatest magnitude of each block among the values that count: one entry per block."""
+
+    def found() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+        for strip in strips(values, block, keep, weights):
+            low, high = strip.range()
+            yield strip, (np.maximum(-low, high),)
+
+    return per_block(found(), grid_shape(values.shape, block), [np.float32])[0]
+
+
+def search_scale(
+    strip: Strip,
+    levels: Levels,
+    widest: NDArray[np.float32],
+    stored: Stored,
+    bias: NDArray[np.float32] | None = None,
+) -> Search:
+    """The scale of least squared error for each block of a strip.
+
+    Args:
+        strip: the blocks.
+        levels: what a code stands for.
+        widest: the greatest scale to try, shape (blocks,).
+        stored: rounds scales to how they are stored.
+        bias: of each block, shape (blocks,); None for 0.
+    """
+    ratios, search = ratios_of(levels), Search(strip)
+
+    def offer(scale: NDArray[np.float32]) -> None:
+        search.offer(levels, stored(np.maximum(scale, np.float32(0))), bias=bias)
+
+    for ratio in ratios:
+        offer(widest * np.float32(ratio))
+    step, centre = np.float32(ratios[0] - ratios[1]), search.scale
     for fraction in (-2 / 3, -1 / 3, 1 / 3, 2 / 3):
-        search.offer(centre + widest * step * np.float32(fraction))
-    for _ in range(2 if levels.bits <= 4 else 0):
-        search.offer(search.least_squares())
-    return Quantized(levels, search.scale, tuple(block))
+        offer(centre + widest * step * np.float32(fraction))
+    for _ in range(2 if levels.bits <= 4 or isinstance(levels, TableLevels) else 0):
+        offer(search.least_squares())
+    return search
 
 
-class _Search:
-    """The best scale so far for each block, and its error."""
+def ratios_of(levels: Levels) -> NDArray[np.float64]:
+    """Ratios to the widest scale that are worth trying: the fewer the bits, the more a grid gains by clipping.
 
-    def __init__(
-        self,
-        values: NDArray[np.float32],
-        levels: Levels,
-        block: Sequence[int],
-        keep: NDArray[np.bool_] | None,
-        stored: Callable[[NDArray[Any]], NDArray[np.float32]],
-    ) -> None:
-        self.values, self.levels, self.block, self.keep, self.stored = values, levels, tuple(block), keep, stored
-        self.scale: NDArray[np.float32] = np.zeros(0, np.float32)
-        self.error: NDArray[np.float32] | None = None
-
-    def offer(self, scale: NDArray[np.float32]) -> None:
-        """Take each block's new scale where it lowers the error of the block."""
-        scale = self.stored(np.maximum(scale, np.float32(0)))
-        difference = Quantized(self.levels, scale, self.block).project(self.values) - self.values
-        if self.keep is not None:
-            difference = np.where(self.keep, difference, np.float32(0))
-        error = block_reduce(np.square(difference, out=difference), self.block, np.add)
-        if self.error is None:
-            self.scale, self.error = scale, error
-            return
-        better = error < self.error
-        self.scale = np.where(better, scale, self.scale)
-        self.error = np.where(better, error, self.error)
-
-    def least_squares(self) -> NDArray[np.float32]:
-        """The scale of least error for the codes that the present scale gives."""
-        grid = Quantized(self.levels, self.scale, self.block)
-        level = self.levels.at(grid.encode(self.values))
-        if self.keep is not None:
-            level = np.where(self.keep, level, np.float32(0))
-        product = block_reduce(level * self.values, self.block, np.add)
-        square = block_reduce(level * level, self.block, np.add)
-        best: NDArray[np.float32] = np.divide(product, square, out=np.array(self.scale), where=square > 0)
-        return best
-
-
-def _ratios(bits: float) -> NDArray[np.float64]:
-    """Ratios to the widest scale that are worth trying: the fewer the bits, the more a grid gains by clipping."""
-    lowest, count = {1: (0.1, 19), 2: (0.2, 17), 3: (0.35, 14), 4: (0.45, 12), 5: (0.6, 9)}.get(int(bits), (0.8, 6))
+    The levels of a table may lie far apart, so half of the widest scale is always within what is tried.
+    """
+    tried = {1: (0.1, 19), 2: (0.2, 17), 3: (0.35, 14), 4: (0.45, 12), 5: (0.6, 9)}
+    lowest, count = tried.get(int(levels.bits), (0.45, 12) if isinstance(levels, TableLevels) else (0.8, 6))
     return np.linspace(1.0, lowest, count)
 
 
-def _storage(widest: NDArray[np.float32], least: float) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+def storage(widest: NDArray[np.float32], least: float) -> Stored:
     """How to round scales so that two bytes hold each: to 11 bits (float16) where all are in its range, else to 8.
 
     Scales down to `least` times the widest are tried. One format for all blocks, chosen from the widest scales: an
@@ -117,7 +131,7 @@ def _storage(widest: NDArray[np.float32], least: float) -> Callable[[NDArray[Any
     """
     positive = widest[widest > 0]
     if not positive.size or (positive.min() * least >= SMALLEST_NORMAL_HALF and positive.max() <= LARGEST_HALF / 2):
-        return lambda scale: np.minimum(scale, LARGEST_HALF).astype(np.float16).astype(np.float32)
+        return lambda scale: np.clip(scale, -LARGEST_HALF, LARGEST_HALF).astype(np.float16).astype(np.float32)
     return _to_8_bits
 
 

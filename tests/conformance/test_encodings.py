@@ -23,7 +23,10 @@ from bitwidth.tensors import (
     Dense,
     Encoding,
     EncodingState,
+    Escaped,
+    Format,
     IntegerLevels,
+    LevelRows,
     Levels,
     Masked,
     PrefixLevels,
@@ -75,7 +78,7 @@ def cases(name: str, make: Callable[[Shape], Encoding], shapes: Sequence[Shape] 
     return found
 
 
-def grid(levels: Levels, granularity: str | int, side: str = "") -> Callable[[Shape], Quantized]:
+def grid(levels: Levels | LevelRows, granularity: str | int, side: str = "") -> Callable[[Shape], Quantized]:
     """Grids with random scales, a fifth of them zero; `side` is what there is besides scales."""
 
     def make(shape: Shape) -> Quantized:
@@ -87,13 +90,30 @@ def grid(levels: Levels, granularity: str | int, side: str = "") -> Callable[[Sh
         low, high = levels.bounds
         zero_point = rng.integers(low, high, scales, endpoint=True, dtype=np.int32) if side == "zero point" else None
         bias = rng.normal(0, 1, scales).astype(np.float32) if side == "bias" else None
-        return Quantized(levels, scale, block, zero_point, bias)
+        row = None
+        if isinstance(levels, LevelRows):
+            row = rng.integers(0, len(levels.rows), scales, dtype=np.int32)
+        return Quantized(levels, scale, block, zero_point, bias, row)
 
     return make
 
 
+def escaped(make: Callable[[Shape], Encoding], format: Format = "float32") -> Callable[[Shape], Escaped]:
+    """A fifth of the values left beside what `make` makes."""
+
+    def beside(shape: Shape) -> Escaped:
+        rng = np.random.default_rng(2)
+        plane = np.asarray(rng.random(shape) < 0.2)
+        return Escaped.of(np.asarray(rng.normal(0, 9, shape), np.float32), plane, make(shape), format)
+
+    return beside
+
+
 POWERS = TableLevels((-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0))
 IRREGULAR = TableLevels((-1.75, -0.3, 0.1, 0.11, 2.5))
+ROWS = LevelRows(
+    (TableLevels((1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)), TableLevels((-10.0, 20.0, 40.0)), POWERS, IRREGULAR)
+)
 FLAT: tuple[Shape, ...] = ((10, 4),)
 KERNELS: tuple[Shape, ...] = ((10, 4), (3, 3, 7, 5))
 BLOCKS: tuple[str | int, ...] = ("tensor", "channel", 4)
@@ -121,6 +141,17 @@ for _block in BLOCKS:
     CASES += cases(f"powers per {_block}", grid(POWERS, _block), KERNELS)
     CASES += cases(f"irregular per {_block}", grid(IRREGULAR, _block))
     CASES += cases(f"biased table per {_block}", grid(IRREGULAR, _block, "bias"), KERNELS)
+    CASES += cases(f"rows per {_block}", grid(ROWS, _block))
+    CASES += cases(f"biased rows per {_block}", grid(ROWS, _block, "bias"), KERNELS)
+    CASES += cases(f"escaped 4-bit per {_block}", escaped(grid(uniform_levels(4), _block)))
+    CASES += cases(
+        f"escaped unsigned per {_block}", escaped(grid(IntegerLevels(0, 15), _block, "zero point"), "float16")
+    )
+    CASES += cases(f"escaped without zero per {_block}", escaped(grid(IntegerLevels(3, 9), _block)), KERNELS)
+    CASES += cases(f"escaped rows per {_block}", escaped(grid(ROWS, _block), "bfloat16"), KERNELS)
+
+
+CASES += cases("escaped dense", escaped(lambda shape: Dense("float16")))
 
 
 @register_encoding("tests.fixed_point")
@@ -180,6 +211,8 @@ CASES += cases("float16 scalar", lambda shape: Dense("float16"), SCALAR)
 CASES += cases("bfloat16 scalar", lambda shape: Dense("bfloat16"), SCALAR)
 CASES += cases("4-bit scalar", grid(uniform_levels(4), "tensor"), SCALAR)
 CASES += cases("unsigned scalar", grid(IntegerLevels(0, 15), "tensor", "zero point"), SCALAR)
+CASES += cases("rows scalar", grid(ROWS, "tensor"), SCALAR)
+CASES += cases("escaped scalar", escaped(grid(uniform_levels(4), "tensor")), SCALAR)
 CASES += cases("irregular scalar", grid(IRREGULAR, "tensor"), SCALAR)
 CASES += cases("a user's", lambda shape: FixedPoint(4))
 
@@ -269,7 +302,11 @@ def test_no_level_is_nearer(case: Case) -> None:
     x = case.values()
     scale, bias = (np.broadcast_to(side, x.shape).astype(np.float64) for side in sides(held, case.shape))
     zero = 0 if held.zero_point is None else spread(held.zero_point, held.block, case.shape)
-    if isinstance(held.levels, TableLevels):
+    if isinstance(held.levels, LevelRows):
+        longest = max(len(row.values) for row in held.levels.rows)
+        padded = np.array([(*row.values, *(row.values[-1:] * (longest - len(row.values)))) for row in held.levels.rows])
+        levels = padded[np.broadcast_to(spread(np.asarray(held.row), held.block, case.shape), case.shape).reshape(-1)].T
+    elif isinstance(held.levels, TableLevels):
         levels = np.broadcast_to(np.array(held.levels.values, np.float64)[:, None], (len(held.levels.values), x.size))
     elif isinf(held.bits):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -320,6 +357,8 @@ def test_masked_values_are_plus_zero(case: Case) -> None:
 @law
 def test_zero_is_exact(case: Case) -> None:
     held = base(case.encoding)
+    if isinstance(held, Escaped) or (isinstance(held, Quantized) and isinstance(held.levels, LevelRows)):
+        return  # escaped values are constants, and a row need not have a zero
     if isinstance(held, Quantized):
         low, high = held.levels.bounds
         if held.bias is not None or not low <= 0 <= high:
@@ -339,23 +378,47 @@ def float_width(array: NDArray[np.float32]) -> int:
 
 
 def side_bits(held: Encoding) -> int:
+    if isinstance(held, Escaped):
+        return side_bits(held.base) + held.plane.size + held.values.size * (32 if held.format == "float32" else 16)
     if not isinstance(held, Quantized):
         return 0
     count = held.scale.size * float_width(held.scale)
-    count += 0 if held.zero_point is None else 32 * held.zero_point.size
+    count += 0 if held.zero_point is None else 8 * held.zero_point.size  # their range fits a byte
     count += 0 if held.bias is None else held.bias.size * float_width(held.bias)
     if isinstance(held.levels, TableLevels):
         count += len(held.levels.values) * float_width(np.array(held.levels.values, np.float32))
+    if isinstance(held.levels, LevelRows):
+        values = np.array([value for row in held.levels.rows for value in row.values], np.float32)
+        count += values.size * float_width(values) + 8 * held.scale.size
     return count
 
 
 def code_bits(held: Encoding) -> int:
+    if isinstance(held, Escaped):
+        return code_bits(held.base)
+    if isinstance(held, Quantized) and isinstance(held.levels, LevelRows):
+        return max(width_of(row) for row in held.levels.rows)
     if isinstance(held, Dense):
         return 16 if held.format in ("float16", "bfloat16") else 32
     if isinstance(held, Quantized):
-        low, high = held.levels.bounds
-        return next(bits for bits in range(1, 32) if 2**bits >= high - low + 1)
+        assert not isinstance(held.levels, LevelRows)
+        return width_of(held.levels)
     return 8
+
+
+def width_of(levels: Levels) -> int:
+    low, high = levels.bounds
+    return next(bits for bits in range(1, 32) if 2**bits >= high - low + 1)
+
+
+def stored_code_bits(held: Encoding, kept: NDArray[np.bool_]) -> int:
+    """Bits of the codes that are kept, each at the width of its own row of levels."""
+    if isinstance(held, Escaped):
+        return stored_code_bits(held.base, kept & ~held.plane)
+    if isinstance(held, Quantized) and isinstance(held.levels, LevelRows):
+        row = np.broadcast_to(spread(np.asarray(held.row), held.block, kept.shape), kept.shape)
+        return sum(width_of(held.levels.rows[index]) for index in row[kept].tolist())
+    return int(kept.sum()) * code_bits(held)
 
 
 @law
@@ -366,8 +429,9 @@ def test_packed_bits_count_codes_masks_and_side_data(case: Case) -> None:
             case.encoding.packed_bits(case.shape)
         return
     assert case.encoding.bits == code_bits(held)
-    kept, mask = (count, 0) if case.encoding.mask is None else (int(case.encoding.mask.sum()), count)
-    assert case.encoding.packed_bits(case.shape) == kept * code_bits(held) + side_bits(held) + mask
+    kept = np.ones(case.shape, bool) if case.encoding.mask is None else case.encoding.mask
+    mask = 0 if case.encoding.mask is None else count
+    assert case.encoding.packed_bits(case.shape) == stored_code_bits(held, kept) + side_bits(held) + mask
 
 
 @law
@@ -488,7 +552,22 @@ def bits(count: int) -> Quantized:
     return Quantized(uniform_levels(count), np.ones(1, np.float32), (4,))
 
 
+def beside(plane: Sequence[bool], base: Encoding, format: Format = "float32") -> Escaped:
+    return Escaped.of(np.full(4, 9.5, np.float32), np.array(plane), base, format)
+
+
+FEW, SOME, OTHERS = (False, False, False, True), (True, False, False, True), (False, True, False, False)
+
 KEPT = [
+    (beside(SOME, bits(4)), beside(SOME, bits(4))),
+    (beside(SOME, bits(4)), beside(FEW, bits(3))),
+    (beside(SOME, bits(4)), beside(FEW, bits(4), "float16")),
+    (beside(SOME, bits(4)), bits(4)),
+    (beside(SOME, bits(4)), Masked(LESS, beside(SOME, bits(4)))),
+    (Masked(KEEP, beside(SOME, bits(4))), Masked(LESS, beside(FEW, bits(4)))),
+    (Dense("float16"), beside(SOME, bits(4), "float16")),
+    (bits(4), beside((False,) * 4, bits(4))),
+    (bits(16), beside(SOME, bits(8), "bfloat16")),
     (Dense(), Dense("float16")),
     (Dense(), bits(4)),
     (Dense("float16"), Dense("bfloat16")),
@@ -503,6 +582,14 @@ KEPT = [
     (Quantized(IntegerLevels(), np.ones(1, np.float32), (4,)), Dense()),
 ]
 BROKEN = [
+    (beside(SOME, bits(4)), beside(OTHERS, bits(4)), "1 more values"),
+    (beside(SOME, bits(4), "float16"), beside(SOME, bits(4)), "float16"),
+    (beside(SOME, bits(4)), beside(SOME, bits(5)), "4-bit"),
+    (beside(SOME, bits(4)), Dense(), "4-bit"),
+    (bits(4), beside(FEW, bits(4)), "4-bit"),
+    (bits(4), Masked(KEEP, beside(FEW, bits(4))), "4-bit"),
+    (Dense("float16"), beside(FEW, bits(4)), "32 bits"),
+    (Masked(KEEP, beside(FEW, bits(4))), Masked(KEEP, beside(SOME, bits(4))), "1 more values"),
     (Dense("float16"), Dense(), "float16"),
     (Dense("bfloat16"), Dense("float32"), "bfloat16"),
     (Dense("float16"), Masked(KEEP, Dense()), "float16"),
@@ -535,6 +622,7 @@ def test_a_broken_promise_is_told(before: Encoding, after: Encoding, words: str)
 def test_promises_are_kept_along_a_chain() -> None:
     """What may follow what may follow an encoding may follow it directly."""
     encodings = [Dense("float16"), Dense(), bits(2), bits(4), Masked(KEEP), Masked(LESS, bits(3)), Masked(LESS)]
+    encodings += [beside(FEW, bits(3)), beside(SOME, bits(4)), Masked(LESS, beside(FEW, bits(2), "float16"))]
     for first, second, third in itertools.permutations(encodings, 3):
         if first.broken_by(second) is None and second.broken_by(third) is None:
             assert first.broken_by(third) is None, (first.describe(), second.describe(), third.describe())

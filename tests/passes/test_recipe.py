@@ -82,7 +82,7 @@ def through_json(item: bw.Pass) -> bw.Pass:
     return from_data(json.dumps(to_data(item)))
 
 
-@pytest.mark.parametrize("item", PASSES, ids=lambda item: str(item)[:60])
+@pytest.mark.parametrize("item", PASSES, ids=[f"{type(item).__name__}{place}" for place, item in enumerate(PASSES)])
 def test_round_trip(item: bw.Pass) -> None:
     again = through_json(item)
     assert type(again) is type(item)
@@ -91,7 +91,7 @@ def test_round_trip(item: bw.Pass) -> None:
     assert from_data(to_data(item)) == item
 
 
-@pytest.mark.parametrize("item", PASSES, ids=lambda item: str(item)[:60])
+@pytest.mark.parametrize("item", PASSES, ids=[f"{type(item).__name__}{place}" for place, item in enumerate(PASSES)])
 def test_a_manager_round_trips_with_it(item: bw.Pass) -> None:
     manager = bw.PassManager([item, bw.Quantize(4)])
     assert bw.PassManager.from_recipe(manager.to_recipe()) == manager

@@ -190,7 +190,7 @@ def test_packed_bits_by_hand() -> None:
     assert grid.packed_bits(shape) == 20 * 4 + 6 * 16
     assert Quantized(IntegerLevels(0, 15), halves * np.float32(0.1), (4, 1)).packed_bits(shape) == 20 * 4 + 6 * 32
     zeros = np.zeros((3, 2), np.int32)
-    assert Quantized(IntegerLevels(0, 15), halves, (4, 1), zeros).packed_bits(shape) == 20 * 4 + 6 * 16 + 6 * 32
+    assert Quantized(IntegerLevels(0, 15), halves, (4, 1), zeros).packed_bits(shape) == 20 * 4 + 6 * 16 + 6 * 8
     table = TableLevels((-1.0, 0.0, 0.5))
     assert Quantized(table, halves, (4, 1), bias=halves).packed_bits(shape) == 20 * 2 + 12 * 16 + 3 * 16
 

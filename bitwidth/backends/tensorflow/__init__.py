@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bitwidth.backend import Architecture, Session
+from bitwidth.backend import Architecture, LayerInputs, Session
 from bitwidth.backends.tensorflow.architecture import build_model
 from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.tensors import Encoding
@@ -25,11 +25,12 @@ class TensorFlowBackend:
         architecture: Architecture,
         values: list[NDArray[Any]],
         encodings: Mapping[int, Encoding],
+        inputs: LayerInputs,
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
     ) -> Any:
         """See `Backend.build`."""
-        return build_model(architecture, values, encodings, custom_objects, model)
+        return build_model(architecture, values, encodings, inputs, custom_objects, model)
 
 
 BACKEND = TensorFlowBackend()

@@ -7,12 +7,12 @@ its variables stay as they are. Gradients pass straight through inside the range
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from bitwidth.backend import LayerInputs
 from bitwidth.backends.tensorflow.naming import names_of
 from bitwidth.errors import ModelError
 from bitwidth.tensors import Encoding, IntegerLevels, Quantized
@@ -71,7 +71,7 @@ def fake_quantized(x: Any, encoding: Encoding) -> Any:
     return rounded(x)
 
 
-def attach(model: Any, inputs: Mapping[str, Inputs]) -> bool:
+def attach(model: Any, inputs: LayerInputs) -> bool:
     """Let layers take their inputs through grids, by path; all other layers take theirs as they are.
 
     Returns:

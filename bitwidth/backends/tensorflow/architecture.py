@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import Architecture
+from bitwidth.backend import Architecture, LayerInputs
+from bitwidth.backends.tensorflow.activations import attach
 from bitwidth.backends.tensorflow.promises import keep_promises
 from bitwidth.errors import ModelError
 from bitwidth.tensors import Encoding
@@ -39,6 +40,7 @@ def build_model(
     architecture: Architecture,
     values: list[NDArray[Any]],
     encodings: Mapping[int, Encoding],
+    inputs: LayerInputs,
     custom_objects: Mapping[str, Any] | None = None,
     model: Any = None,
 ) -> Any:
@@ -54,7 +56,8 @@ def build_model(
         variable.assign(value)
     _load_assets(model, architecture.assets)
     finalize(model)
-    keep_promises(model, encodings)
+    attach(model, inputs)
+    keep_promises(model, encodings, inputs)
     return model
 
 

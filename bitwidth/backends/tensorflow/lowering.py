@@ -19,7 +19,18 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.errors import ConfigError, EncodingError
-from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, PrefixLevels, Quantized, TableLevels, spread
+from bitwidth.tensors import (
+    Dense,
+    Encoding,
+    Escaped,
+    IntegerLevels,
+    LevelRows,
+    Masked,
+    PrefixLevels,
+    Quantized,
+    TableLevels,
+    spread,
+)
 
 _OPEN: ContextVar[bool] = ContextVar("open", default=False)
 Arrays = dict[str, NDArray[Any]]
@@ -62,6 +73,15 @@ class Lowering(ABC):
             raise EncodingError(f"{encoding.describe()} has another structure than the encoding under training")
         for name, array in arrays.items():
             self.state[name].assign(array)
+
+    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+        """`encoding` with what training has learned put into it: escaped values are those of the master.
+
+        Args:
+            encoding: the encoding under training.
+            master: the trained master, float32 of the tensor's shape.
+        """
+        return encoding
 
 
 class _Cast(Lowering):
@@ -151,6 +171,68 @@ class _Table(Lowering):
         return value + state["bias"] if "bias" in state else value
 
 
+class _Rows(Lowering):
+    """`Quantized` over rows of levels: each block reads its own table."""
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        grid = _quantized(encoding)
+        if not isinstance(grid.levels, LevelRows):
+            raise EncodingError(f"{encoding.describe()} has no rows of levels")
+        longest = max(len(row.values) for row in grid.levels.rows)
+        arrays = {
+            "scale": spread(grid.scale, grid.block, self.shape),
+            "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
+            "row": spread(np.asarray(grid.row), grid.block, self.shape),
+            "levels": np.stack([_padded(row.array, longest, row.array[-1]) for row in grid.levels.rows]),
+            "thresholds": np.stack([_padded(row.thresholds, longest - 1, np.inf) for row in grid.levels.rows]),
+        }
+        if grid.bias is not None:
+            arrays["bias"] = spread(grid.bias, grid.block, self.shape)
+        return arrays
+
+    def read(self, master: Any) -> Any:
+        state = self.state
+        x = master - state["bias"] if "bias" in state else master
+        x = tf.reshape(x * state["reciprocal"], [-1])
+        level = tf.zeros(self.shape, tf.float32)
+        for index in range(state["levels"].shape[0]):
+            position = tf.searchsorted(state["thresholds"][index], x, side="left")
+            own = tf.reshape(tf.gather(state["levels"][index], position), self.shape)
+            level = tf.where(tf.equal(state["row"], index), own, level)
+        value = level * state["scale"]
+        return value + state["bias"] if "bias" in state else value
+
+
+class _Escape(Lowering):
+    """`Escaped` over another encoding: escaped values are the master's, so they train as they are."""
+
+    def __init__(self, encoding: Escaped, shape: Sequence[int]) -> None:
+        self.base, self.float = lower(encoding.base, shape), lower(Dense(encoding.format), shape)
+        self.format = encoding.format
+        super().__init__(encoding, shape)
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        if not isinstance(encoding, Escaped) or encoding.format != self.format:
+            raise EncodingError(f"{encoding.describe()} has no escapes in {self.format}")
+        return {"plane": np.array(encoding.plane)}
+
+    def read(self, master: Any) -> Any:
+        held = master if self.base is None else self.base.read(master)
+        free = master if self.float is None else self.float.read(master)
+        return tf.where(self.state["plane"], free, held)
+
+    def update(self, encoding: Encoding) -> None:
+        super().update(encoding)
+        if isinstance(encoding, Escaped) and self.base is not None:
+            self.base.update(encoding.base)
+
+    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+        if not isinstance(encoding, Escaped):
+            return encoding
+        base = encoding.base if self.base is None else self.base.baked(encoding.base, master)
+        return Escaped.of(master, encoding.plane, base, encoding.format)
+
+
 class _Mask(Lowering):
     """`Masked` over another encoding."""
 
@@ -171,6 +253,11 @@ class _Mask(Lowering):
         super().update(encoding)
         if isinstance(encoding, Masked) and self.base is not None:
             self.base.update(encoding.base)
+
+    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+        if not isinstance(encoding, Masked) or self.base is None:
+            return encoding
+        return Masked(encoding.keep, self.base.baked(encoding.base, master))
 
 
 def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:
@@ -213,7 +300,13 @@ def _lower_masked(encoding: Masked, shape: Sequence[int]) -> Lowering:
 
 @register_lowering(Quantized)
 def _lower_quantized(encoding: Quantized, shape: Sequence[int]) -> Lowering:
-    return (_Table if isinstance(encoding.levels, TableLevels) else _Grid)(encoding, shape)
+    kinds: dict[type, type[Lowering]] = {TableLevels: _Table, LevelRows: _Rows}
+    return kinds.get(type(encoding.levels), _Grid)(encoding, shape)
+
+
+@register_lowering(Escaped)
+def _lower_escaped(encoding: Escaped, shape: Sequence[int]) -> Lowering:
+    return _Escape(encoding, shape)
 
 
 @contextmanager
@@ -247,3 +340,7 @@ def _quantized(encoding: Encoding) -> Quantized:
     if not isinstance(encoding, Quantized):
         raise EncodingError(f"{encoding.describe()} is not on a grid")
     return encoding
+
+
+def _padded(array: NDArray[np.float32], length: int, filler: Any) -> NDArray[np.float32]:
+    return np.pad(array, (0, length - array.size), constant_values=filler)

@@ -69,9 +69,7 @@ def input_moments(
     return {path: tuple(item.moments() for item in found if item.rows) for path, found in sums.items()}
 
 
-def _sum_for(
-    trace: FuncTrace, frame: Frame, op: Any, name: str, variable: Any, made: list[_Sum]
-) -> _Sum | None:
+def _sum_for(trace: FuncTrace, frame: Frame, op: Any, name: str, variable: Any, made: list[_Sum]) -> _Sum | None:
     """The sum that a use adds to: that of an earlier use which multiplies the same elements alike, or a new one."""
     if op.type not in CONTRACTIONS and op.type not in LOOK_UPS:
         return None
@@ -171,7 +169,9 @@ def _slices(op: Any, inputs: list[Any], operand: Operand, width: int) -> Iterabl
     x = inputs[place]
     if "Conv" not in op.type or not x.shape.rank:
         return [inputs]
-    positions = max(1, prod(op.outputs[0].shape.as_list()[1:-1]) if op.outputs[0].shape[1:].is_fully_defined() else 1024)
+    positions = max(
+        1, prod(op.outputs[0].shape.as_list()[1:-1]) if op.outputs[0].shape[1:].is_fully_defined() else 1024
+    )
     size = max(1, _PATCH_BYTES // (4 * positions * width))
     return (
         [x[start : start + size] if index == place else tensor for index, tensor in enumerate(inputs)]

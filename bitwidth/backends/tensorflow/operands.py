@@ -99,7 +99,9 @@ def _moved(trace: FuncTrace, frame: Frame, op: Any, tensor: Any, variable: Any) 
 
 
 def _strided_slice(op: Any, held: Any, others: list[Any]) -> list[Any]:
-    masks = {f"{name}_mask": op.get_attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
+    masks = {
+        f"{name}_mask": op.get_attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
     return [tf.strided_slice(held, *others, **masks)]
 
 
@@ -123,7 +125,9 @@ class Contraction:
         features: from the operation, its input tensors, and the operand's place: rows of (groups, inputs).
     """
 
-    arrange: Callable[[Any, int, tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    arrange: Callable[
+        [Any, int, tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    ]
     features: Callable[[Any, list[Any], int], Any]
 
 
@@ -148,7 +152,9 @@ def features_of(op: Any, inputs: list[Any], operand: Operand) -> Any:
 
 
 def _matmul_axes(op: Any, position: int, shape: tuple[int, ...]) -> Any:
-    flipped = op.get_attr(("transpose_a", "transpose_b")[position] if op.type == "MatMul" else ("adj_x", "adj_y")[position])
+    flipped = op.get_attr(
+        ("transpose_a", "transpose_b")[position] if op.type == "MatMul" else ("adj_x", "adj_y")[position]
+    )
     last = len(shape) - 1
     summed = last if (position == 0) != flipped else last - 1
     other = last + last - 1 - summed
@@ -232,7 +238,11 @@ def _einsum_labels(op: Any, position: int, ranks: list[int]) -> tuple[str, str, 
     operands, _, result = op.get_attr("equation").decode().partition("->")
     labels = operands.split(",")
     spare = [letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if letter not in operands]
-    widest = max(rank - len(text.replace("...", "")) for text, rank in zip(labels, ranks, strict=True) if "..." in text) if "..." in operands else 0
+    widest = (
+        max(rank - len(text.replace("...", "")) for text, rank in zip(labels, ranks, strict=True) if "..." in text)
+        if "..." in operands
+        else 0
+    )
     spelt = []
     for text, rank in zip(labels, ranks, strict=True):
         count = rank - len(text.replace("...", ""))
@@ -263,9 +273,15 @@ def _einsum_features(op: Any, inputs: list[Any], position: int) -> Any:
 
 
 CONTRACTIONS: dict[str, Contraction] = {
-    **{kind: Contraction(_matmul_axes, _matmul_features) for kind in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")},
+    **{
+        kind: Contraction(_matmul_axes, _matmul_features)
+        for kind in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+    },
     **{kind: Contraction(_conv_axes, _conv_features) for kind in ("Conv2D", "Conv3D")},
     "DepthwiseConv2dNative": Contraction(_depthwise_axes, _depthwise_features),
-    **{kind: Contraction(_transposed_axes, _transposed_features) for kind in ("Conv2DBackpropInput", "Conv3DBackpropInputV2")},
+    **{
+        kind: Contraction(_transposed_axes, _transposed_features)
+        for kind in ("Conv2DBackpropInput", "Conv3DBackpropInputV2")
+    },
     "Einsum": Contraction(_einsum_axes, _einsum_features),
 }

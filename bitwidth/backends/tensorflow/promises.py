@@ -9,19 +9,19 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from bitwidth.backend import LayerInputs
 from bitwidth.graph import Graph
 from bitwidth.tensors import Dense, Encoding
 
-Inputs = Mapping[str, tuple[Encoding | None, ...]]
-_PROMISES: WeakKeyDictionary[Any, tuple[Mapping[int, Encoding], Inputs]] = WeakKeyDictionary()
+_PROMISES: WeakKeyDictionary[Any, tuple[Mapping[int, Encoding], LayerInputs]] = WeakKeyDictionary()
 
 
-def keep_promises(model: Any, encodings: Mapping[int, Encoding], inputs: Inputs) -> None:
+def keep_promises(model: Any, encodings: Mapping[int, Encoding], inputs: LayerInputs) -> None:
     """Remember how the variables of a model are held, by their index, and the inputs of its layers, by their path."""
     _PROMISES[model] = (dict(encodings), dict(inputs))
 
 
-def _entering(graph: Graph, inputs: Inputs) -> dict[str, Encoding]:
+def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:
     """The encodings of the tensors that enter layers, by the tensors' names."""
     return {
         name: encoding

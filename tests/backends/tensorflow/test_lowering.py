@@ -11,7 +11,10 @@ from bitwidth.errors import EncodingError
 from bitwidth.tensors import (
     Dense,
     Encoding,
+    Escaped,
+    Format,
     IntegerLevels,
+    LevelRows,
     Masked,
     PrefixLevels,
     Quantized,
@@ -31,6 +34,13 @@ def grid(bits: int, block: tuple[int, int] = (6, 1)) -> Quantized:
     return fit_scale(VALUES, uniform_levels(bits), block)
 
 
+ROWS = Quantized(
+    LevelRows((TableLevels((1.0, 2.0, 4.0, 8.0, 16.0)), TableLevels((-1.5, 0.25, 2.0)), TableLevels((-3.0, 4.0)))),
+    ONES * np.float32(0.7),
+    (6, 1),
+    row=np.arange(10, dtype=np.int32).reshape(1, 10) % 3,
+)
+PLANE = np.abs(VALUES) > 1.2
 EXACT: dict[str, Encoding] = {
     "float16": Dense("float16"),
     "bfloat16": Dense("bfloat16"),
@@ -49,6 +59,12 @@ EXACT: dict[str, Encoding] = {
     "zero scale": Quantized(IntegerLevels(-7, 7), ONES * 0, (6, 1)),
     "powers of two": Quantized(TableLevels((-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)), ONES * np.float32(0.4), (6, 1)),
     "masked table": Masked(KEEP, Quantized(TableLevels((-1.5, 0.25, 2.0)), ONES, (6, 1))),
+    "rows": ROWS,
+    "masked rows": Masked(KEEP, ROWS),
+    "escaped": Escaped.of(VALUES, PLANE, grid(3)),
+    "escaped rows": Escaped.of(VALUES, PLANE, ROWS),
+    "escaped dense": Escaped.of(VALUES, PLANE, Dense("bfloat16")),
+    "masked escaped": Masked(KEEP, Escaped.of(VALUES, PLANE, grid(3))),
 }
 
 
@@ -60,6 +76,53 @@ def test_reads_what_numpy_decodes(name: str, xla: bool) -> None:
     assert lowering is not None
     read = tf.function(straight_through(lowering), jit_compile=xla)
     np.testing.assert_array_equal(read(tf.constant(VALUES)).numpy(), encoding.project(VALUES))
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16"])
+def test_escapes_in_16_bits_are_read_as_they_are_stored(format: Format) -> None:
+    encoding = Escaped.of(VALUES, PLANE, grid(3), format)
+    lowering = lower(encoding, VALUES.shape)
+    assert lowering is not None
+    read = straight_through(lowering)(tf.constant(VALUES)).numpy()
+    np.testing.assert_array_equal(read, encoding.project(VALUES))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("format", ["float32", "float16", "bfloat16"])
+def test_escapes_train_and_are_taken_back(format: Format, mask: bool) -> None:
+    """They read the master, their gradient is the master's, and baked they are what was read last."""
+    inner = Escaped.of(VALUES, PLANE, grid(3), format)
+    encoding: Encoding = Masked(KEEP, inner) if mask else inner
+    lowering = lower(encoding, VALUES.shape)
+    assert lowering is not None
+    trained = VALUES + RNG.standard_normal(VALUES.shape).astype(np.float32)
+    master = tf.Variable(trained)
+    with tf.GradientTape() as tape:
+        read = straight_through(lowering)(tf.convert_to_tensor(master))
+        total = tf.reduce_sum(read)
+    np.testing.assert_array_equal(tape.gradient(total, master).numpy(), KEEP if mask else np.ones_like(VALUES))
+    baked = lowering.baked(encoding, trained)
+    np.testing.assert_array_equal(read.numpy(), baked.project(trained))
+    assert encoding.broken_by(baked) is None
+    assert lowering.baked(Dense(), trained).describe() == "dense"
+
+
+def test_other_encodings_have_nothing_to_bake() -> None:
+    for name in ("4 bits", "masked", "masked grid", "rows"):
+        lowering = lower(EXACT[name], VALUES.shape)
+        assert lowering is not None
+        assert lowering.baked(EXACT[name], VALUES).describe() == EXACT[name].describe()
+
+
+def test_a_plane_of_escapes_changes_without_a_retrace() -> None:
+    lowering = lower(Masked(KEEP, Escaped.of(VALUES, PLANE, grid(8))), VALUES.shape)
+    assert lowering is not None
+    read = tf.function(straight_through(lowering))
+    read(tf.constant(VALUES))
+    other = Masked(~KEEP, Escaped.of(VALUES, ~PLANE, grid(2)))
+    lowering.update(other)
+    np.testing.assert_array_equal(read(tf.constant(VALUES)).numpy(), other.project(VALUES))
+    assert read.experimental_get_tracing_count() == 1
 
 
 def test_bias_is_within_one_rounding() -> None:
@@ -139,7 +202,16 @@ def test_the_gradient_passes_straight_through_a_prefix() -> None:
     np.testing.assert_array_equal(gradient().numpy(), KEEP.astype(np.float32))
 
 
-@pytest.mark.parametrize(("first", "second"), [("masked", "4 bits"), ("4 bits", "ragged groups"), ("4 bits", "1 bits")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("masked", "4 bits"),
+        ("4 bits", "ragged groups"),
+        ("4 bits", "1 bits"),
+        ("escaped", "4 bits"),
+        ("rows", "powers of two"),
+    ],
+)
 def test_another_structure_is_refused(first: str, second: str) -> None:
     lowering = lower(EXACT[first], VALUES.shape)
     assert lowering is not None
