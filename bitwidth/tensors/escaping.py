@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.errors import ConfigError, EncodingError
-from bitwidth.tensors.blocks import spread
+from bitwidth.tensors.blocks import block_reduce, spread
 from bitwidth.tensors.encoding import Encoding, locked
 from bitwidth.tensors.escape import Escaped
 from bitwidth.tensors.quantized import Quantized
 
 Plane = Callable[[str, NDArray[Any]], Any]
+BODY = 4.0  # values of so many times the mean magnitude of their block are of its body
 Fitter = Callable[[NDArray[np.bool_]], Encoding]
 
 
@@ -26,8 +27,10 @@ class Escape:
     Attributes:
         plane: the values themselves: a mapping from the paths of parameters to bool arrays, or a function of path and
             values to a bool array; None, or a path that is missing, for no value. Equality is by identity.
-        error: those that the grid fitted to all of them misses by more than so many scales of their block. A uniform
-            grid misses what it does not clip by half a scale at most, so 1.0 takes what it clips by more than a step.
+        error: those that a grid misses by more than so many scales of their block. The grid is that of the block's
+            body, the values of at most four times its mean magnitude, since outliers would stretch it to themselves.
+            A uniform grid misses what it does not clip by half a scale at most, so 1.0 takes what it clips by more
+            than a step.
         quantile: those whose magnitude is above that quantile of the magnitudes, between 0 and 1: 0.995 takes one in
             two hundred.
         format: how an escaped value is stored: `"float32"`, `"float16"` or `"bfloat16"`.
@@ -122,6 +125,8 @@ def _chosen(
         base = fitter(keep)
         if not isinstance(base, Quantized):
             raise EncodingError(f"{path}: escaping by error needs a grid with scales, got {base.describe()}")
+        body = fitter(_body(values, keep, base.block))
+        base = body if isinstance(body, Quantized) else base
         missed = np.abs(base.project(values) - values)
         beyond: NDArray[np.bool_] = np.asarray(missed > config.error * spread(base.scale, base.block, values.shape))
         return beyond
@@ -132,3 +137,12 @@ def _chosen(
             f"{path}: a plane of escapes holds booleans of shape {values.shape}, got {plane.dtype} of {plane.shape}"
         )
     return plane
+
+
+def _body(values: NDArray[np.float32], keep: NDArray[np.bool_], block: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The values of at most `BODY` times the mean magnitude of their block."""
+    magnitude = np.where(keep, np.abs(values), np.float32(0))
+    total, count = (block_reduce(array, block, np.add, np.float64) for array in (magnitude, keep))
+    mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+    body: NDArray[np.bool_] = keep & (magnitude <= BODY * spread(mean, block, values.shape))
+    return body

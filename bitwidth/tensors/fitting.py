@@ -63,9 +63,9 @@ def fit(
         EncodingError: bits, mask or weights are out of range or of another shape.
 
     Example:
-        >>> x = np.array([-1.0, -0.25, 0.0, 2.0], np.float32)
+        >>> x = np.array([-1.0, -0.5, 0.0, 2.0], np.float32)
         >>> fit("power_of_two", 3, x, (4,)).project(x)
-        array([-1.  , -0.25,  0.  ,  2.  ], dtype=float32)
+        array([-1. , -0.5,  0. ,  2. ], dtype=float32)
         >>> fit("uniform", 2, x, (4,), symmetric=False, scale="max").project(x)
         array([-1.,  0.,  0.,  2.], dtype=float32)
     """
@@ -76,12 +76,24 @@ def fit(
     check_counted(values.shape, keep, weights)
     if isinstance(rule, BitRule):
         return fit_table(rule, values, block, keep, weights)
+    if rule == "uniform" and not symmetric:
+        return _asymmetric(bits, values, block, scale, keep, weights)
+    return _named(rule, bits, values, block, scale, keep, weights)
+
+
+def _named(
+    rule: str,
+    bits: int,
+    values: NDArray[np.float32],
+    block: Sequence[int],
+    scale: ScaleMethod,
+    keep: NDArray[np.bool_] | None,
+    weights: NDArray[Any] | None,
+) -> Quantized:
     if rule == "codebook":
         return fit_codebook(values, bits, block, scale, keep, weights)
     if rule in ("ternary", "binary") and scale == "mse":
         return _few(TERNARY if rule == "ternary" else SIGNS, values, block, keep, weights)
-    if rule == "uniform" and not symmetric:
-        return _asymmetric(bits, values, block, scale, keep, weights)
     named: dict[str, Levels] = {"ternary": TERNARY, "binary": SIGNS}
     levels = power_levels(bits) if rule == "power_of_two" else named.get(rule, uniform_levels(bits))
     return fit_scale(values, levels, block, scale, keep, weights)
@@ -153,8 +165,7 @@ def _asymmetric(
     steps = np.float32((1 << bits) - 1)
     ends = ((strip, strip.range()) for strip in strips(values, block, keep, weights))
     lowest, highest = per_block(ends, grid, [np.float32, np.float32])
-    widest: NDArray[np.float32] = highest / steps - lowest / steps
-    stored = storage(widest, 0.2)
+    stored = storage(np.asarray(highest / steps - lowest / steps, np.float32), 0.2)
 
     def fitted() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
         for strip in strips(values, block, keep, weights):

@@ -139,8 +139,6 @@ class Quantized(Encoding):
         low, high = self.levels.bounds
         if codes.dtype.kind not in "iu" or codes.min(initial=low) < low or codes.max(initial=high) > high:
             raise EncodingError(f"codes must be integers from {low} to {high}")
-        if isinstance(self.levels, LevelRows) and codes.ndim == len(self.block):
-            self.levels.check_codes(codes, self._rows(codes.shape))
 
     def _rows(self, shape: Sequence[int]) -> NDArray[np.int32]:
         return spread(np.asarray(self.row), self.block, shape)

@@ -80,14 +80,10 @@ class LevelRows:
         Raises:
             EncodingError: a code that its row does not have.
         """
-        self.check_codes(codes, row)
+        low, high = (np.array([table.bounds[end] for table in self.rows])[row] for end in (0, 1))
+        if (codes < low).any() or (codes > high).any():
+            raise EncodingError("a code that its row of levels does not have")
         starts = np.cumsum([0, *(len(table.values) for table in self.rows[:-1])])
         first = starts + np.array([table.origin for table in self.rows])
         levels: NDArray[np.float32] = self.array[codes + first[row]]
         return levels
-
-    def check_codes(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]]) -> None:
-        """Raise EncodingError unless each of `codes` is one of its `row`."""
-        low, high = (np.array([table.bounds[end] for table in self.rows])[row] for end in (0, 1))
-        if (codes < low).any() or (codes > high).any():
-            raise EncodingError("a code that its row of levels does not have")

@@ -50,7 +50,7 @@ class BitRule:
         if not isinstance(self.symmetric, bool):
             raise ConfigError(f"BitRule: symmetric must be True or False, got {self.symmetric!r}")
         rows = _listed(self.levels, "levels")
-        nested = [isinstance(row, Iterable) for row in rows]
+        nested = [isinstance(row, Iterable) and not isinstance(row, str | bytes) for row in rows]
         if any(nested) and not all(nested):
             raise ConfigError("BitRule: levels are one row of numbers, or several rows; got a mixture")
         found = tuple(_row(row, self.symmetric) for row in (rows if any(nested) else [rows]))

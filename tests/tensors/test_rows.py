@@ -99,9 +99,9 @@ def test_codes_of_another_row_are_refused() -> None:
     HELD.check_codes(good)
     bad = good.copy()
     bad[0, 1] = 3
-    for refuse in (HELD.check_codes, HELD.decode):
-        with pytest.raises(EncodingError, match="its row of levels"):
-            refuse(bad)
+    HELD.check_codes(bad)  # as they come from a file, it is not known yet which block each belongs to
+    with pytest.raises(EncodingError, match="its row of levels"):
+        HELD.decode(bad)
     with pytest.raises(EncodingError, match="codes must be integers"):
         HELD.check_codes(good + 9)
 
