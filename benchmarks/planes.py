@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def prefixes(path: Path, test: Split) -> list[dict[str, Any]]:
     inside = bw.inspect(path)
     rows = []
     for bits in PREFIXES:
-        model, seconds = timed(lambda bits=bits: bw.load(path, bits=bits))
+        model, seconds = timed(partial(bw.load, path, bits=bits))
         again = bw.PassManager([]).run(model)
         rows.append(
             {

@@ -20,7 +20,7 @@ def encodings() -> dict[str, tuple[Encoding, NDArray[Any]]]:
     """Those of version 1, prefixes of grids, and a grid of eight bits with enough values to fill its planes."""
     held = dict(make.encodings())
     steps = np.array([[0.25, 0.5, 0.1]], np.float32)
-    prefixes = Quantized(PrefixLevels(127, 4), steps / 16, (5, 1))
+    prefixes = Quantized(PrefixLevels(127, 4), steps / np.float32(16), (5, 1))
     held["plain/prefix"] = prefixes, prefixes.project(make.numbers(5, 3))
     over = Masked(np.arange(15).reshape(5, 3) % 4 != 0, prefixes)
     held["masked/prefix"] = over, over.project(make.numbers(5, 3))
