@@ -59,6 +59,16 @@ def test_the_pipeline(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_planes_cost_a_percent_at_most(tmp_path: Path) -> None:
+    need_data()
+    for row in run("planes", tmp_path)["rows"]:
+        assert max(file["ratio"] for file in row["files"]) <= 1.01
+        prefixes = {prefix["bits"]: prefix for prefix in row["prefixes_of_8_bits"]}
+        assert prefixes[4]["bytes_read"] < prefixes[6]["bytes_read"] < prefixes[8]["bytes_read"]
+        assert prefixes[6]["accuracy"] >= prefixes[8]["accuracy"] - 0.005
+
+
+@pytest.mark.slow
 def test_import_is_light(tmp_path: Path) -> None:
     found = run("imports", tmp_path)
     assert found["passed"]

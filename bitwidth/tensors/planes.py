@@ -98,7 +98,7 @@ class BitPlanes(Sequence[NDArray[np.bool_]]):
             whole = whole << np.uint64(1) | plane
         if self.grid is None:
             whole = whole << np.uint64(left)
-            return np.where(self.sign, np.uint64(0) - whole, whole).astype(self.dtype)
+            return np.where(self.sign, _negated(whole), whole).astype(self.dtype)
         codes = whole.astype(np.int32)
         held = prefix(self.grid, bits)
         return held.decode(np.where(self.sign, -codes, codes)).astype(self.dtype)
@@ -151,12 +151,18 @@ def bitplanes(tensor: ArrayLike, bits: int | None = None) -> BitPlanes:
 def _of_integers(array: NDArray[np.integer[Any]], bits: int | None) -> BitPlanes:
     negative = array < 0
     whole = array.astype(np.uint64)  # modulo 2^64, so that the least int64 has a magnitude too
-    magnitude = np.where(negative, np.uint64(0) - whole, whole)
+    magnitude = np.where(negative, _negated(whole), whole)
     needed = max(1, int(magnitude.max(initial=0)).bit_length())
     bits = needed + 1 if bits is None else _checked(bits, 2, MOST_PLANES + 1)
     if needed > bits - 1:
         raise EncodingError(f"bitplanes: these integers need {needed + 1} bits with the sign, got bits={bits}")
     return BitPlanes(_planes(magnitude, bits - 1), negative, array.dtype)
+
+
+def _negated(whole: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Modulo 2^64; numpy warns of it where there are no axes."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.uint64(0) - whole)
 
 
 def _planes(magnitude: NDArray[np.uint64], count: int) -> NDArray[np.bool_]:

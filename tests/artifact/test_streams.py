@@ -10,10 +10,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bitwidth.artifact.header import parse
+from bitwidth.artifact.header import Entry, parse
 from bitwidth.artifact.streams import pack_parameter, unpack_parameter
 from bitwidth.errors import CorruptFileError, EncodingError
-from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
+from bitwidth.tensors import (
+    Dense,
+    Encoding,
+    IntegerLevels,
+    Masked,
+    PrefixLevels,
+    Quantized,
+    TableLevels,
+    ordered,
+    prefix,
+    spread,
+    uniform_levels,
+)
 from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask
 from tests.golden.make import encodings
 
@@ -32,10 +44,14 @@ def unpack(
     config: Any, description: Any, streams: list[bytes], shape: tuple[int, ...], dtype: str = "float32"
 ) -> tuple[Encoding, NDArray[Any]]:
     """What a reader makes of one parameter, the check of its header included."""
+    return unpack_parameter(entry_of(config, description, shape, dtype), streams, "m.bw: a/kernel")
+
+
+def entry_of(config: Any, description: Any, shape: tuple[int, ...], dtype: str = "float32") -> Entry:
     item = {"path": "a/kernel", "role": "kernel", "shape": list(shape), "dtype": dtype}
     header: dict[str, Any] = {"name": "m", "framework": "keras", "architecture": None, "reason": "", "inputs": None}
     header |= {"variables": [], "parameters": [{**item, "encoding": config, "streams": description}], "assets": []}
-    return unpack_parameter(parse(json.dumps(header).encode(), "m.bw").entries[0], streams, "m.bw: a/kernel")
+    return parse(json.dumps(header).encode(), "m.bw").entries[0]
 
 
 def same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
@@ -239,3 +255,59 @@ def test_integers_are_the_codes_of_a_table_too() -> None:
     assert again.levels == table.levels
     free = Quantized(IntegerLevels(), np.ones((1, 1), np.float32), (2, 2))
     assert round_trip(free, free.decode(np.array([[2**20, -(2**20)], [0, 1]])))[1][0].tolist() == [2**20, -(2**20)]
+
+
+# ---- bit planes
+
+grids = st.one_of(
+    st.integers(2, 10).map(uniform_levels),
+    st.builds(IntegerLevels, st.integers(-40, 0), st.integers(1, 300)),
+    st.just(IntegerLevels()),
+    st.builds(PrefixLevels, st.integers(64, 200), st.integers(0, 4)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(grids, st.booleans(), st.booleans(), st.integers(0, 2**32 - 1), st.integers(2, 12))
+def test_every_prefix_of_every_grid(levels: Any, with_mask: bool, with_zero: bool, seed: int, bits: int) -> None:
+    """Planes or whole codes, the first bits are those of the encoding's prefix."""
+    rng = np.random.default_rng(seed)
+    low, high = levels.bounds
+    zero = rng.integers(max(low, -100), min(high, 100), (2, 4), np.int32, endpoint=True)
+    zero_point = zero if with_zero and isinstance(levels, IntegerLevels) else None
+    held: Encoding = Quantized(levels, rng.uniform(0.1, 1, (2, 4)).astype(np.float32), (4, 1), zero_point)
+    held = Masked(rng.random(SHAPE) < 0.6, held) if with_mask else held
+    values = held.project(rng.normal(0, 30, SHAPE).astype(np.float32))
+    for planes in (True, False, None):
+        config, packed = pack_parameter(held, values, "float32", planes)
+        assert same_bits(unpack(config, packed.description, packed.streams, SHAPE)[1], values)
+        coded = len(packed.description[-1][4]) if packed.description[-1][1] == "planes" else None
+        entry = entry_of(json.loads(json.dumps(config)), packed.description, SHAPE)
+        read = entry.planes_read(bits)
+        streams = packed.streams[: len(packed.first) + max(read - 1, 0)]
+        short, back = unpack_parameter(entry, streams, "m.bw: a/kernel", bits)
+        grid = ordered(held)
+        assert grid is not None
+        codes = np.rint(held.unmasked.decode(held.unmasked.encode(values)) / scale_of(grid))
+        width = coded or max(1, int(np.abs(codes * (held.mask if with_mask else 1)).max()).bit_length())
+        assert same_bits(back, prefix(held, bits, width).project(values))
+        assert short.describe() == prefix(held, bits, width).describe()
+
+
+def scale_of(grid: Quantized) -> NDArray[np.float32]:
+    return spread(grid.scale, grid.block, SHAPE)
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8, None])
+@pytest.mark.parametrize("count", [1, 60, 5_000, 50_000])
+@pytest.mark.parametrize("keep", [1.0, 0.3])
+def test_planes_cost_a_percent_at_most(bits: int | None, count: int, keep: float) -> None:
+    rng = np.random.default_rng(0)
+    levels, step = (IntegerLevels(), 0.5) if bits is None else (uniform_levels(bits), 3 / 2 ** (bits - 1))
+    held: Encoding = Quantized(levels, np.full(1, step, np.float32), (count,))
+    held = held if keep == 1 else Masked(rng.random(count) < keep, held)
+    values = held.project(rng.normal(size=count).astype(np.float32))
+    chosen, whole = (pack_parameter(held, values, "float32", planes)[1] for planes in (None, False))
+    cost = sum(map(len, chosen.streams)) + 7 * len(chosen.later)
+    assert cost <= 1.01 * sum(map(len, whole.streams))
+    assert bool(chosen.later) or count * keep < 50_000
