@@ -60,7 +60,12 @@ def trial(model: Any, item: bw.Pass, images: NDArray[np.float32], data: Fashion,
     seconds = time.perf_counter() - start
     size, loaded, _ = reloaded(result)
     kept = accuracy(loaded, data.test)
-    return {"bytes": size, "accuracy": kept, "drop_points": round(100 * (given - kept), 3), "seconds": round(seconds, 2)}
+    return {
+        "bytes": size,
+        "accuracy": kept,
+        "drop_points": round(100 * (given - kept), 3),
+        "seconds": round(seconds, 2),
+    }
 
 
 def summary(name: str, what: str, runs: list[dict[str, Any]], limits: dict[str, float]) -> dict[str, Any]:
@@ -68,7 +73,15 @@ def summary(name: str, what: str, runs: list[dict[str, Any]], limits: dict[str, 
     drop, size = median([run["drop_points"] for run in runs]), median([run["bytes"] for run in runs])
     passed = drop <= limits["drop_points"] and size <= limits.get("bytes", np.inf)
     print(f"{name:14s}{what:26s}{size:9,.0f} bytes, drop {drop:+.2f} points{'' if passed else '  MISSED'}", flush=True)
-    return {"model": name, "what": what, "limits": limits, "bytes": size, "drop_points": drop, "passed": passed, "runs": runs}
+    return {
+        "model": name,
+        "what": what,
+        "limits": limits,
+        "bytes": size,
+        "drop_points": drop,
+        "passed": passed,
+        "runs": runs,
+    }
 
 
 def codebooks(model: Any, name: str) -> list[dict[str, Any]]:
