@@ -26,8 +26,8 @@ class InputMoments:
         ConfigError: a field is out of its range.
 
     Example:
-        >>> import bitwidth as bw
         >>> import keras
+        >>> import numpy as np
         >>> from bitwidth.backend import backend_for
         >>> from bitwidth.context import Context
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="hidden")])

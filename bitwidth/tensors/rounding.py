@@ -25,6 +25,8 @@ from bitwidth.tensors.quantized import Quantized
 
 DAMPING = 0.01
 _BLOCK = 64  # inputs whose errors are fed back one by one; those of earlier blocks come in one product
+_SPAN = 512  # inputs whose errors are held at once
+_PANEL = 256  # columns of a Cholesky factor that are made together
 _COUNTED = 1 << 12  # codes beyond this magnitude share the price of the outermost
 
 Array = NDArray[np.float32]
@@ -71,23 +73,22 @@ def feedback(
         >>> grid = Quantized(IntegerLevels(-7, 7), np.ones((1, 1), np.float32), (2, 1))
         >>> x = np.array([[1.0, 1.0], [1.0, 1.2]], np.float32)[None]
         >>> feedback(np.array([[0.4], [0.4]], np.float32), grid, plain_matrix((2, 1), (1,)), x)
-        array([[0.],
-               [1.]], dtype=float32)
+        array([[1.],
+               [0.]], dtype=float32)
     """
-    out = (
-        np.ascontiguousarray(encoding.project(values))
-        if arrangement.index is not None
-        else np.zeros(values.shape, np.float32)
-    )
+    part = arrangement.index is not None
+    out = np.ascontiguousarray(encoding.project(values)) if part else np.empty(values.shape, np.float32)
     weights = arrangement.take(np.asarray(values, np.float32))
     columns = _Columns(encoding, arrangement, values.shape)
     order = np.argsort(-np.einsum("gkk->gk", gram), axis=1, kind="stable")
     upper, pivots = factor(gram, order, damping)
+    solved = arrangement.take(out)  # where that is a view, what is solved needs no second array
     if price is None:
-        solved = _solve(weights, columns, order, upper, lambda k, target, column: column.project(target))
+        _solve(weights, columns, order, upper, solved, lambda k, target, column: column.project(target))
     else:
-        solved = _priced(weights, columns, order, upper, pivots, price)
-    arrangement.put(out, solved)
+        _priced(weights, columns, order, upper, pivots, solved, price)
+    if not np.may_share_memory(solved, out):
+        arrangement.put(out, solved)
     return out
 
 
@@ -101,34 +102,59 @@ def factor(gram: Array, order: NDArray[np.intp], damping: float) -> tuple[Array,
         raise EncodingError("the input moments are not finite: the model gave values that are not numbers")
     if gram.shape[1] == 1:  # nothing to feed back to
         return np.ones_like(gram), gram[:, 0] + np.float32(damping * float(gram.mean()) or 1.0)
-    upper = np.empty_like(gram)
-    pivots = np.empty(gram.shape[:2], np.float32)
+    if len(gram) == 1:
+        upper, pivot = _factor_one(gram[0], order[0], damping)
+        return upper[None], pivot[None]
+    uppers, pivots = np.empty_like(gram), np.empty(gram.shape[:2], np.float32)
     for group, chosen in enumerate(order):
-        backwards = chosen[::-1]
-        damped = gram[group][np.ix_(backwards, backwards)]
-        diagonal = np.einsum("kk->k", damped)
-        extra = damping * float(diagonal.mean()) or 1.0
-        diagonal += np.float32(extra)
-        lower = _cholesky(damped, extra)
-        del damped
-        roots = np.einsum("kk->k", lower).copy()
-        np.divide(lower, roots, out=lower)
-        upper[group] = lower[::-1, ::-1]
-        pivots[group] = np.square(roots[::-1])
-    return upper, pivots
+        uppers[group], pivots[group] = _factor_one(gram[group], chosen, damping)
+    return uppers, pivots
 
 
-def _cholesky(damped: Array, extra: float) -> Array:
-    """The lower factor; where rounding has made the matrix indefinite, of one with more damping."""
+def _factor_one(gram: Array, order: NDArray[np.intp], damping: float) -> tuple[Array, Array]:
+    """`factor` of one gram: the Cholesky factor of it backwards, read backwards (a view, no copy).
+
+    Where rounding has made the gram indefinite it is damped more.
+    """
+    backwards = np.ix_(order[::-1], order[::-1])
+    extra = damping * float(np.einsum("kk->k", gram).mean()) or 1.0
     for _ in range(12):
+        damped = gram[backwards]
+        np.einsum("kk->k", damped)[...] += np.float32(extra)
         try:
-            factored: Array = np.linalg.cholesky(damped)
+            cholesky_in_place(damped)
         except np.linalg.LinAlgError:
-            np.einsum("kk->k", damped)[...] += np.float32(extra)
             extra *= 4
-        else:
-            return factored
+            continue
+        roots = np.einsum("kk->k", damped).copy()
+        np.divide(damped, roots, out=damped)
+        return damped[::-1, ::-1], np.square(roots[::-1])
     raise EncodingError("the input moments have no Cholesky factor even with strong damping")
+
+
+def cholesky_in_place(matrix: Array) -> None:
+    """Overwrite the lower triangle of a symmetric matrix with its Cholesky factor, in float32, block by block.
+
+    numpy's own works in float64 on copies: seven times the memory. What is above the diagonal means nothing after.
+
+    Raises:
+        numpy.linalg.LinAlgError: the matrix is not positive definite.
+
+    Example:
+        >>> matrix = np.array([[4.0, 2.0], [2.0, 5.0]], np.float32)
+        >>> cholesky_in_place(matrix)
+        >>> np.tril(matrix)
+        array([[2., 0.],
+               [1., 2.]], dtype=float32)
+    """
+    for start in range(0, len(matrix), _PANEL):
+        stop = min(start + _PANEL, len(matrix))
+        panel, above = matrix[start:, start:stop], matrix[start:stop, :start]
+        if start:
+            panel -= matrix[start:, :start] @ above.T
+        corner = np.linalg.cholesky(panel[: stop - start].astype(np.float64))
+        panel[stop - start :] = panel[stop - start :] @ np.linalg.inv(corner).T.astype(np.float32)
+        panel[: stop - start] = corner
 
 
 class _Columns:
@@ -175,43 +201,75 @@ class _Columns:
 Choose = Callable[[int, Array, Quantized], Array]
 
 
-def _solve(weights: Array, columns: _Columns, order: NDArray[np.intp], upper: Array, choose: Choose) -> Array:
-    """Round input after input; (groups, inputs, outputs) in the inputs' own order."""
+def _solve(
+    weights: Array, columns: _Columns, order: NDArray[np.intp], upper: Array, out: Array, choose: Choose
+) -> None:
+    """Round input after input, into `out`: (groups, inputs, outputs) in the inputs' own order.
+
+    Errors are kept for one span of inputs at a time, and computed again where later spans need them.
+    """
     groups, count, _ = weights.shape
-    rows = np.arange(groups)
-    out = np.empty(weights.shape, np.float32)
-    errors = np.empty(weights.shape, np.float32)
-    for start in range(0, count, _BLOCK):
-        stop = min(start + _BLOCK, count)
-        targets = np.stack([weights[rows, order[:, k]] for k in range(start, stop)], axis=1)
+    rows = np.arange(groups)[:, None]
+    for first in range(0, count, _SPAN):
+        last = min(first + _SPAN, count)
+        targets = weights[rows, order[:, first:last]]
+        for start in range(0, first, _SPAN):
+            earlier = order[:, start : start + _SPAN]
+            errors = weights[rows, earlier]
+            errors -= out[rows, earlier]
+            targets += np.matmul(upper[:, start : start + _SPAN, first:last].transpose(0, 2, 1), errors)
+            del errors
+        _solve_span(
+            weights, columns, order[:, first:last], upper[:, first:last, first:last], targets, out, choose, first
+        )
+
+
+def _solve_span(
+    weights: Array,
+    columns: _Columns,
+    order: NDArray[np.intp],
+    upper: Array,
+    targets: Array,
+    out: Array,
+    choose: Choose,
+    first: int,
+) -> None:
+    """Round the inputs of one span, to which those before it have been fed back."""
+    rows = np.arange(len(weights))
+    errors = np.empty_like(targets)
+    for start in range(0, targets.shape[1], _BLOCK):
+        stop = min(start + _BLOCK, targets.shape[1])
         if start:
-            targets += np.matmul(upper[:, :start, start:stop].transpose(0, 2, 1), errors[:, :start])
+            targets[:, start:stop] += np.matmul(upper[:, :start, start:stop].transpose(0, 2, 1), errors[:, :start])
         for k in range(start, stop):
-            target = targets[:, k - start]
+            target = targets[:, k]
             if k > start:
                 target = target + np.matmul(upper[:, start:k, k][:, None], errors[:, start:k])[:, 0]
             positions = order[:, k]
-            held = columns.override(positions, choose(k, target, columns.at(positions)))
+            held = columns.override(positions, choose(first + k, target, columns.at(positions)))
             out[rows, positions] = held
             np.subtract(weights[rows, positions], held, out=errors[:, k])
-    return out
 
 
 def _priced(
-    weights: Array, columns: _Columns, order: NDArray[np.intp], upper: Array, pivots: Array, price: EntropyPrice
-) -> Array:
+    weights: Array,
+    columns: _Columns,
+    order: NDArray[np.intp],
+    upper: Array,
+    pivots: Array,
+    out: Array,
+    price: EntropyPrice,
+) -> None:
     """Round so that squared error plus the price of the code lengths is least."""
     counter = _Counter()
     for k in range(0, weights.shape[1], max(1, weights.shape[1] // 64)):
         positions = order[:, k]
         counter.add(columns.at(positions).encode(weights[np.arange(len(positions)), positions]))
-    solved = weights
-    errors_count = pivots / np.float32(pivots.mean())
+    relative = pivots / np.float32(pivots.mean())
     for _ in range(max(1, price.passes)):
-        cheapest = _Cheapest(errors_count, counter.lengths(), price.weight)
-        solved = _solve(weights, columns, order, upper, cheapest)
+        cheapest = _Cheapest(relative, counter.lengths(), price.weight)
+        _solve(weights, columns, order, upper, out, cheapest)
         counter = cheapest.counter
-    return solved
 
 
 class _Cheapest:

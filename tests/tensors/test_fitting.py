@@ -10,7 +10,18 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from bitwidth.errors import ConfigError, EncodingError
-from bitwidth.tensors import BitRule, IntegerLevels, Quantized, Rule, block_of, fit, fit_scale, power_levels
+from bitwidth.tensors import (
+    BitRule,
+    IntegerLevels,
+    LevelRows,
+    Quantized,
+    Rule,
+    TableLevels,
+    block_of,
+    fit,
+    fit_scale,
+    power_levels,
+)
 from bitwidth.tensors import fitting as module
 
 RAGGED = BitRule([[1, 2, 4, 8], [10, 20], [0, 5]], symmetric=True)
@@ -49,7 +60,7 @@ def test_laws_of_every_fit(rule: Rule, granularity: str | int, symmetric: bool) 
         sides = held.scale.size * (2 if held.bias is None else 4)
         sides += 0 if held.zero_point is None else held.zero_point.size
         sides += 0 if held.row is None else held.row.size
-        levels = 0 if isinstance(held.levels, IntegerLevels) else held.levels.array.size
+        levels = held.levels.array.size if isinstance(held.levels, TableLevels | LevelRows) else 0
         assert held.side_bits == 8 * sides + 16 * levels
         once = held.project(x)
         assert np.array_equal(held.project(once), once)
