@@ -19,6 +19,7 @@ from bitwidth.backends.tensorflow.operands import (
     arrangement_of,
     features_of,
     operand_of,
+    regathered,
 )
 from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.backends.tensorflow.replay import Replay
@@ -167,7 +168,7 @@ def _slices(op: Any, inputs: list[Any], operand: Operand, width: int) -> Iterabl
     """The inputs of a convolution in parts of few samples, so that its patches fit in memory."""
     place = next(place for place in range(len(inputs) - 1, -1, -1) if place != operand.position)
     x = inputs[place]
-    if "Conv" not in op.type or not x.shape.rank:
+    if "Conv" not in op.type or not x.shape.rank or regathered(op) is not None:
         return [inputs]
     positions = max(
         1, prod(op.outputs[0].shape.as_list()[1:-1]) if op.outputs[0].shape[1:].is_fully_defined() else 1024

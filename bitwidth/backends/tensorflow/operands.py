@@ -192,7 +192,23 @@ def _conv_features(op: Any, inputs: list[Any], position: int) -> Any:
     groups = x.shape[_channel_axis(op)] // kernel.shape[-2]
     eye = tf.reshape(tf.eye(count, dtype=x.dtype), [*kernel.shape[:-1], count])
     patches = _channels_last(op, rerun(op, [x, tf.tile(eye, [1] * (kernel.shape.rank - 1) + [groups])]))
+    gathered = regathered(op)
+    if gathered is not None:
+        patches = tf.batch_to_space(patches, *gathered)
     return tf.reshape(patches, [-1, groups, count])
+
+
+def regathered(op: Any) -> tuple[Any, Any] | None:
+    """Block shape and crops by which the outputs of a convolution are put together again; None where they are not.
+
+    A dilated convolution on the CPU is one over interleaved parts of its input, which are padded to equal size.
+    """
+    for consumer in op.outputs[0].consumers():
+        if consumer.type == "BatchToSpaceND":
+            block, crops = (tf.get_static_value(given) for given in consumer.inputs[1:])
+            if block is not None and crops is not None:
+                return block, crops
+    return None
 
 
 def _depthwise_axes(op: Any, position: int, shape: tuple[int, ...]) -> Any:
