@@ -158,7 +158,7 @@ class ReferenceSession:
     def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
         inputs = (data[0] if isinstance(data, tuple) else data)[:samples]
         activations = self.network.forward(inputs, self._weights(graph))
-        names = [*graph.structure.inputs, *(op.outputs[0] for op in graph.ops)]
+        names = [*graph.structure.inputs, *(layer.calls[0].outputs[0] for layer in graph.structure.layers)]
         seen = {name: activations[place] for place, name in enumerate(names)}
         return {
             name: Observed(float(seen[name].min()), float(seen[name].max()), seen[name].ravel()) for name in tensors

@@ -17,7 +17,7 @@ from bitwidth.passes.activations import RangeMethod, quantized_inputs
 from bitwidth.passes.base import Pass
 from bitwidth.passes.roles import is_matrix
 from bitwidth.passes.rounding import moments_of, rounded
-from bitwidth.passes.steps import TOLERANCE, coded_rate, equal_loss, factor_for_rate, spreads, step_grid
+from bitwidth.passes.steps import coded_rate, equal_loss, factor_for_rate, settle, spreads, step_grid
 from bitwidth.tensors import (
     MAX_BITS,
     BitRule,
@@ -325,16 +325,16 @@ class Quantize(Pass, name="quantize"):
     def _together(
         self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], relative: Mapping[str, float]
     ) -> Graph:
-        """Round at the steps that give the rate as coded: what rounding adds to the estimate is taken off it."""
+        """Round at the steps that give the rate as coded."""
         assert self.rate is not None
-        aim = self.rate
-        for _ in range(4):
-            factor = factor_for_rate(graph, chosen, relative, aim)
+        found = graph
+
+        def rate_at(factor: float) -> float:
+            nonlocal found
             found = self._on_steps(graph, context, chosen, {path: factor * step for path, step in relative.items()})
-            reached = coded_rate(found, tuple(found[p.path] for p in chosen))
-            if abs(reached - self.rate) <= TOLERANCE * self.rate:
-                break
-            aim *= self.rate / reached
+            return coded_rate(found, tuple(found[p.path] for p in chosen))
+
+        reached = settle(rate_at, factor_for_rate(graph, chosen, relative, self.rate), self.rate)
         context.remark(f"{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
         return found
 

@@ -19,6 +19,9 @@ from bitwidth.tensors.coder import encode_integers, entropy_bits
 _LOOKED_AT = 1 << 16  # weights of a tensor by whose codes its rate is estimated
 _LEAST_FISHER = 1e-6  # of the greatest: a tensor that the loss hardly depends on still gets a step
 TOLERANCE = 0.01
+_TRIES = 7
+_NARROWEST = 1e-9  # factor to relative steps
+_WIDEST = 1 << 20  # codes
 
 
 def step_grid(values: NDArray[np.float32], step: float) -> Quantized:
@@ -72,7 +75,7 @@ def factor_for_rate(
     def rate_at(factor: float) -> float:
         bits = 0.0
         for path, (row, size) in rows.items():
-            codes = np.rint(row / (factor * relative[path])).astype(np.int64)
+            codes = np.rint(np.clip(row / (factor * relative[path]), -_WIDEST, _WIDEST)).astype(np.int64)
             bits += entropy_bits(codes) / row.size * size
         return bits / sum(size for _, size in rows.values())
 
@@ -86,11 +89,41 @@ def factor_for_rate(
 def _bracket(rate_at: Callable[[float], float], rate: float) -> tuple[float, float]:
     """Factors with more and with fewer bits than `rate`; the rate falls as the factor grows."""
     low = high = 1.0
-    while rate_at(low) <= rate and low > 1e-30:
+    while rate_at(low) <= rate and low > _NARROWEST:
         low /= 4
-    while rate_at(high) > rate and high < 1e30:
+    while rate_at(high) > rate and high < 1 / _NARROWEST:
         high *= 4
     return low, high
+
+
+def settle(rate_at: Callable[[float], float], factor: float, rate: float) -> float:
+    """Try factors from `factor` on until one gives the rate as coded, within 1 %; the last one tried counts.
+
+    Doubling all steps takes off a bit per weight, or less where few are left. From two tries on the next one is
+    between those on either side of the rate.
+
+    Args:
+        rate_at: the rate at a factor; it falls as the factor grows.
+        factor: the first to try.
+        rate: bits per weight.
+
+    Returns:
+        The rate that was reached last: within 1 % of `rate`, or as near as seven tries came.
+    """
+    above: tuple[float, float] | None = None  # log2 of the factor, and its rate: more bits than asked for
+    below: tuple[float, float] | None = None
+    for _ in range(_TRIES - 1):
+        reached = rate_at(factor)
+        if abs(reached - rate) <= TOLERANCE * rate:
+            return reached
+        place = (float(np.log2(factor)), reached)
+        above, below = (place, below) if reached > rate else (above, place)
+        if above is not None and below is not None:
+            share = (above[1] - rate) / (above[1] - below[1])
+            factor = float(2 ** (above[0] + min(max(share, 0.1), 0.9) * (below[0] - above[0])))
+        else:
+            factor *= float(np.clip((reached / rate) ** 2, 2.0 ** (reached - rate), 4.0)) if reached > rate else 0.8
+    return rate_at(factor)
 
 
 def coded_rate(graph: Graph, parameters: tuple[Parameter, ...]) -> float:

@@ -33,6 +33,19 @@ PASSES: dict[str, bw.Pass] = {
     "quantize 3 per tensor": bw.Quantize(3, granularity="tensor", scale="max", vectors=None),
     "quantize 1": bw.Quantize(1),
     "quantize 16": bw.Quantize(16),
+    "quantize lopsided": bw.Quantize(4, symmetric=False),
+    "quantize powers": bw.Quantize(4, rule="power_of_two"),
+    "quantize codebook": bw.Quantize(3, rule="codebook", importance="fisher", samples=16),
+    "quantize ternary": bw.Quantize(rule="ternary"),
+    "quantize binary": bw.Quantize(rule="binary", granularity=3),
+    "quantize table": bw.Quantize(rule=bw.BitRule([[1, 2, 4, 8], [1, 3]], symmetric=True)),
+    "quantize escape": bw.Quantize(3, escape=bw.Escape(quantile=0.9)),
+    "quantize feedback": bw.Quantize(3, rounding="error_feedback", samples=32),
+    "quantize entropy": bw.Quantize(4, rounding="entropy", importance="inputs"),
+    "quantize rate": bw.Quantize(rate=2.5, rounding="error_feedback", samples=32),
+    "quantize rate local": bw.Quantize(rate=3, scope="local"),
+    "quantize step": bw.Quantize(step=0.5, rounding="entropy"),
+    "quantize activations": bw.Quantize(8, activations=8),
     "finetune": TUNE,
     "ramp prune": bw.Ramp(bw.Prune(0.6), during=TUNE),
     "ramp quantize": bw.Ramp(bw.Quantize(4), during=TUNE),
@@ -42,7 +55,16 @@ PASSES: dict[str, bw.Pass] = {
     "empty chain": bw.PassManager([]),
     "a user's": RoundBiases(digits=1),
 }
-KERAS = ["prune fisher", "quantize 4 groups", "ramp prune", "chain", "a user's"]
+KERAS = [
+    "quantize rate",
+    "quantize activations",
+    "quantize codebook",
+    "prune fisher",
+    "quantize 4 groups",
+    "ramp prune",
+    "chain",
+    "a user's",
+]
 
 
 @pytest.mark.parametrize("name", PASSES)
