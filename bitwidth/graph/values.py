@@ -28,6 +28,10 @@ class Value:
         self._reader: Reader | None = source if callable(source) else None
         self._array: NDArray[Any] | None = None if callable(source) else _locked(source)
 
+    def lend(self, reader: Reader) -> None:
+        """Forget the array: `reader` gives the same one when it is asked for again, from where it is held anyway."""
+        self._array, self._reader = None, reader
+
     def read(self) -> NDArray[Any]:
         """The array, read-only."""
         if self._array is None:

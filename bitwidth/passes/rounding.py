@@ -14,14 +14,16 @@ from bitwidth.graph import Graph, Parameter
 from bitwidth.tensors import Encoding, Moments
 from bitwidth.tensors.rounding import EntropyPrice, feedback
 
-_GRAM_BYTES = 1 << 28  # moments that are held at once; beyond, the data is run through again
+_GRAM_BYTES = 1 << 26  # moments that are held at once, or a share of the model; beyond, the data is run through again
+_GRAM_SHARE = 0.25
 
 
 def moments_of(
     graph: Graph, context: Context, parameters: tuple[Parameter, ...], samples: int
 ) -> Iterator[tuple[Parameter, tuple[Moments, ...]]]:
     """The input moments of each parameter, measured for as many together as fit in memory."""
-    for group in _groups(parameters):
+    size = 4 * sum(parameter.size for parameter in graph)
+    for group in _groups(parameters, max(_GRAM_BYTES, int(_GRAM_SHARE * size))):
         question = InputMoments(samples, tuple(parameter.path for parameter in group))
         found = context.ask(question, graph) if group == parameters else question.answer(graph, context)
         for parameter in group:
@@ -76,14 +78,14 @@ def _fed_back(
     return held
 
 
-def _groups(parameters: tuple[Parameter, ...]) -> Iterator[tuple[Parameter, ...]]:
-    """The parameters in runs whose moments fit in memory together."""
+def _groups(parameters: tuple[Parameter, ...], most: int) -> Iterator[tuple[Parameter, ...]]:
+    """The parameters in runs whose moments take `most` bytes together."""
     group: list[Parameter] = []
     held = 0
     for parameter in parameters:
         inputs = prod(parameter.shape[axis] for axis in parameter.input_axes)
         size = 4 * inputs * inputs
-        if group and held + size > _GRAM_BYTES:
+        if group and held + size > most:
             yield tuple(group)
             group, held = [], 0
         group.append(parameter)

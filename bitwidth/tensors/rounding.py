@@ -26,7 +26,7 @@ from bitwidth.tensors.quantized import Quantized
 DAMPING = 0.01
 _BLOCK = 64  # inputs whose errors are fed back one by one; those of earlier blocks come in one product
 _SPAN = 512  # inputs whose errors are held at once
-_PANEL = 256  # columns of a Cholesky factor that are made together
+_PANEL = 128  # columns of a Cholesky factor that are made together
 _COUNTED = 1 << 12  # codes beyond this magnitude share the price of the outermost
 
 Array = NDArray[np.float32]

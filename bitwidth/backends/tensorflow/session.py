@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -25,7 +26,7 @@ from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import FuncTrace, trace_function
 from bitwidth.backends.tensorflow.steering import Steering
-from bitwidth.backends.tensorflow.trace import graph_of, traced
+from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
 from bitwidth.errors import ConfigError, ContractError, DataError, UnsupportedModelError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
@@ -69,6 +70,7 @@ class KerasSession:
             self._held[path].read()  # an older snapshot may still have to read this variable
             self._held[path] = graph.values.value(path)
             self._variables[path].assign(self._held[path].read())
+            self._held[path].lend(partial(value_of, self._variables[path]))
         if changed:
             finalize(self.model)
         if self._structure is not graph.structure:

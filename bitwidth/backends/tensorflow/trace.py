@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.attributes import dtype_name, plain_attributes, sizes
@@ -79,11 +80,21 @@ def traced(model: Any, example: Any = None) -> FuncTrace:
 
 def value_readers(trace: FuncTrace) -> dict[str, Callable[[], NDArray[Any]]]:
     """A function for each parameter that reads its present value, by path."""
-    return {path: partial(_read, variable) for path, variable, _ in trace.names.variables}
+    return {path: partial(value_of, variable) for path, variable, _ in trace.names.variables}
 
 
-def _read(variable: Any) -> NDArray[Any]:
-    return np.asarray(variable._value.numpy())
+def value_of(variable: Any) -> NDArray[Any]:
+    """The present value of a Keras variable, read-only.
+
+    On the CPU it is the memory of the variable itself; TensorFlow leaves that alone while the array lives, and gives
+    the variable other memory when it is assigned to.
+    """
+    tensor = variable._value.read_value()
+    if variable._value.dtype in (tf.float32, tf.float64, tf.int32, tf.int64) and "CPU" in tensor.device:
+        array = np.asarray(memoryview(tensor))
+        array.setflags(write=False)
+        return array
+    return np.asarray(tensor.numpy())
 
 
 def _looked_up(trace: FuncTrace) -> set[int]:
