@@ -160,10 +160,11 @@ def measure(name: str) -> dict[str, Any]:
         row["kernel_ratio"] = row["error_feedback"]["kernel_error"] / row["nearest"]["kernel_error"]
         row["model_ratio"] = row["error_feedback"]["model_error"] / row["nearest"]["model_error"]
         rows.append(row)
+        near, fed = row["nearest"], row["error_feedback"]
         print(
-            f"{name:14s}{bits} bits: kernels {row['nearest']['kernel_error']:.2e} -> "
-            f"{row['error_feedback']['kernel_error']:.2e} ({row['kernel_ratio']:.2f}), model "
-            f"{row['nearest']['model_error']:.2e} -> {row['error_feedback']['model_error']:.2e} ({row['model_ratio']:.2f})",
+            f"{name:14s}{bits} bits: "
+            f"kernels {near['kernel_error']:.2e} -> {fed['kernel_error']:.2e} ({row['kernel_ratio']:.2f}), "
+            f"model {near['model_error']:.2e} -> {fed['model_error']:.2e} ({row['model_ratio']:.2f})",
             flush=True,
         )
     return {"model": name, "kernels": len(kernels), "rows": rows, "passed": rows[-1]["kernel_ratio"] <= MOST_AT_3}

@@ -106,7 +106,7 @@ def against_gptq(times: int, size: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2 * size, size), np.float32)
     x += 0.5 * np.roll(x, 1, axis=1)
-    gram = (x.T @ x / len(x))[None]
+    gram = (x.T @ x / np.float32(len(x)))[None]
     del x
     weights = rng.standard_normal((size, size), np.float32)
     grid = fit_scale(weights, uniform_levels(4), (size, 1), "max")
