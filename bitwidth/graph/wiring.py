@@ -1,0 +1,242 @@
+"""Wiring: who makes a tensor, who reads it, and what stands between a kernel and its bias or its normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bitwidth.graph.channels import CONTRACTIONS
+from bitwidth.graph.graph import Graph
+from bitwidth.graph.model import Layer, Op, Parameter, Use
+from bitwidth.tensors import Dense
+
+ADDITIONS = ("BiasAdd", "AddV2", "Add")
+_SHAPE_ONLY = ("Shape", "ShapeN", "Size", "Rank")
+_RANK_ONLY = ("Reshape", "Squeeze", "ExpandDims")
+_SAME = ("Identity", "StopGradient", "Cast", "CheckNumerics")
+_PLAIN = ("ReadVariableOp", "Placeholder", "Transpose", *_RANK_ONLY, *_SAME)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """An operation that sums features over a kernel which nothing else reads.
+
+    Attributes:
+        op: the operation.
+        kernel: the parameter.
+        use: its only use.
+    """
+
+    op: Op
+    kernel: Parameter
+    use: Use
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A BatchNormalization layer.
+
+    Attributes:
+        layer: the layer.
+        source: name of the tensor that it takes, None where it is called several times or never.
+        result: name of the tensor that it gives.
+        scale, offset, mean, variance: its parameters; None for one that it does not have.
+        epsilon: what is added to the variance, None where that is not seen.
+    """
+
+    layer: Layer
+    source: str | None
+    result: str | None
+    scale: Parameter | None
+    offset: Parameter | None
+    mean: Parameter | None
+    variance: Parameter | None
+    epsilon: float | None
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Those that it has."""
+        return tuple(p for p in (self.scale, self.offset, self.mean, self.variance) if p is not None)
+
+
+class Wiring:
+    """The operations of a graph, to be followed from tensor to tensor.
+
+    Questions that may have no answer give a reason in words in its place.
+
+    Args:
+        graph: the graph.
+
+    Example:
+        >>> from bitwidth.graph import Structure
+        >>> ops = (Op("a", "Relu", "", ("x",), ("y",)), Op("b", "Tanh", "", ("y",), ("z",)))
+        >>> wiring = Wiring(Graph(Structure("net", ops, (), (), ("x",), ("z",)), [], {}))
+        >>> wiring.only_reader("y").name
+        'b'
+        >>> wiring.only_reader("z")
+        'the model gives it out'
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.makers = {name: op for op in graph.ops for name in op.outputs}
+        self.readers: dict[str, list[Op]] = {}
+        self.uses: dict[str, list[tuple[Parameter, Use]]] = {}
+        self._given = set(graph.structure.outputs)
+        self._static: set[str] = set()
+        for op in graph.ops:
+            self._given.update(*(names for key, names in op.attributes if key.endswith("_outputs")))
+            for name in dict.fromkeys(op.inputs):
+                if op.kind not in _SHAPE_ONLY:
+                    self.readers.setdefault(name, []).append(op)
+            if self._is_static(op):
+                self._static.update(op.outputs)
+        for parameter in graph:
+            for use in parameter.uses:
+                self.uses.setdefault(use.op, []).append((parameter, use))
+        self._widths = {t.name: t.shape[-1] for t in graph.structure.tensors if t.shape}
+        self._held = set(graph.activations)
+
+    def _is_static(self, op: Op) -> bool:
+        if op.kind == "Placeholder":
+            return bool(op.parameters)
+        return op.kind == "Const" or (bool(op.inputs) and all(name in self._static for name in op.inputs))
+
+    def features(self, op: Op) -> tuple[str, ...]:
+        """Names of the inputs of `op` that are computed from the model's inputs."""
+        return tuple(name for name in op.inputs if name not in self._static)
+
+    def width(self, tensor: str) -> int | None:
+        """Size of a tensor's last axis; None where it has none or it is not known."""
+        return self._widths.get(tensor)
+
+    def only_reader(self, tensor: str) -> Op | str:
+        """The one operation that reads the values of a tensor."""
+        readers = self.readers.get(tensor, [])
+        if tensor in self._given:
+            return "the model gives it out"
+        if tensor in self._held:
+            return "what it gives is held on a grid"
+        if not readers:
+            return "nothing reads what it gives"
+        if len(readers) > 1:
+            return f"{len(readers)} operations read what it gives"
+        return readers[0]
+
+    def keeps_last_axis(self, op: Op) -> bool:
+        """Whether `op` hands one tensor on with its last axis as it is: a reshape in front of it, a cast, an identity."""
+        if op.kind in _SAME:
+            return True
+        features = self.features(op)
+        if op.kind not in _RANK_ONLY or not features:
+            return False
+        before = self.width(features[0])
+        return before is not None and before == self.width(op.outputs[0])
+
+    def added(self, op: Op) -> tuple[Parameter, Use] | None:
+        """The one parameter that an addition adds to features, as it is, and nothing else reads."""
+        found = [(p, use) for p, use in self.uses.get(op.name, []) if len(p.uses) == 1]
+        if op.kind not in ADDITIONS or len(found) != 1 or len(self.uses[op.name]) != 1 or len(self.features(op)) > 1:
+            return None
+        return found[0] if self.is_plain(op, found[0][0]) else None
+
+    def contraction(self, op: Op) -> Contraction | str:
+        """`op` as a contraction over one kernel."""
+        if op.kind not in CONTRACTIONS:
+            return f"{_named(op)}, which has no kernel"
+        found = [(p, use) for p, use in self.uses.get(op.name, []) if p.role in ("kernel", "recurrent_kernel")]
+        if len(found) != 1 or len(self.uses[op.name]) != 1:
+            return f"{_named(op)}, which does not multiply with one kernel"
+        kernel, use = found[0]
+        if len(self.features(op)) > 1 + ("Backprop" in op.kind) or (self.features(op)[:1] != op.inputs[:1] and "Backprop" not in op.kind):
+            return f"{_named(op)}, whose features do not come first"
+        if len(kernel.uses) > 1:
+            return f"{kernel.path} is used {len(kernel.uses)} times"
+        if not self.is_plain(op, kernel):
+            return f"{kernel.path} is not used as it is: the kernel is computed from it"
+        return Contraction(op, kernel, use)
+
+    def contractions(self) -> Iterator[Contraction | tuple[Parameter, str]]:
+        """Each contraction of the graph, in order; for a kernel that is in none, the kernel and the reason."""
+        for op in self.graph.ops:
+            if op.kind not in CONTRACTIONS:
+                continue
+            found = self.contraction(op)
+            if isinstance(found, Contraction):
+                yield found
+            else:
+                yield from ((parameter, found) for parameter, _ in self.uses.get(op.name, []))
+
+    def is_plain(self, op: Op, parameter: Parameter) -> bool:
+        """Whether `op` reads the parameter as it is: not computed further, only cast and reshaped on the way."""
+        for name in op.inputs:
+            maker = self.makers.get(name)
+            if maker is None or parameter.path not in maker.parameters or name not in self._static:
+                continue
+            while maker.kind != "Placeholder" or maker.inputs:
+                if maker.kind not in _PLAIN or (maker.kind == "Transpose" and len(parameter.shape) > 2):
+                    return False
+                maker = self.makers[maker.inputs[0]]
+        return True
+
+    def norms(self) -> tuple[Norm, ...]:
+        """The BatchNormalization layers, in the order of the structure."""
+        return tuple(self._norm(layer) for layer in self.graph.layers.values() if layer.kind == "BatchNormalization")
+
+    def _norm(self, layer: Layer) -> Norm:
+        own = {p.role: p for p in self.graph if p.layer == layer.path}
+        variance = own.get("variance")
+        epsilon = None
+        for op in self.graph.ops:
+            if op.layer == layer.path and variance is not None and op.parameters == (variance.path,):
+                constants = [dict(self.makers[name].attributes).get("value") for name in op.inputs if name in self.makers]
+                numbers = [value for value in constants if isinstance(value, float)]
+                epsilon = numbers[0] if op.kind in ADDITIONS and numbers else epsilon
+        call = layer.calls[0] if len(layer.calls) == 1 else None
+        source = call.inputs[0] if call is not None and len(call.inputs) == 1 else None
+        result = call.outputs[0] if call is not None and len(call.outputs) == 1 else None
+        return Norm(layer, source, result, own.get("scale"), own.get("offset"), own.get("mean"), variance, epsilon)
+
+    def in_front(self, norm: Norm) -> tuple[Contraction, Parameter | None] | str:
+        """The contraction whose output, plus at most one bias, is all that a normalisation takes; with that bias."""
+        if norm.source is None or norm.result is None:
+            return f"it is called {len(norm.layer.calls)} times" if len(norm.layer.calls) != 1 else "it has a mask"
+        readers = self.readers.get(norm.source, [])
+        if norm.source in self._given or {op.layer for op in readers} != {norm.layer.path}:
+            return "something else reads its input too"
+        if norm.source in self._held:
+            return "its input is held on a grid"
+        tensor, bias = norm.source, None
+        while tensor in self.makers:
+            op = self.makers[tensor]
+            found = self.added(op)
+            if found is not None and bias is None:
+                bias = found[0]
+            elif op.kind in CONTRACTIONS:
+                contraction = self.contraction(op)
+                return contraction if isinstance(contraction, str) else (contraction, bias)
+            elif not self.keeps_last_axis(op):
+                break
+            tensor = self.features(op)[0]
+            reader = self.only_reader(tensor)
+            if isinstance(reader, str):
+                return f"{_named(self.makers[tensor])}: {reader}" if tensor in self.makers else "the model's input"
+        return f"no kernel in front of it, but {_named(self.makers[tensor]) if tensor in self.makers else 'an input'}"
+
+
+def is_free(parameter: Parameter) -> bool:
+    """Whether a parameter can take any float32 value where no mask hides it: it is on no grid and in no format."""
+    held = parameter.encoding.unmasked
+    return parameter.dtype == "float32" and isinstance(held, Dense) and held.format is None
+
+
+def bound(parameters: tuple[Parameter, ...]) -> str | None:
+    """Why some of the parameters cannot take any value, or None if all can."""
+    for parameter in parameters:
+        if not is_free(parameter):
+            return f"{parameter.path} is held already: {parameter.encoding.describe()}"
+    return None
+
+
+def _named(op: Op) -> str:
+    return f"{op.kind} in {op.layer}" if op.layer else op.kind
