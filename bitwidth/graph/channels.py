@@ -57,7 +57,7 @@ class Channels:
         lengths = [self.shape[axis] for axis in self.axes]
         spread = factors.reshape(lengths).transpose(np.argsort(self.axes))
         kept = [length if axis in self.axes else 1 for axis, length in enumerate(self.shape)]
-        return (values.reshape(self.shape) * spread.reshape(kept)).reshape(values.shape)
+        return np.asarray((values.reshape(self.shape) * spread.reshape(kept)).reshape(values.shape))
 
     def magnitudes(self, values: NDArray[Any]) -> NDArray[Any]:
         """The greatest magnitude among the values of each feature, `(count,)`."""
@@ -122,3 +122,11 @@ def einsum_labels(op: Op) -> tuple[str, str, str]:
     if not comma or "," in kernel or "." in kernel:
         return "", "", ""
     return kernel, features, result
+
+
+def einsum_in_order(op: Op) -> bool:
+    """Whether the axes that an Einsum's result has from its kernel come in the kernel's order, shared ones first."""
+    kernel, features, result = einsum_labels(op)
+    kept = [label for label in kernel if label in result]
+    sorted_ = sorted(kept, key=lambda label: label not in features)
+    return bool(kept) and kept == sorted_ == [label for label in result if label in kernel]

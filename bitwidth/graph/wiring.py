@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bitwidth.graph.channels import CONTRACTIONS
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.graph.channels import CONTRACTIONS, einsum_in_order
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, Op, Parameter, Use
 from bitwidth.tensors import Dense
 
 ADDITIONS = ("BiasAdd", "AddV2", "Add")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _SHAPE_ONLY = ("Shape", "ShapeN", "Size", "Rank")
 _RANK_ONLY = ("Reshape", "Squeeze", "ExpandDims")
-_SAME = ("Identity", "StopGradient", "Cast", "CheckNumerics")
+_SAME = ("Identity", "StopGradient", "Cast", "CheckNumerics", "BatchToSpaceND")
+_FEATURES = {"Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 2}  # place of the features among the inputs, if not 0
 _PLAIN = ("ReadVariableOp", "Placeholder", "Transpose", *_RANK_ONLY, *_SAME)
 
 
@@ -59,6 +64,26 @@ class Norm:
         return tuple(p for p in (self.scale, self.offset, self.mean, self.variance) if p is not None)
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where a constant that is added to the output of a contraction goes.
+
+    Attributes:
+        parameter: a bias, or the mean of a batch normalisation, which is subtracted.
+        sign: 1, or -1 for a mean.
+        row: of a bias of several rows, each added to another kernel's output (a GRU's), the one that counts; else None.
+    """
+
+    parameter: Parameter
+    sign: int = 1
+    row: int | None = None
+
+    def add(self, total: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
+        """Add a shift of the output, one value for each channel, to `total`, of the parameter's shape."""
+        part = total if self.row is None else total[self.row]
+        part += self.sign * shift.reshape(part.shape)
+
+
 class Wiring:
     """The operations of a graph, to be followed from tensor to tensor.
 
@@ -85,7 +110,11 @@ class Wiring:
         self._given = set(graph.structure.outputs)
         self._static: set[str] = set()
         for op in graph.ops:
-            self._given.update(*(names for key, names in op.attributes if key.endswith("_outputs")))
+            ends = [names for key, names in op.attributes if key.endswith("_outputs")]
+            if op.kind in _CALLS and len(ends) == 1:
+                self._join(op, ends[0])
+                continue
+            self._given.update(*ends)
             for name in dict.fromkeys(op.inputs):
                 if op.kind not in _SHAPE_ONLY:
                     self.readers.setdefault(name, []).append(op)
@@ -94,8 +123,15 @@ class Wiring:
         for parameter in graph:
             for use in parameter.uses:
                 self.uses.setdefault(use.op, []).append((parameter, use))
-        self._widths = {t.name: t.shape[-1] for t in graph.structure.tensors if t.shape}
+        self._shapes = {t.name: t.shape for t in graph.structure.tensors if t.shape}
         self._held = set(graph.activations)
+
+    def _join(self, op: Op, ends: tuple[str, ...]) -> None:
+        """Take what a call gives for what the called operations give; they read the call's inputs themselves."""
+        for inner, outer in zip(ends, op.outputs, strict=True):
+            link = Op(f"{op.name}/{inner}", "Identity", op.layer, (inner,), (outer,))
+            self.makers[outer] = link
+            self.readers.setdefault(inner, []).append(link)
 
     def _is_static(self, op: Op) -> bool:
         if op.kind == "Placeholder":
@@ -108,7 +144,11 @@ class Wiring:
 
     def width(self, tensor: str) -> int | None:
         """Size of a tensor's last axis; None where it has none or it is not known."""
-        return self._widths.get(tensor)
+        return self.shape(tensor)[-1] if self.shape(tensor) else None
+
+    def shape(self, tensor: str) -> tuple[int | None, ...]:
+        """Sizes of a tensor's axes, None where one is not known; empty where it has none or its rank is not known."""
+        return self._shapes.get(tensor, ())
 
     def only_reader(self, tensor: str) -> Op | str:
         """The one operation that reads the values of a tensor."""
@@ -124,8 +164,8 @@ class Wiring:
         return readers[0]
 
     def keeps_last_axis(self, op: Op) -> bool:
-        """Whether `op` hands one tensor on with its last axis as it is: a reshape in front of it, a cast, an identity."""
-        if op.kind in _SAME:
+        """Whether `op` hands a tensor on with its last axis as it is: a cast, a reshape in front of it, an identity."""
+        if op.kind in _SAME or (op.kind == "Placeholder" and op.inputs):
             return True
         features = self.features(op)
         if op.kind not in _RANK_ONLY or not features:
@@ -148,7 +188,7 @@ class Wiring:
         if len(found) != 1 or len(self.uses[op.name]) != 1:
             return f"{_named(op)}, which does not multiply with one kernel"
         kernel, use = found[0]
-        if len(self.features(op)) > 1 + ("Backprop" in op.kind) or (self.features(op)[:1] != op.inputs[:1] and "Backprop" not in op.kind):
+        if self.features(op)[-1:] != op.inputs[_FEATURES.get(op.kind, 0) :][:1]:
             return f"{_named(op)}, whose features do not come first"
         if len(kernel.uses) > 1:
             return f"{kernel.path} is used {len(kernel.uses)} times"
@@ -166,6 +206,59 @@ class Wiring:
                 yield found
             else:
                 yield from ((parameter, found) for parameter, _ in self.uses.get(op.name, []))
+
+    def target(self, op_name: str, count: int) -> Target | str:
+        """Where a shift of the output of a contraction, one value for each of `count` channels, can be added.
+
+        That is a bias that is added further on in the same layer, or the mean of the batch normalisation that follows.
+        """
+        start = next((op for op in self.graph.ops if op.name == op_name), None)
+        if start is None or start.kind not in CONTRACTIONS:
+            return "it is looked up"
+        if start.kind == "Einsum" and not einsum_in_order(start):
+            return "its outputs are transposed"
+        tensor = start.outputs[0]
+        means = {n.source: n.mean for n in self.norms() if n.source is not None}
+        while True:
+            mean = means.get(tensor)
+            if mean is not None and mean.size == count == self.width(tensor):
+                alone = all(self.is_alone(norm) for norm in self.norms() if norm.source == tensor)
+                return Target(mean, -1) if alone else "a normalisation and something else follow it"
+            reader = self.only_reader(tensor)
+            if isinstance(reader, str):
+                return f"no bias: {reader}"
+            if reader.kind in ADDITIONS and reader.layer == start.layer:
+                found = self._bias(reader, count)
+                if found is not None:
+                    return found
+            elif not self.keeps_last_axis(reader):
+                return f"no bias, but {_named(reader)} follows it"
+            tensor = reader.outputs[0]
+
+    def _bias(self, op: Op, count: int) -> Target | None:
+        """The bias of `count` values that an addition adds; a row of it where it is taken apart into rows first."""
+        for parameter, _ in self.uses.get(op.name, []):
+            if parameter.size == count and self.is_plain(op, parameter):
+                return Target(parameter)
+            rows = parameter.shape[0] if len(parameter.shape) == 2 else 0
+            row = self._row(op, parameter, rows)
+            if row is not None and parameter.size == rows * count:
+                return Target(parameter, 1, row)
+        return None
+
+    def _row(self, op: Op, parameter: Parameter, rows: int) -> int | None:
+        """Which row of a parameter an operation reads, where the trace takes it apart along its first axis."""
+        for name in op.inputs:
+            if name not in self._static or parameter.path not in self.makers[name].parameters:
+                continue
+            while self.makers[name].kind in (*_RANK_ONLY, *_SAME):
+                name = self.makers[name].inputs[0]
+            maker = self.makers[name]
+            axis = dict(self.makers[maker.inputs[0]].attributes).get("value") if maker.kind == "Split" else None
+            apart = axis == 0 or (maker.kind == "Unpack" and dict(maker.attributes).get("axis") == 0)
+            if apart and len(maker.outputs) == rows:
+                return maker.outputs.index(name)
+        return None
 
     def is_plain(self, op: Op, parameter: Parameter) -> bool:
         """Whether `op` reads the parameter as it is: not computed further, only cast and reshaped on the way."""
@@ -189,7 +282,9 @@ class Wiring:
         epsilon = None
         for op in self.graph.ops:
             if op.layer == layer.path and variance is not None and op.parameters == (variance.path,):
-                constants = [dict(self.makers[name].attributes).get("value") for name in op.inputs if name in self.makers]
+                constants = [
+                    dict(self.makers[name].attributes).get("value") for name in op.inputs if name in self.makers
+                ]
                 numbers = [value for value in constants if isinstance(value, float)]
                 epsilon = numbers[0] if op.kind in ADDITIONS and numbers else epsilon
         call = layer.calls[0] if len(layer.calls) == 1 else None
@@ -197,15 +292,20 @@ class Wiring:
         result = call.outputs[0] if call is not None and len(call.outputs) == 1 else None
         return Norm(layer, source, result, own.get("scale"), own.get("offset"), own.get("mean"), variance, epsilon)
 
+    def is_alone(self, norm: Norm) -> bool:
+        """Whether a normalisation is all that reads the tensor that it takes."""
+        tensor = norm.source or ""
+        layers = {op.layer for op in self.readers.get(tensor, [])}
+        return layers == {norm.layer.path} and tensor not in self._given and tensor not in self._held
+
     def in_front(self, norm: Norm) -> tuple[Contraction, Parameter | None] | str:
         """The contraction whose output, plus at most one bias, is all that a normalisation takes; with that bias."""
         if norm.source is None or norm.result is None:
             return f"it is called {len(norm.layer.calls)} times" if len(norm.layer.calls) != 1 else "it has a mask"
-        readers = self.readers.get(norm.source, [])
-        if norm.source in self._given or {op.layer for op in readers} != {norm.layer.path}:
-            return "something else reads its input too"
         if norm.source in self._held:
             return "its input is held on a grid"
+        if not self.is_alone(norm):
+            return "something else reads its input too"
         tensor, bias = norm.source, None
         while tensor in self.makers:
             op = self.makers[tensor]

@@ -21,10 +21,10 @@ from bitwidth.backends.tensorflow.data import Batch, Source
 from bitwidth.backends.tensorflow.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.moments import input_moments
-from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
+from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
-from bitwidth.backends.tensorflow.record import FuncTrace, trace_function
+from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
