@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,7 @@ class Norm:
         result: name of the tensor that it gives.
         scale, offset, mean, variance: its parameters; None for one that it does not have.
         epsilon: what is added to the variance, None where that is not seen.
+        is_last: whether it normalises the last axis.
     """
 
     layer: Layer
@@ -57,6 +60,7 @@ class Norm:
     mean: Parameter | None
     variance: Parameter | None
     epsilon: float | None
+    is_last: bool
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -104,6 +108,7 @@ class Wiring:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.ops = {op.name: op for op in graph.ops}
         self.makers = {name: op for op in graph.ops for name in op.outputs}
         self.readers: dict[str, list[Op]] = {}
         self.uses: dict[str, list[tuple[Parameter, Use]]] = {}
@@ -212,17 +217,17 @@ class Wiring:
 
         That is a bias that is added further on in the same layer, or the mean of the batch normalisation that follows.
         """
-        start = next((op for op in self.graph.ops if op.name == op_name), None)
+        start = self.ops.get(op_name)
         if start is None or start.kind not in CONTRACTIONS:
             return "it is looked up"
         if start.kind == "Einsum" and not einsum_in_order(start):
             return "its outputs are transposed"
         tensor = start.outputs[0]
-        means = {n.source: n.mean for n in self.norms() if n.source is not None}
+        means = {norm.source: norm.mean for norm in self.norms if norm.source is not None and norm.is_last}
         while True:
             mean = means.get(tensor)
             if mean is not None and mean.size == count == self.width(tensor):
-                alone = all(self.is_alone(norm) for norm in self.norms() if norm.source == tensor)
+                alone = all(self.is_alone(norm) for norm in self.norms if norm.source == tensor)
                 return Target(mean, -1) if alone else "a normalisation and something else follow it"
             reader = self.only_reader(tensor)
             if isinstance(reader, str):
@@ -231,9 +236,14 @@ class Wiring:
                 found = self._bias(reader, count)
                 if found is not None:
                     return found
-            elif not self.keeps_last_axis(reader):
+            elif not self.keeps_last_axis(reader) and not self._keeps_tail(reader, count):
                 return f"no bias, but {_named(reader)} follows it"
             tensor = reader.outputs[0]
+
+    def _keeps_tail(self, op: Op, count: int) -> bool:
+        """Whether a reshape leaves the last `count` elements together, as one axis or several."""
+        shapes = [self.shape(op.inputs[0]), self.shape(op.outputs[0])] if op.kind == "Reshape" else [()]
+        return all(any(prod(d or 0 for d in shape[start:]) == count for start in range(len(shape))) for shape in shapes)
 
     def _bias(self, op: Op, count: int) -> Target | None:
         """The bias of `count` values that an addition adds; a row of it where it is taken apart into rows first."""
@@ -272,25 +282,34 @@ class Wiring:
                 maker = self.makers[maker.inputs[0]]
         return True
 
+    @cached_property
     def norms(self) -> tuple[Norm, ...]:
         """The BatchNormalization layers, in the order of the structure."""
-        return tuple(self._norm(layer) for layer in self.graph.layers.values() if layer.kind == "BatchNormalization")
+        layers = [layer for layer in self.graph.structure.layers if layer.kind == "BatchNormalization"]
+        ops: dict[str, list[Op]] = {layer.path: [] for layer in layers}
+        for op in self.graph.ops:
+            if op.layer in ops:
+                ops[op.layer].append(op)
+        return tuple(self._norm(layer, ops[layer.path]) for layer in layers)
 
-    def _norm(self, layer: Layer) -> Norm:
+    def _norm(self, layer: Layer, ops: list[Op]) -> Norm:
         own = {p.role: p for p in self.graph if p.layer == layer.path}
         variance = own.get("variance")
         epsilon = None
-        for op in self.graph.ops:
-            if op.layer == layer.path and variance is not None and op.parameters == (variance.path,):
-                constants = [
-                    dict(self.makers[name].attributes).get("value") for name in op.inputs if name in self.makers
-                ]
-                numbers = [value for value in constants if isinstance(value, float)]
-                epsilon = numbers[0] if op.kind in ADDITIONS and numbers else epsilon
+        is_last = variance is not None
+        for op in ops:
+            static = [name for name in op.inputs if name in self._static]
+            if variance is not None and op.parameters == (variance.path,) and op.kind in ADDITIONS:
+                values = [dict(self.makers[name].attributes).get("value") for name in static]
+                epsilon = next((value for value in values if isinstance(value, float)), epsilon)
+            if variance is not None and self.features(op) and op.kind not in _SHAPE_ONLY:
+                shapes = [self.shape(name) for name in static if self.makers[name].parameters]
+                is_last = is_last and all(shape[-1:] == (variance.size,) for shape in shapes)
         call = layer.calls[0] if len(layer.calls) == 1 else None
         source = call.inputs[0] if call is not None and len(call.inputs) == 1 else None
         result = call.outputs[0] if call is not None and len(call.outputs) == 1 else None
-        return Norm(layer, source, result, own.get("scale"), own.get("offset"), own.get("mean"), variance, epsilon)
+        scale, offset, mean = (own.get(role) for role in ("scale", "offset", "mean"))
+        return Norm(layer, source, result, scale, offset, mean, variance, epsilon, is_last)
 
     def is_alone(self, norm: Norm) -> bool:
         """Whether a normalisation is all that reads the tensor that it takes."""
@@ -302,6 +321,8 @@ class Wiring:
         """The contraction whose output, plus at most one bias, is all that a normalisation takes; with that bias."""
         if norm.source is None or norm.result is None:
             return f"it is called {len(norm.layer.calls)} times" if len(norm.layer.calls) != 1 else "it has a mask"
+        if not norm.is_last:
+            return "it does not normalise the last axis"
         if norm.source in self._held:
             return "its input is held on a grid"
         if not self.is_alone(norm):
@@ -309,6 +330,9 @@ class Wiring:
         tensor, bias = norm.source, None
         while tensor in self.makers:
             op = self.makers[tensor]
+            shared = next((p for p, _ in self.uses.get(op.name, []) if len(p.uses) > 1), None)
+            if shared is not None:
+                return f"{shared.path} is used {len(shared.uses)} times"
             found = self.added(op)
             if found is not None and bias is None:
                 bias = found[0]

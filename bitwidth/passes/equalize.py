@@ -168,7 +168,7 @@ def _end(wiring: Wiring, tensor: str, count: int, between: list[Parameter]) -> t
 
     What is added on the way goes into `between`.
     """
-    norms = {norm.source: norm for norm in wiring.norms() if norm.source is not None}
+    norms = {norm.source: norm for norm in wiring.norms if norm.source is not None}
     while True:
         if tensor in norms:
             norm = norms[tensor]
@@ -198,8 +198,8 @@ def _blocked(wiring: Wiring, norm: Norm, count: int) -> str | None:
         return f"the batch normalisation {path} follows, and is not folded"
     if norm.result is None or not wiring.is_alone(norm):
         return f"something else than {path} reads what it gives"
-    if any(parameter.size != count for parameter in norm.parameters):
-        return f"{path} normalises another axis"
+    if not norm.is_last or any(parameter.size != count for parameter in norm.parameters):
+        return f"{path} does not normalise the last axis"
     return None
 
 

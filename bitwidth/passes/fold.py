@@ -63,7 +63,7 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
         """Fold each normalisation that can be folded."""
         inside = {parameter.path for parameter in context.select(graph, self.where)}
         wiring = Wiring(graph)
-        norms = wiring.norms()
+        norms = wiring.norms
         values: Arrays = {}
         folded = []
         for norm in norms:
@@ -81,7 +81,7 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """What was folded is frozen, and neither scales nor shifts by its statistics where it has an offset."""
         layers = before.layers
-        for norm in Wiring(after).norms():
+        for norm in Wiring(after).norms:
             path = norm.layer.path
             if norm.layer.trainable or not layers[path].trainable or norm.variance is None or norm.epsilon is None:
                 continue
@@ -105,8 +105,6 @@ def _in_front(wiring: Wiring, norm: Norm, inside: set[str]) -> tuple[Channels, C
     count = norm.variance.size
     if channels.count != count or width not in (count, None) or (bias is not None and bias.size != count):
         return f"it normalises {count} channels along another axis than {contraction.kernel.path} makes"
-    if wiring.width(norm.source or "") != count:
-        return "it does not normalise the last axis"
     changed = (contraction.kernel, *norm.parameters, *(() if bias is None else (bias,)))
     reason = left_out(changed, inside) or bound(changed)
     return reason or (channels, contraction, bias)
