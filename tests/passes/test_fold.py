@@ -137,7 +137,7 @@ def test_every_other_one_has_its_reason() -> None:
         "first": "no kernel in front of it, but Placeholder",
         "after_relu": "no kernel in front of it, but Relu in a",
         "two_readers": "something else reads its input too",
-        "of_shared": "shared/kernel is used 2 times",
+        "of_shared": "shared/bias is used 2 times",
         "twice": "it is called 2 times",
         "other_axis": "it does not normalise the last axis",
     }
