@@ -69,7 +69,12 @@ def measure(folder: Path, name: str, data: Fashion) -> list[dict[str, Any]]:
         for what, manager in recipes(granularity).items():
             runs = [trial(model, manager, data, seed) for seed in SEEDS]
             kept = median([run["accuracy"] for run in runs])
-            row = {"model": name, "granularity": granularity, "corrections": what, "float_accuracy": given}
+            row: dict[str, Any] = {
+                "model": name,
+                "granularity": granularity,
+                "corrections": what,
+                "float_accuracy": given,
+            }
             row |= {"accuracy": kept, "bytes": median([run["bytes"] for run in runs]), "runs": runs}
             rows.append(row)
             print(f"{name:14s}{granularity:9s}{what:34s}{given:.4f} -> {kept:.4f}", flush=True)

@@ -233,7 +233,7 @@ class Wiring:
             if isinstance(reader, str):
                 return f"no bias: {reader}"
             if reader.kind in ADDITIONS and reader.layer == start.layer:
-                found = self._bias(reader, count)
+                found = self._bias(reader, count) or self._bias_beside(reader, tensor, count)
                 if found is not None:
                     return found
             elif not self.keeps_last_axis(reader) and not self._keeps_tail(reader, count):
@@ -254,6 +254,14 @@ class Wiring:
             row = self._row(op, parameter, rows)
             if row is not None and parameter.size == rows * count:
                 return Target(parameter, 1, row)
+        return None
+
+    def _bias_beside(self, op: Op, tensor: str, count: int) -> Target | None:
+        """The bias in what an addition adds to a tensor, where that is the output of an addition in the same layer."""
+        for name in self.features(op):
+            maker = self.makers.get(name)
+            if name != tensor and maker is not None and maker.layer == op.layer and self.only_reader(name) is op:
+                return self._bias(maker, count) if maker.kind in ADDITIONS else None
         return None
 
     def _row(self, op: Op, parameter: Parameter, rows: int) -> int | None:

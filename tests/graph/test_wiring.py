@@ -56,15 +56,13 @@ def test_the_bias_behind_a_kernel(name: str, kernel: str, bias: str) -> None:
 
 def test_a_gru_adds_a_row_of_its_bias_to_each_kernel() -> None:
     model = zoo.MODELS["lstm_gru_bidirectional"]()
-    rows = []
-    for kind in ("kernel", "recurrent_kernel"):
+    total = np.zeros((2, 12))
+    for row, kind in enumerate(("kernel", "recurrent_kernel")):
         found = target(model, f"gru/cell/{kind}")
         assert isinstance(found, Target), found
-        rows.append(found.row)
-    assert rows == [0, 1]
-    total = np.zeros((2, 12))
-    found.add(total, np.ones(12))
-    assert total.sum(1).tolist() == [0, 12]
+        assert found.row == row
+        found.add(total, np.full(12, row + 1))
+    assert total.sum(1).tolist() == [12, 24]
 
 
 def test_kernels_without_a_bias_have_a_reason() -> None:

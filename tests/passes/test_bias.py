@@ -83,7 +83,7 @@ def test_outputs_of_a_network_gain() -> None:
     grid = bw.Quantize(3)
     plain, result = (bw.PassManager([item]).run(model, x).model for item in (grid, bw.CorrectBias(grid)))
     given, off, kept = (outputs(m, x) for m in (model, plain, result))
-    assert np.square(kept - given).mean() < 0.5 * np.square(off - given).mean()
+    assert np.square(kept - given).mean() < 0.7 * np.square(off - given).mean()
 
 
 def test_biases_stay_in_their_format_and_masks_stay() -> None:
