@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.compose import check_pass
 from bitwidth.passes.roles import is_matrix
 from bitwidth.passes.rounding import moments_of
-from bitwidth.tensors import Moments
+from bitwidth.tensors import Arrangement, Moments
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class CorrectBias(Pass, name="correct_bias"):
     Attributes:
         of: the pass, `Quantize(...)` or `Prune(...)` say, or a chain of them; no training.
         samples: how many samples of the data are looked at, at most; the first ones.
+        sequential: correct one layer after the other, each for the inputs that it meets behind those corrected before
+            it (appendix D of that paper). Runs the data through the model once for each kernel.
 
     Raises:
         ConfigError: `of` is no pass or trains, or `samples` is no whole number of at least 1.
@@ -45,6 +47,7 @@ class CorrectBias(Pass, name="correct_bias"):
 
     of: Pass
     samples: int = 2048
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         check_pass(self.of, "CorrectBias", "of")
@@ -52,6 +55,8 @@ class CorrectBias(Pass, name="correct_bias"):
         if training is not None:
             raise ConfigError(f"CorrectBias: {training.label} trains, and a shift of the biases would undo part of it")
         InputMoments(self.samples)
+        if not isinstance(self.sequential, bool):
+            raise ConfigError(f"CorrectBias: sequential must be True or False, got {self.sequential!r}")
 
     @property
     def label(self) -> str:
@@ -77,20 +82,25 @@ class CorrectBias(Pass, name="correct_bias"):
         changed = tuple(p for p in graph if is_matrix(p) and _differ(graph, after, p.path))
         inside = {parameter.path for parameter in context.fresh_notes().select(graph)}
         wiring = Wiring(graph)
-        shifts: dict[str, NDArray[np.float64]] = {}
-        corrected = 0
+        places: list[_Place] = []
         for parameter, moments in moments_of(graph, context, changed, self.samples) if changed else ():
             target = _target(wiring, parameter, moments, inside)
             if isinstance(target, str):
                 context.remark(f"{parameter.path}: no bias corrected, {target}")
-                continue
-            error = graph.values[parameter.path].astype(np.float64) - after.values[parameter.path]
-            path = target.parameter.path
-            shifts.setdefault(path, np.zeros(target.parameter.shape))
-            target.add(shifts[path], _mean_shift(error, moments[0]))
-            corrected += 1
-        context.remark(f"biases corrected for {corrected} of {len(changed)} kernels that have changed")
-        return _shifted(after, shifts)
+            else:
+                part = moments[0]
+                places.append(_Place(parameter, target, part.arrangement, part.mean, part.mean))
+        context.remark(f"biases corrected for {len(places)} of {len(changed)} kernels that have changed")
+        if not self.sequential:
+            return _shifted(graph, after, places)
+        order = {op.name: place for place, op in enumerate(graph.ops)}
+        places.sort(key=lambda place: order[place.kernel.uses[0].op])
+        corrected, done = after, list[_Place]()
+        for place in places:
+            ((_, moments),) = moments_of(corrected, context, (place.kernel,), self.samples)
+            done.append(replace(place, later=moments[0].mean))
+            corrected = _shifted(graph, after, done)
+        return corrected
 
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Preview the pass inside; biases would move."""
@@ -99,6 +109,33 @@ class CorrectBias(Pass, name="correct_bias"):
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """What the pass inside promises."""
         self.of.ensures(before, after, context.fresh_notes())
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """A kernel that has changed, where the shift of its output goes, and the mean of what it meets.
+
+    Attributes:
+        kernel: the kernel, as it was before.
+        target: where the shift goes.
+        arrangement: where the kernel's elements stand in (groups, inputs, outputs).
+        mean: (groups, inputs): mean of its inputs in the model as it was.
+        later: likewise, in the model in which it is corrected.
+    """
+
+    kernel: Parameter
+    target: Target
+    arrangement: Arrangement
+    mean: NDArray[np.float32]
+    later: NDArray[np.float32]
+
+    def shift(self, before: Graph, after: Graph) -> NDArray[np.float64]:
+        """What is missing in the mean of each output; those of the first group come first."""
+        total = np.zeros(self.arrangement.matrix[::2])
+        for graph, mean, sign in ((before, self.mean, 1.0), (after, self.later, -1.0)):
+            matrices = self.arrangement.take(graph.values[self.kernel.path].astype(np.float64))
+            total += sign * np.einsum("gi,gio->go", mean.astype(np.float64), matrices)
+        return total.reshape(-1)
 
 
 def _target(wiring: Wiring, parameter: Parameter, moments: Sequence[Moments], inside: set[str]) -> Target | str:
@@ -118,21 +155,18 @@ def _target(wiring: Wiring, parameter: Parameter, moments: Sequence[Moments], in
     return first
 
 
-def _mean_shift(error: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
-    """E[x] times the error, one value for each output: those of the first group come first."""
-    matrices = moments.arrangement.take(error)
-    shift: NDArray[np.float64] = np.einsum("gi,gio->go", moments.mean.astype(np.float64), matrices).reshape(-1)
-    return shift
-
-
-def _shifted(graph: Graph, shifts: dict[str, NDArray[np.float64]]) -> Graph:
-    """The graph with shifts added to its masters, each put into the form in which it is held."""
+def _shifted(before: Graph, after: Graph, places: Iterable[_Place]) -> Graph:
+    """`after` with the masters of biases shifted, each put into the form in which it is held."""
+    shifts: dict[str, NDArray[np.float64]] = {}
+    for place in places:
+        parameter = place.target.parameter
+        place.target.add(shifts.setdefault(parameter.path, np.zeros(parameter.shape)), place.shift(before, after))
     changes = {}
     for path, shift in shifts.items():
-        old = graph.values.value(path)
-        master = ((old.read() if old.master is None else old.master) + shift).astype(graph[path].dtype)
-        changes[path] = Value(graph[path].encoding.project(master), master)
-    return Graph(graph.structure, tuple(graph), graph.values.replace(changes))
+        old = after.values.value(path)
+        master = ((old.read() if old.master is None else old.master) + shift).astype(after[path].dtype)
+        changes[path] = Value(after[path].encoding.project(master), master)
+    return Graph(after.structure, tuple(after), after.values.replace(changes))
 
 
 def _differ(before: Graph, after: Graph, path: str) -> bool:

@@ -42,6 +42,7 @@ PASSES: dict[str, bw.Pass] = {
     "empty chain": bw.PassManager([]),
     "a user's": RoundBiases(digits=1),
     "correct bias": bw.CorrectBias(bw.Quantize(3), samples=32),
+    "correct bias in turn": bw.CorrectBias(bw.Quantize(3), samples=32, sequential=True),
     "correct bias chain": bw.CorrectBias(bw.PassManager([bw.Prune(0.3), bw.Quantize(3)]), samples=32),
     "equalize layers": bw.EqualizeLayers(iterations=5),
     "fold batch norm": bw.FoldBatchNorm(),

@@ -86,6 +86,19 @@ def test_outputs_of_a_network_gain() -> None:
     assert np.square(kept - given).mean() < 0.7 * np.square(off - given).mean()
 
 
+def test_one_layer_after_the_other_makes_up_for_earlier_ones() -> None:
+    model = stack(*(layers.Dense(8, activation="tanh") for _ in range(3)), layers.Dense(5), shape=(6,))
+    x = np.random.default_rng(3).uniform(0, 1, (64, 6)).astype(np.float32)
+    given = outputs(model, x).mean(0)
+    drifts = []
+    for sequential in (False, True):
+        item = bw.CorrectBias(NEAREST, samples=64, sequential=sequential)
+        drifts.append(np.abs(outputs(bw.PassManager([item]).run(model, x).model, x).mean(0) - given).max())
+    assert drifts[1] < 1e-3 < drifts[0]
+    with pytest.raises(bw.errors.ConfigError, match="sequential must be True or False, got 2"):
+        bw.CorrectBias(NEAREST, sequential=2)  # type: ignore[arg-type]
+
+
 def test_biases_stay_in_their_format_and_masks_stay() -> None:
     model = FIRST["dense"][0]()
     x = np.random.default_rng(3).uniform(0, 1, (64, 5)).astype(np.float32)
