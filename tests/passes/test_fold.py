@@ -78,13 +78,13 @@ def test_the_function_stays(name: str) -> None:
 
 
 def test_mobilenet() -> None:
-    model = zoo.filled(keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), alpha=0.35, classes=10))
-    for layer in model.layers:  # so that all of the signal passes, as in a trained network
-        if isinstance(layer, layers.BatchNormalization):
-            layer.moving_variance.assign(RNG.uniform(0.01, 0.1, layer.moving_variance.shape))
+    settings = {"weights": None, "input_shape": (32, 32, 3), "alpha": 0.35, "classifier_activation": None}
+    model = zoo.filled(keras.applications.MobileNetV2(**settings, classes=10))
+    x = batch(model, 32)
+    model = bw.PassManager([bw.ReestimateBatchNorm()]).run(model, x).model  # so that signals neither vanish nor explode
     result = bw.PassManager([bw.FoldBatchNorm()]).run(model)
     assert result.report.passes[0].remarks == ("52 of 52 batch normalisations folded",)
-    assert_same(model, result.model, batch(model, 4))
+    assert_same(model, result.model, x, 2e-4)  # random weights: rounding grows over 52 normalisations
 
 
 def test_masks_stay() -> None:
