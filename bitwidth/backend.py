@@ -197,6 +197,14 @@ class Session(Protocol):
         parameter that is used by itself; an empty tuple where no operation that sums over inputs uses it.
         """
 
+    def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Arrays:
+        """Means and variances that batch normalisations meet over the first `samples` samples, by parameter path.
+
+        The model computes as in inference, but each normalisation that is not frozen normalises by the statistics of
+        the batch: means are averaged over batches, and variances are those of all batches together. A normalisation
+        that was not reached, or computes within a loop, has no entry.
+        """
+
     def finish(self, graph: Graph) -> Any:
         """An ordinary model, apart from the session, that holds the values of `graph`."""
 

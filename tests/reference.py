@@ -164,6 +164,9 @@ class ReferenceSession:
             name: Observed(float(seen[name].min()), float(seen[name].max()), seen[name].ravel()) for name in tensors
         }
 
+    def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Mapping[str, NDArray[Any]]:
+        return {}
+
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         inputs, targets = training.data
         masters = {path: graph.values[path].copy() for path in graph.values}

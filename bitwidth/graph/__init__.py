@@ -1,14 +1,19 @@
 """What a model is: operations, layers, parameters and their values, read-only and without any framework."""
 
+from bitwidth.graph.channels import Channels
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.selectors import Where, check_where, frozen_where
 from bitwidth.graph.values import Value, Values
+from bitwidth.graph.wiring import Contraction, Norm, Wiring
 
 __all__ = [
+    "Channels",
+    "Contraction",
     "Graph",
     "Layer",
     "LayerCall",
+    "Norm",
     "Op",
     "Parameter",
     "Role",
@@ -18,6 +23,7 @@ __all__ = [
     "Value",
     "Values",
     "Where",
+    "Wiring",
     "check_where",
     "frozen_where",
     "layer_inputs",

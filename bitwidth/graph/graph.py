@@ -125,6 +125,37 @@ class Graph:
         structure = self.structure if not activations else self._with_activations(activations)
         return Graph(structure, parameters, self.values.replace(changes))
 
+    def freeze(self, layers: Iterable[str]) -> Graph:
+        """A new graph in which training changes nothing in some layers: they compute as they do in inference.
+
+        A frozen normalisation uses its moving statistics in training too.
+
+        Args:
+            layers: their paths; what is inside of a layer is frozen with it.
+
+        Raises:
+            ModelError: a path that the model does not have.
+
+        Example:
+            >>> layers = (Layer("block", "Sequential"), Layer("block/norm", "BatchNormalization", "block"))
+            >>> graph = Graph(Structure("net", (), (), layers, (), ()), [], {})
+            >>> [layer.trainable for layer in graph.freeze(["block/norm"]).layers.values()]
+            [True, False]
+        """
+        paths = tuple(layers)
+        unknown = set(paths) - set(self.layers)
+        if unknown:
+            raise ModelError(f"the model has no layer {min(unknown)!r}")
+
+        def frozen(path: str) -> bool:
+            return any(path == layer or path.startswith(f"{layer}/") for layer in paths)
+
+        found = tuple(
+            replace(layer, trainable=False) if frozen(layer.path) else layer for layer in self.structure.layers
+        )
+        parameters = [replace(p, trainable=False) if p.trainable and frozen(p.layer) else p for p in self]
+        return Graph(replace(self.structure, layers=found), parameters, self.values)
+
     @property
     def activations(self) -> Mapping[str, Encoding]:
         """The tensors that are held on a grid, by name."""

@@ -1,20 +1,28 @@
 """Passes: graph in, new graph out, with contracts; and the manager that chains them."""
 
 from bitwidth.passes.base import Pass, TrainingPass
+from bitwidth.passes.bias import CorrectBias
 from bitwidth.passes.compose import Ramp, Repeat, Where
+from bitwidth.passes.equalize import EqualizeLayers
 from bitwidth.passes.finetune import Finetune
+from bitwidth.passes.fold import FoldBatchNorm
 from bitwidth.passes.manager import PassManager
 from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.registry import register_function
+from bitwidth.passes.statistics import ReestimateBatchNorm
 
 __all__ = [
+    "CorrectBias",
+    "EqualizeLayers",
     "Finetune",
+    "FoldBatchNorm",
     "Pass",
     "PassManager",
     "Prune",
     "Quantize",
     "Ramp",
+    "ReestimateBatchNorm",
     "Repeat",
     "TrainingPass",
     "Where",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from bitwidth.graph import Parameter
 
 MATRIX_ROLES = ("kernel", "recurrent_kernel", "embedding")
@@ -15,3 +17,11 @@ def is_matrix(parameter: Parameter) -> bool:
     if parameter.role in MATRIX_ROLES:
         return True
     return parameter.role == "other" and len(parameter.shape) >= 2 and parameter.trainable
+
+
+def left_out(parameters: Iterable[Parameter], inside: Collection[str]) -> str | None:
+    """Why parameters that can only change together cannot: one is not among the paths `inside`. None if all are."""
+    for parameter in parameters:
+        if parameter.path not in inside:
+            return f"{parameter.path} is not selected by `where`"
+    return None

@@ -54,6 +54,20 @@ PASSES: dict[str, bw.Pass] = {
     "chain": bw.PassManager([bw.Prune(0.5), TUNE, bw.Quantize(4), TUNE]),
     "empty chain": bw.PassManager([]),
     "a user's": RoundBiases(digits=1),
+    "correct bias": bw.CorrectBias(bw.Quantize(3), samples=32),
+    "correct bias in turn": bw.CorrectBias(bw.Quantize(3), samples=32, sequential=True),
+    "correct bias chain": bw.CorrectBias(bw.PassManager([bw.Prune(0.3), bw.Quantize(3)]), samples=32),
+    "equalize layers": bw.EqualizeLayers(iterations=5),
+    "fold batch norm": bw.FoldBatchNorm(),
+    "reestimate batch norm": bw.ReestimateBatchNorm(samples=32),
+    "all corrections": bw.PassManager(
+        [
+            bw.FoldBatchNorm(),
+            bw.EqualizeLayers(),
+            bw.CorrectBias(bw.Quantize(3), samples=32),
+            bw.ReestimateBatchNorm(samples=32),
+        ]
+    ),
 }
 KERAS = [
     "quantize rate",
@@ -65,6 +79,7 @@ KERAS = [
     "chain",
     "a user's",
 ]
+CORRECTIONS = ["correct bias", "equalize layers", "fold batch norm", "reestimate batch norm", "all corrections"]
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -80,6 +95,11 @@ def test_conforms_on_keras(name: str) -> None:
     model = zoo.MODELS["mlp"]()
     targets = np.zeros(model(inputs).shape, np.float32)
     check_pass(PASSES[name], model, (inputs, targets))
+
+
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_corrections_conform_on_a_convolutional_network(name: str) -> None:
+    check_pass(PASSES[name], zoo.MODELS["convnet_bn"](), zoo.batch("convnet_bn", 32))
 
 
 @pytest.mark.parametrize("item", [bw.Prune(0.9), bw.Quantize(3), bw.Quantize(12), bw.Where(bw.Prune(0.2), "a*")])

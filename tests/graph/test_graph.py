@@ -185,3 +185,15 @@ def test_axes_by_role_where_no_use_knows_them(shape: Any, role: Any, channels: A
 )
 def test_what_is_a_float(dtype: str, is_float: bool) -> None:
     assert Parameter("p", (1,), dtype, "other", "").is_float is is_float
+
+
+def test_freezing_a_layer_freezes_what_is_in_it() -> None:
+    net = graph()
+    frozen = net.freeze(["a"])
+    assert not frozen.layers["a"].trainable
+    assert [parameter.path for parameter in frozen if parameter.trainable] == ["b/steps"]
+    assert net.layers["a"].trainable
+    assert net["a/kernel"].trainable
+    assert all(frozen.values.value(path) is net.values.value(path) for path in net.values)
+    with pytest.raises(ModelError, match="no layer 'c'"):
+        net.freeze(["c"])

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from bitwidth.backends.tensorflow.naming import Names, names_of
+from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.errors import ModelError, UnsupportedModelError
 
 _SHOWN = 3  # how many names a message lists
@@ -39,6 +40,21 @@ def check_model(model: Any) -> None:
     for path, layer, _ in [("", model, ""), *names.layers]:
         _check_layer(path or model.name, layer)
     _check_finite(names)
+
+
+def check_apart(model: Any, trace: FuncTrace) -> None:
+    """Refuse a model whose copy still reads the user's variables.
+
+    Raises:
+        UnsupportedModelError: naming the variable.
+    """
+    captured = {id(outer) for outer, _ in trace.frame.graph.captures}
+    shared = [variable.path for variable in model.variables if id(variable._value.handle) in captured]
+    if shared:
+        raise UnsupportedModelError(
+            f"{model.name!r} cannot be copied: something in it holds on to {shared[0]} (a global, or an object that is "
+            "neither a layer nor a container); keep layers and variables in attributes, lists or dicts"
+        )
 
 
 def _check_framework(model: Any) -> None:

@@ -15,20 +15,21 @@ from numpy.typing import NDArray
 from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
 from bitwidth.backends.tensorflow.activations import attach, detach
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
-from bitwidth.backends.tensorflow.check import check_model
+from bitwidth.backends.tensorflow.check import check_apart, check_model
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source
 from bitwidth.backends.tensorflow.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.moments import input_moments
+from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
 from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
-from bitwidth.backends.tensorflow.record import FuncTrace, trace_function
+from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
-from bitwidth.errors import ConfigError, ContractError, DataError, UnsupportedModelError
+from bitwidth.errors import ConfigError, ContractError, DataError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
 from bitwidth.tensors import Moments
 from bitwidth.text import brief
@@ -54,7 +55,7 @@ class KerasSession:
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced(self.model, example)
         self._trace, self._specs = trace, trace.specs
-        _check_apart(model, trace)
+        check_apart(model, trace)
         self.remarks: list[str] = []
         self.graph = promised(model, graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
@@ -75,7 +76,8 @@ class KerasSession:
             finalize(self.model)
         if self._structure is not graph.structure:
             self._structure = graph.structure
-            if attach(self.model, layer_inputs(graph.structure)):
+            frozen = freeze(self.model, graph.structure)
+            if attach(self.model, layer_inputs(graph.structure)) or frozen:
                 self._gradients.clear()
                 forget_functions(self.model)
 
@@ -214,6 +216,14 @@ class KerasSession:
         batches = self._source(data, "data").samples(samples, self._declared_batch or WATCHING_BATCH)
         with self._undisturbed():
             return observed(self._trace, tensors, (batch.inputs for batch in batches))
+
+    def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Mapping[str, NDArray[Any]]:
+        """See `Session.batch_statistics`."""
+        self.write(graph)
+        batches = self._source(data, "data").samples(samples, self._declared_batch or batch_size)
+        with self._undisturbed():
+            found = batch_statistics(self.model, batches)
+        return {path: found[id(variable)] for path, variable in self._variables.items() if id(variable) in found}
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """See `Session.train`."""
@@ -377,21 +387,6 @@ def _need_targets(source: Source) -> None:
 def _numbers(array: NDArray[Any]) -> NDArray[Any]:
     """`array` in a dtype that numpy can test: the floats of other packages as float32."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def _check_apart(model: Any, trace: FuncTrace) -> None:
-    """Refuse a model whose copy still reads the user's variables.
-
-    Raises:
-        UnsupportedModelError: naming the variable.
-    """
-    captured = {id(outer) for outer, _ in trace.frame.graph.captures}
-    shared = [variable.path for variable in model.variables if id(variable._value.handle) in captured]
-    if shared:
-        raise UnsupportedModelError(
-            f"{model.name!r} cannot be copied: something in it holds on to {shared[0]} (a global, or an object that is "
-            "neither a layer nor a container); keep layers and variables in attributes, lists or dicts"
-        )
 
 
 def _floats(graph: Graph) -> list[str]:

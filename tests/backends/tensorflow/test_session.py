@@ -479,3 +479,31 @@ def test_a_model_made_for_a_batch_size_is_measured_in_it() -> None:
     report = bw.PassManager([bw.Quantize(8), item]).run(zoo.filled(model), data, data).report
     assert "val_loss" in report.passes[1].history
     assert set(report.initial) == {"loss"}
+
+
+def test_layers_are_frozen_as_the_graph_says() -> None:
+    model = zoo.MODELS["convnet_bn"]()
+    session = KerasSession(model)
+    order = [variable.path for variable in session.model.variables]
+    frozen = session.graph.freeze(["bn1"])
+    session.write(frozen)
+    layer = session.model.get_layer("bn1")
+    assert not layer.trainable_variables
+    assert session.model.get_layer("conv1").trainable_variables
+    x = zoo.batch("convnet_bn", 4)
+    np.testing.assert_array_equal(np.asarray(session.model(x, training=True)), np.asarray(model(x, training=False)))
+    session.write(session.graph)
+    assert len(layer.trainable_variables) == 2
+    assert [variable.path for variable in session.model.variables] == order
+    assert model.get_layer("bn1").trainable
+
+
+def test_batch_statistics_leave_the_model_as_it_was() -> None:
+    session = KerasSession(zoo.MODELS["convnet_bn"]())
+    before = [np.array(variable.numpy()) for variable in session.model.variables]
+    found = session.batch_statistics(session.graph, zoo.batch("convnet_bn", 32), 20, 8)
+    assert set(found) == {"bn1/moving_mean", "bn1/moving_variance"}
+    assert "call" not in vars(session.model.get_layer("bn1"))
+    for variable, array in zip(session.model.variables, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(variable.numpy()), array)
+    assert not session.batch_statistics(session.graph.freeze(["bn1"]), zoo.batch("convnet_bn", 8), 8, 8)

@@ -1,0 +1,69 @@
+"""`ReestimateBatchNorm`: measure the statistics of batch normalisations anew, with the weights as they are now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError
+from bitwidth.graph import Graph
+from bitwidth.passes.base import Pass
+
+_STATISTICS = ("mean", "variance")
+
+
+@dataclass(frozen=True)
+class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
+    """Give batch normalisations the means and variances that they meet in the compressed model.
+
+    Few bits change the mean and the spread of what a kernel gives, and the statistics are still those of the float
+    weights (Sun et al. 2019, "Hybrid 8-bit Floating Point Training and Inference", section 3.3; the same after pruning
+    in Li et al. 2020, "EagleEye", section 3.3). The data are run through the model with each normalisation taking the
+    statistics of its batch; means are averaged over batches, variances are those of all batches together. No labels are
+    needed. Frozen normalisations (those of `FoldBatchNorm`) stay as they are.
+
+    Attributes:
+        samples: how many samples of the data are looked at, at most; the first ones.
+        batch_size: samples that are run together, for data that is not batched yet.
+
+    Raises:
+        ConfigError: a field is no whole number of at least 1.
+
+    Example:
+        >>> ReestimateBatchNorm(samples=512).batch_size
+        256
+    """
+
+    samples: int = 2048
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"ReestimateBatchNorm: {name} must be a whole number of at least 1, got {value!r}")
+
+    def check(self, graph: Graph, context: Context) -> None:
+        """There are data."""
+        context.session.check_data(context.need_data("ReestimateBatchNorm"), "data")
+
+    def apply(self, graph: Graph, context: Context) -> Graph:
+        """Measure, and put each statistic into the form in which it is held."""
+        data = context.need_data("ReestimateBatchNorm")
+        found = context.session.batch_statistics(graph, data, self.samples, self.batch_size)
+        kinds, values = graph.layers, {}
+        for parameter in context.select(graph):
+            layer = kinds.get(parameter.layer)
+            if parameter.path in found:
+                values[parameter.path] = parameter.encoding.project(found[parameter.path].astype(parameter.dtype))
+            elif parameter.role in _STATISTICS and layer is not None and layer.kind == "BatchNormalization":
+                reason = "the data did not reach it where it could be measured" if layer.trainable else "it is frozen"
+                context.skip(parameter, reason)
+        context.remark(f"{len(values) // 2} batch normalisations, {self.samples:,} samples at most")
+        return graph.update(values)
+
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Values change only: the graph as it is."""
+        context.select(graph)
+        context.remark("measures the statistics of batch normalisations anew")
+        return graph
