@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -26,7 +27,7 @@ from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import FuncTrace, trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced
-from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
+from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
 from bitwidth.errors import ConfigError, ContractError, DataError, UnsupportedModelError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
 from bitwidth.tensors import Moments
@@ -221,10 +222,15 @@ class KerasSession:
         lowerings = self._lowerings(graph)
         refused = self._refused(lowerings)
         views = {graph[path].index: lowering for path, lowering in lowerings.items() if path not in refused}
+        for path, lowering in lowerings.items():
+            if training.learn and path not in refused and (training.only is None or path in training.only):
+                lowering.learn()
         with self._attached(views), self._frozen(graph, training.only, refused):
-            steering = Steering(graph, lowerings, steer, self._masters)
+            steering = Steering(graph, lowerings, steer, self._masters, training.every_step)
             history = self._fit(training, steering) if self.model.trainable_variables else {}
-        return Trained(self._project(graph, steering.graph, training.only), history, refused)
+        return Trained(
+            self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only), history, refused
+        )
 
     def finish(self, graph: Graph) -> Any:
         """See `Session.finish`. The session's own model is handed over."""
@@ -248,7 +254,7 @@ class KerasSession:
             self.remarks.append(f"result.model is not compiled: {brief(error)}")
 
     def _optimizer_for(self, training: Training, steps: int | None) -> Any:
-        return self._compiled.optimizer_for(training, steps, self.model.variables)
+        return self._compiled.optimizer_for(training, steps, parameters_of(self.model))
 
     def architecture(self) -> Architecture:
         """See `Session.architecture`."""
@@ -297,7 +303,9 @@ class KerasSession:
             graph[path].index for path in graph.parameters if path in refused or (only is not None and path not in only)
         }
         stopped = [
-            variable for index, variable in enumerate(self.model.variables) if index in stays and variable.trainable
+            variable
+            for index, variable in enumerate(parameters_of(self.model))
+            if index in stays and variable.trainable
         ]
         for variable in stopped:
             variable.trainable = False
@@ -315,6 +323,7 @@ class KerasSession:
         if steering.is_steered:
             settings["steps_per_execution"] = 1
         optimizer = self._optimizer_for(training, steps)
+        self._compiled.spare(optimizer, steering.learned)
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
         validation = None if training.validation is None else self._source(training.validation, "validation")
         measured = validation is not None and validation.has_targets
@@ -345,6 +354,18 @@ class KerasSession:
         readers = {path: self._variables[path]._value.numpy for path in _floats(graph)}
         return Graph(graph.structure, tuple(graph), graph.values.replace(readers))
 
+    def _baked(self, last: Graph, lowerings: Mapping[str, Lowering], only: frozenset[str] | None) -> Graph:
+        """`last` with what training has learned put into its encodings."""
+        encodings = {}
+        for path, lowering in lowerings.items():
+            if only is not None and path not in only:
+                continue
+            master = self._variables[path]._value.numpy()
+            _check_finite(path, master, *(variable.numpy() for variable in lowering.learned))
+            encodings[path] = lowering.baked(last[path].encoding, master)
+        parameters = tuple(replace(p, encoding=encodings.get(p.path, p.encoding)) for p in last)
+        return Graph(last.structure, parameters, last.values)
+
     def _project(self, before: Graph, last: Graph, only: frozenset[str] | None) -> Graph:
         """The snapshot at the end of training: what each encoding holds of its master, by numpy."""
         changed: dict[str, Value] = {}
@@ -353,8 +374,8 @@ class KerasSession:
             if only is not None and path not in only:
                 continue  # statistics outside of the selection moved with the data, and go back
             master = self._variables[path]._value.numpy()
-            if parameter.is_float and not np.isfinite(_numbers(master)).all():
-                raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
+            if parameter.is_float:
+                _check_finite(path, master)
             held = parameter.encoding.project(master) if parameter.is_float else master
             old = before.values.value(path)
             if not np.array_equal(held, old.read()):
@@ -365,6 +386,11 @@ class KerasSession:
         self._held = {path: Value(variable._value.numpy) for path, variable in self._variables.items()}
         self.write(after)
         return after
+
+
+def _check_finite(path: str, *arrays: NDArray[Any]) -> None:
+    if not all(np.isfinite(_numbers(array)).all() for array in arrays):
+        raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
 
 
 def _need_targets(source: Source) -> None:
