@@ -20,6 +20,7 @@ from bitwidth.graph import Graph, Parameter
 from bitwidth.loading import load
 from bitwidth.passes import (
     Finetune,
+    Nested,
     Pass,
     PassManager,
     Prune,
@@ -46,6 +47,7 @@ __all__ = [
     "Fisher",
     "Graph",
     "Inspection",
+    "Nested",
     "Parameter",
     "Pass",
     "PassManager",
