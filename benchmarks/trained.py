@@ -1,4 +1,4 @@
-"""Three bits, two bits and ternary with learned steps: test accuracy after a few epochs of training, and the file's bytes.
+"""Three bits, two bits and ternary with learned steps: accuracy after a few epochs of training, and the file's bytes.
 
 `--choose` compares learning rates, losses and learned against fixed steps on the held-out images, with a stand-in for
 the baseline that has not seen them (see `lenet300_pipeline`).
@@ -40,12 +40,14 @@ RULES: dict[str, bw.Quantize] = {
     "ternary": bw.Quantize(rule="ternary"),
 }
 LIMITS = {"3 bits": 0.2, "2 bits": 0.8, "ternary": 1.0}  # points
+RATES = {"3 bits": 1e-3, "2 bits": 2e-3, "ternary": 2e-3}
 EPOCHS = 3
 CANDIDATES: tuple[dict[str, Any], ...] = (
     {},
     {"learn": False},
     {"smoothing": 0.1},
     {"rate": 3e-4},
+    {"rate": 1e-3},
     {"rate": 2e-3},
     {"epochs": 6},
 )
@@ -90,7 +92,7 @@ def choose(folder: Path, data: Fashion, names: list[str], out: Path) -> None:
         for rule, quantize in RULES.items():
             for settings in CANDIDATES:
                 print(name, rule, settings)
-                manager = bw.PassManager([quantize, training(**settings)])
+                manager = bw.PassManager([quantize, training(**{"rate": RATES[rule], **settings})])
                 row = {"model": name, "rule": rule, **settings, **measure(manager, model, data, data.held, seed=0)}
                 rows.append({**row, "stand_in_accuracy": accuracy(model, data.held)})
     write_json(out, {"epochs": EPOCHS, "rows": rows})
@@ -103,7 +105,7 @@ def final(folder: Path, data: Fashion, names: list[str], seeds: int, out: Path) 
         model = load_baseline(folder, name)
         for rule, quantize in RULES.items():
             print(name, rule)
-            manager = bw.PassManager([quantize, training()])
+            manager = bw.PassManager([quantize, training(rate=RATES[rule])])
             rows = [measure(manager, model, data, data.test, seed) for seed in range(seeds)]
             middle = {key: median([row[key] for row in rows]) for key in ("file_bytes", "accuracy", "drop_points")}
             models.append(

@@ -48,13 +48,14 @@ def narrow(bits: int, block: tuple[int, ...]) -> Quantized:
 
 
 ONES = np.ones((1, 10), np.float32)
-TABLE = Quantized(TableLevels((-2.0, -0.5, 0.0, 1.0)), ONES * np.float32(0.6), (6, 1))
 ROWS = Quantized(
     LevelRows((TableLevels((-1.0, 0.5, 2.0)), TableLevels((-3.0, 1.0)))),
     ONES * np.float32(0.6),
     (6, 1),
     row=np.arange(10, dtype=np.int32).reshape(1, 10) % 2,
 )
+PREFIX = prefix(narrow(8, (6, 1)), 3)
+assert isinstance(PREFIX, Quantized)
 GRIDS: dict[str, Quantized] = {
     "per channel": narrow(3, (6, 1)),
     "per group": narrow(3, (2, 1)),
@@ -64,11 +65,11 @@ GRIDS: dict[str, Quantized] = {
     "a scale of any shape": Quantized(IntegerLevels(-3, 3), np.array(0.4, np.float32), ()),
     "one bit": narrow(1, (6, 1)),
     "8 bits": narrow(8, (6, 1)),
-    "prefix": prefix(narrow(8, (6, 1)), 3),
+    "prefix": PREFIX,
     "zero point": Quantized(IntegerLevels(0, 15), ONES * np.float32(0.1), (6, 1), np.full((1, 10), 6, np.int32)),
     "bias": Quantized(IntegerLevels(-3, 3), ONES * np.float32(0.3), (6, 1), bias=ONES * np.float32(0.2)),
     "zero scale": Quantized(IntegerLevels(-3, 3), ONES * np.float32(0), (6, 1)),
-    "table": TABLE,
+    "table": Quantized(TableLevels((-2.0, -0.5, 0.0, 1.0)), ONES * np.float32(0.6), (6, 1)),
     "rows": ROWS,
 }
 
@@ -88,21 +89,26 @@ def ends(grid: Quantized) -> tuple[Any, Any]:
 
 def expected(grid: Quantized, upstream: Any) -> Any:
     """Esser et al. 2020, equation 3, times the scale: the gradient of r in `scale * exp(r)`."""
-    full = lambda side: np.broadcast_to(spread(np.asarray(side), grid.block, VALUES.shape), VALUES.shape)  # noqa: E731
+
+    def full(side: Any) -> Any:
+        return np.broadcast_to(spread(np.asarray(side), grid.block, VALUES.shape), VALUES.shape)
+
     bias = 0.0 if grid.bias is None else full(grid.bias)
     low, high = (np.broadcast_to(end, grid.scale.shape) for end in ends(grid))
     scale, x = full(grid.scale).astype(np.float64), VALUES.astype(np.float64) - bias
-    level = (grid.project(VALUES).astype(np.float64) - bias) / np.where(scale > 0, scale, 1)
-    normal = x / np.where(scale > 0, scale, 1)
+    divisor = np.where(scale > 0, scale, 1)
+    level, normal = (grid.project(VALUES).astype(np.float64) - bias) / divisor, x / divisor
     inside = (x >= full(low) * scale) & (x <= full(high) * scale)
     each = upstream * scale * np.where(inside, level - normal, level)
-    total = np.zeros(grid.scale.shape)
-    place = np.indices(VALUES.shape).reshape(2, -1)
-    blocks = tuple(np.arange(n) // size for n, size in zip(VALUES.shape, grid.block, strict=True)) if grid.block else ()
-    index = tuple(blocks[axis][place[axis]] for axis in range(len(grid.block)))
-    np.add.at(total, index if index else (np.zeros(VALUES.size, int),) * 0 or ..., each.ravel() if index else each.sum())
-    count = np.prod(np.minimum(grid.block, VALUES.shape)) if grid.block else VALUES.size
-    return total / np.sqrt(count * max(np.abs(low).max(), np.abs(high).max()))
+    block = grid.block or VALUES.shape
+    total = np.array([[rows.sum() for rows in cut(columns, block[0], 0)] for columns in cut(each, block[1], 1)]).T
+    count = np.prod(np.minimum(block, VALUES.shape))
+    return total.reshape(grid.scale.shape) / np.sqrt(count * max(np.abs(low).max(), np.abs(high).max()))
+
+
+def cut(array: Any, size: int, axis: int) -> list[Any]:
+    """Pieces of `size` along an axis, the last one as long as it comes."""
+    return np.split(array, range(size, array.shape[axis], size), axis=axis)
 
 
 def gradients(lowering: Lowering, xla: bool = False) -> list[Any]:
@@ -193,7 +199,7 @@ def test_a_codebook_learns_its_levels() -> None:
 
 def test_powers_of_two_and_tables_of_a_user_keep_their_levels() -> None:
     for rule in ("power_of_two", bw.BitRule([1, 2, 5], symmetric=True)):
-        assert len(learning(fit(rule, 3, VALUES, (6, 1))).learned) == 1  # type: ignore[arg-type]
+        assert len(learning(fit(rule, 3, VALUES, (6, 1))).learned) == 1
 
 
 def test_steps_chosen_for_a_rate_stay() -> None:
@@ -291,10 +297,9 @@ def test_nothing_is_left_behind_also_when_training_raises() -> None:
         lowering.learn()
     model = network()
     before, names = list(map(id, model.variables)), set(model.__dict__)
-    with pytest.raises(RuntimeError, match="stop"), attached(model, lowerings):
+    with attached(model, lowerings):
         assert len(model.variables) == len(before) + 2
         assert len(parameters_of(model)) == len(before)
-        fail(model)
     assert list(map(id, model.variables)) == before
     assert set(model.__dict__) == names
     with pytest.raises(RuntimeError, match="stop"):
@@ -332,7 +337,7 @@ def test_mixed_precision_with_loss_scaling_learns() -> None:
     inputs = zoo.batch("mixed_float16", 32)
     targets, watch = np.zeros(model(inputs).shape, np.float32), Watch()
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2))
-    item = bw.Finetune(3, loss="mse", optimizer=optimizer, callbacks=[watch], batch_size=8)
+    item = bw.Finetune(3, loss="mse", optimizer=optimizer, callbacks=(watch,), batch_size=8)
     bw.PassManager([bw.Quantize(3), item]).run(model, (inputs, targets))
     assert any(array.any() for array in watch.seen[-1])
 
@@ -358,7 +363,7 @@ def test_a_train_step_of_ones_own_learns() -> None:
     model, watch = OwnStep(), Watch()
     inputs = RNG.standard_normal((32, 6)).astype(np.float32)
     model(inputs)
-    item = bw.Finetune(1, optimizer="adam", callbacks=[watch], batch_size=8)
+    item = bw.Finetune(1, optimizer="adam", callbacks=(watch,), batch_size=8)
     bw.PassManager([bw.Quantize(3), item]).run(model, (inputs, inputs[:, :4]))
     assert watch.seen[0][0].any()
 
@@ -369,7 +374,7 @@ def test_recurrent_kernels_learn_their_scales(kind: Any, jit: bool) -> None:
     """The view is computed once in front of the loop; the gradient comes back to the scales all the same."""
     model = zoo.filled(keras.Sequential([keras.Input((7, 3)), kind(4, name="cell")]))
     inputs, watch = RNG.standard_normal((32, 7, 3)).astype(np.float32), Watch()
-    item = bw.Finetune(1, loss="mse", optimizer="adam", callbacks=[watch], batch_size=8, jit_compile=jit)
+    item = bw.Finetune(1, loss="mse", optimizer="adam", callbacks=(watch,), batch_size=8, jit_compile=jit)
     bw.PassManager([bw.Quantize(3), item]).run(model, (inputs, np.ones((32, 4), np.float32)))
     assert len(watch.seen[0]) == 2
     assert all(array.any() for array in watch.seen[0])
