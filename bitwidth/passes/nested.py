@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 from bitwidth.backend import Objective
 from bitwidth.context import Context
@@ -12,10 +12,7 @@ from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.compose import Ramp
 from bitwidth.passes.quantize import Quantize
-from bitwidth.tensors import ordered, prefix, rebased
-from bitwidth.tensors.nesting import between
-
-START = 1.0  # where scales start, from those of the widest width (0) to those of the narrowest (1)
+from bitwidth.tensors import fit_scale, ordered, prefix, rebased
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class Nested(Pass, name="nested"):
     `bw.load(path)` gives the widest, `bw.load(path, bits=4)` reads less of the file and gives a narrower one (Nair et
     al. 2025, "Matryoshka Quantization", section 3; Yu et al. 2021, "Any-Precision Deep Neural Networks", section 3).
 
-    The narrowest width has two turns in each round: it has the furthest to go. Scales start between the best for the
-    widest and for the narrowest width, and are learned over all of them where `during` learns steps.
+    Each width has every n-th step. Scales start where the squared error of the narrowest width is least, since it has
+    the furthest to go, and are learned over all widths where `during` learns steps.
 
     The means and variances of BatchNorm are shared too: they move at every step, whatever its width, and end as
     averages over the widths.
@@ -44,8 +41,8 @@ class Nested(Pass, name="nested"):
     Example:
         >>> from bitwidth import Finetune
         >>> nested = Nested(of=Quantize(bits=8), widths=(8, 4, 2), during=Finetune(epochs=4, loss="mse"))
-        >>> nested.turns
-        (8, 2, 4, 2)
+        >>> nested.widths
+        (8, 4, 2)
     """
 
     of: Quantize
@@ -72,11 +69,6 @@ class Nested(Pass, name="nested"):
             raise ConfigError(f"Nested: the first width is that of `of`, {self.of.bits} bits, got {widths[0]}")
         object.__setattr__(self, "widths", widths)
 
-    @property
-    def turns(self) -> tuple[int, ...]:
-        """The widths of one round of steps: the narrowest after each of the others."""
-        return tuple(bits for wide in self.widths[:-1] for bits in (wide, self.widths[-1]))
-
     def objective(self) -> Objective | None:
         """That of the training."""
         return self.during.objective()
@@ -90,12 +82,10 @@ class Nested(Pass, name="nested"):
         """Quantize, then train at all widths in turn; the result holds the widest."""
         started = self._started(graph, self.of.apply(graph, replace(context.fresh_notes(), validation=None)))
         at = {bits: _first_bits(started, bits) for bits in self.widths}
-        turns, step = self.turns, 0
+        turns = cycle(self.widths)
 
         def switch(fraction: float, masters: Graph) -> Graph:
-            nonlocal step
-            step += 1
-            return at[self.widths[0]] if fraction >= 1 else at[turns[(step - 1) % len(turns)]]
+            return at[self.widths[0] if fraction >= 1 else next(turns)]
 
         trained = self.during.train(started, replace(context, every_step=True), switch)
         self._say(context)
@@ -118,10 +108,12 @@ class Nested(Pass, name="nested"):
         encodings = {}
         for parameter in after:
             path, encoding = parameter.path, parameter.encoding
-            grid, value = ordered(encoding), after.values.value(path)
-            if grid is not None and encoding is not before[path].encoding:
+            short = ordered(prefix(encoding, self.widths[-1]))
+            if short is not None and encoding is not before[path].encoding:
+                value = after.values.value(path)
                 floats = value.read() if value.master is None else value.master
-                encodings[path] = rebased(encoding, between(grid, self.widths[-1], floats, encoding.mask, START))
+                scale = fit_scale(floats, short.levels, short.block, "mse", encoding.mask).scale  # type: ignore[arg-type]
+                encodings[path] = rebased(encoding, replace(encoding.unmasked, scale=scale))  # type: ignore[call-arg]
         return after.update(encodings=encodings)
 
 

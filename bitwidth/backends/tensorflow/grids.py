@@ -45,9 +45,17 @@ class Scaled(Lowering):
         state = self.state
         x, held = (t - state["bias"] if "bias" in state else t for t in (master, value))
         scale = self.scales(learned)[0]
-        inside = tf.logical_and(x >= self.ends(learned)[0] * scale, x <= self.ends(learned)[1] * scale)
-        steep = tf.where(inside, held - x, held)  # scale * (level - x / scale): the gradient of r
-        return (self.summed(upstream * steep) * state["pace"],)
+        low, high = self.ends(learned)
+        return (self._total(x, held, upstream, low * scale, high * scale) * state["pace"],)
+
+    @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
+    def _total(self, x: Any, held: Any, upstream: Any, low: Any, high: Any) -> Any:
+        """Per block the sum of `upstream` times `scale * (level - x / scale)`, outside of the range `scale * level`.
+
+        Compiled even where the model is not: one pass over the values in place of seven.
+        """
+        inside = tf.logical_and(x >= low, x <= high)
+        return self.summed(upstream * tf.where(inside, held - x, held))
 
     def ends(self, learned: Sequence[Any]) -> tuple[Any, Any]:
         """The outermost levels."""
