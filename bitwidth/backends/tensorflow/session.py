@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
 from bitwidth.backends.tensorflow.activations import attach, detach
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
-from bitwidth.backends.tensorflow.check import check_model
+from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model, need_targets
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source
@@ -24,11 +24,11 @@ from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.moments import input_moments
 from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
-from bitwidth.backends.tensorflow.record import FuncTrace, trace_function
+from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
-from bitwidth.errors import ConfigError, ContractError, DataError, UnsupportedModelError
+from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
 from bitwidth.tensors import Moments
 from bitwidth.text import brief
@@ -54,7 +54,7 @@ class KerasSession:
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced(self.model, example)
         self._trace, self._specs = trace, trace.specs
-        _check_apart(model, trace)
+        check_apart(model, trace)
         self.remarks: list[str] = []
         self.graph = promised(model, graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
@@ -87,7 +87,7 @@ class KerasSession:
         """See `Session.check_data`."""
         source = self._source(data, name)
         if targets:
-            _need_targets(source)
+            need_targets(source)
         self._outputs(source, source.peek(self._declared_batch or 2))
 
     def check_training(self, training: Training) -> None:
@@ -96,7 +96,7 @@ class KerasSession:
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self.model.name!r} with one")
         source = self._source(training.data, "data")
         if not self._own_loss:
-            _need_targets(source)
+            need_targets(source)
         if source.is_endless and training.steps_per_epoch is None:
             raise ConfigError("the data has no end: give steps_per_epoch")
         self._optimizer_for(training, training.steps_per_epoch or source.steps(training.batch_size))
@@ -361,7 +361,7 @@ class KerasSession:
             if only is not None and path not in only:
                 continue
             master = self._variables[path]._value.numpy()
-            _check_finite(path, master, *(variable.numpy() for variable in lowering.learned))
+            check_finite(path, master, *(variable.numpy() for variable in lowering.learned))
             encodings[path] = lowering.baked(last[path].encoding, master)
         parameters = tuple(replace(p, encoding=encodings.get(p.path, p.encoding)) for p in last)
         return Graph(last.structure, parameters, last.values)
@@ -375,7 +375,7 @@ class KerasSession:
                 continue  # statistics outside of the selection moved with the data, and go back
             master = self._variables[path]._value.numpy()
             if parameter.is_float:
-                _check_finite(path, master)
+                check_finite(path, master)
             held = parameter.encoding.project(master) if parameter.is_float else master
             old = before.values.value(path)
             if not np.array_equal(held, old.read()):
@@ -386,36 +386,6 @@ class KerasSession:
         self._held = {path: Value(variable._value.numpy) for path, variable in self._variables.items()}
         self.write(after)
         return after
-
-
-def _check_finite(path: str, *arrays: NDArray[Any]) -> None:
-    if not all(np.isfinite(_numbers(array)).all() for array in arrays):
-        raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
-
-
-def _need_targets(source: Source) -> None:
-    if not source.has_targets:
-        raise DataError(f"{source.name} has no targets: give (inputs, targets)")
-
-
-def _numbers(array: NDArray[Any]) -> NDArray[Any]:
-    """`array` in a dtype that numpy can test: the floats of other packages as float32."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def _check_apart(model: Any, trace: FuncTrace) -> None:
-    """Refuse a model whose copy still reads the user's variables.
-
-    Raises:
-        UnsupportedModelError: naming the variable.
-    """
-    captured = {id(outer) for outer, _ in trace.frame.graph.captures}
-    shared = [variable.path for variable in model.variables if id(variable._value.handle) in captured]
-    if shared:
-        raise UnsupportedModelError(
-            f"{model.name!r} cannot be copied: something in it holds on to {shared[0]} (a global, or an object that is "
-            "neither a layer nor a container); keep layers and variables in attributes, lists or dicts"
-        )
 
 
 def _floats(graph: Graph) -> list[str]:
