@@ -45,17 +45,17 @@ class Scaled(Lowering):
         state = self.state
         x, held = (t - state["bias"] if "bias" in state else t for t in (master, value))
         scale = self.scales(learned)[0]
-        low, high = self.ends(learned)
-        return (self._total(x, held, upstream, low * scale, high * scale) * state["pace"],)
+        ends = (tf.convert_to_tensor(end) for end in self.ends(learned))
+        return (self._total(x, held, upstream, scale, *ends, tf.convert_to_tensor(state["pace"])),)
 
     @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
-    def _total(self, x: Any, held: Any, upstream: Any, low: Any, high: Any) -> Any:
+    def _total(self, x: Any, held: Any, upstream: Any, scale: Any, low: Any, high: Any, pace: Any) -> Any:
         """Per block the sum of `upstream` times `scale * (level - x / scale)`, outside of the range `scale * level`.
 
         Compiled even where the model is not: one pass over the values in place of seven.
         """
-        inside = tf.logical_and(x >= low, x <= high)
-        return self.summed(upstream * tf.where(inside, held - x, held))
+        inside = tf.logical_and(x >= low * scale, x <= high * scale)
+        return self.summed(upstream * tf.where(inside, held - x, held)) * pace
 
     def ends(self, learned: Sequence[Any]) -> tuple[Any, Any]:
         """The outermost levels."""
