@@ -72,13 +72,13 @@ CANDIDATES: tuple[dict[str, Any], ...] = (
 )
 
 
-def stand_in(folder: Path, data: Fashion) -> Any:
-    """A model like the baseline that has not seen the held-out images."""
+def stand_in(folder: Path, data: Fashion, name: str = NAME, epochs: int = 20) -> Any:
+    """A model like the baseline of that name that has not seen the held-out images."""
     import keras
 
     keras.utils.set_random_seed(0)
-    epochs, batch_size = 20, 128
-    model = keras.models.clone_model(load_baseline(folder, NAME))
+    batch_size = 128
+    model = keras.models.clone_model(load_baseline(folder, name))
     rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * -(-len(data.train[0]) // batch_size))
     model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(*data.train, batch_size=batch_size, epochs=epochs, verbose=0)

@@ -59,6 +59,9 @@ class Training:
         seed: of the order of the samples.
         verbose: as `model.fit` takes it.
         only: paths of the parameters to train; None for all that are trainable.
+        learn: whether the scales of grids, and the levels of learned codebooks, train too. A backend that cannot may
+            hold them as they are.
+        every_step: whether a pass that steers is asked after every step, and not some times during the run only.
     """
 
     objective: Objective
@@ -76,6 +79,8 @@ class Training:
     seed: int = 0
     verbose: Literal[0, 1, 2] = 0
     only: frozenset[str] | None = None
+    learn: bool = False
+    every_step: bool = False
 
 
 @dataclass(frozen=True)

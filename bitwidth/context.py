@@ -54,6 +54,7 @@ class Context:
         scope: selectors that are in force around the pass (`Where`), all of which must name a parameter for it to be
             touched.
         notes: where the pass writes skips and remarks.
+        every_step: whether a pass that steers training is asked after every step of it.
     """
 
     session: Session
@@ -63,6 +64,7 @@ class Context:
     seed: int = 0
     scope: tuple[Where, ...] = ()
     notes: Notes = field(default_factory=Notes)
+    every_step: bool = False
     _answers: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
 
     def select(self, graph: Graph, where: Where = None) -> tuple[Parameter, ...]:
@@ -131,6 +133,8 @@ class Context:
         """Train under every encoding in force; the new snapshot. Parameters outside the scope are not trained."""
         if self.scope:
             training = replace(training, only=frozenset(parameter.path for parameter in self.select(graph)))
+        if self.every_step:
+            training = replace(training, every_step=True)
         trained = self.session.train(graph, training, steer)
         for parameter in graph:
             if graph.values.value(parameter.path) is trained.graph.values.value(parameter.path):

@@ -50,6 +50,21 @@ def test_eight_bits_without_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_few_bits_with_learned_steps(tmp_path: Path) -> None:
+    need_data()
+    for row in run("trained", tmp_path, "--models", "lenet300", "--seeds", "1")["models"]:
+        assert row["median"]["drop_points"] <= row["limit_points"] + 0.3  # one seed, another processor
+
+
+@pytest.mark.slow
+def test_nested_widths(tmp_path: Path) -> None:
+    need_data()
+    (model,) = run("nested", tmp_path, "--models", "lenet300", "--seeds", "1")["models"]
+    for width in model["widths"]:
+        assert width["nested"] > width["apart"] - 0.01
+
+
+@pytest.mark.slow
 def test_the_pipeline(tmp_path: Path) -> None:
     need_data()
     median = run("lenet300_pipeline", tmp_path)["median"]

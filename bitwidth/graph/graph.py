@@ -185,4 +185,6 @@ def _fitted(parameter: Parameter, array: NDArray[Any]) -> NDArray[Any]:
     if array.shape != parameter.shape:
         raise EncodingError(f"{parameter.path}: expected values of shape {parameter.shape}, got {array.shape}")
     castable = parameter.dtype.startswith(("float", "int", "uint", "bool"))
+    if castable and array.dtype == parameter.dtype and not array.flags.writeable and array.flags.owndata:
+        return array  # nobody can change it
     return array.astype(parameter.dtype, copy=True) if castable else np.array(array)

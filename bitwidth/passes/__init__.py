@@ -7,6 +7,7 @@ from bitwidth.passes.equalize import EqualizeLayers
 from bitwidth.passes.finetune import Finetune
 from bitwidth.passes.fold import FoldBatchNorm
 from bitwidth.passes.manager import PassManager
+from bitwidth.passes.nested import Nested
 from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.registry import register_function
@@ -17,6 +18,7 @@ __all__ = [
     "EqualizeLayers",
     "Finetune",
     "FoldBatchNorm",
+    "Nested",
     "Pass",
     "PassManager",
     "Prune",

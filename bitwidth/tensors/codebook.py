@@ -74,7 +74,7 @@ def fit_codebook(
     """
     start = fit_scale(values, uniform_levels(bits), block, method, keep, weights)
     low, high = start.levels.bounds
-    levels = TableLevels(tuple(uniform_levels(bits).at(np.arange(low, high + 1)).tolist()))
+    levels = TableLevels(tuple(uniform_levels(bits).at(np.arange(low, high + 1)).tolist()), free=True)
     stored = storage(start.scale, 0.5)
     best = Quantized(levels, start.scale, tuple(block))
     least, grid = _error(best, levels, values, block, keep, weights), best
@@ -106,7 +106,7 @@ def _learned(seen: _Histogram, levels: NDArray[np.float64], count: int) -> Table
         gains.append(float(np.divide(moment**2, weight, out=np.zeros_like(weight), where=weight > 0).sum()))
     chosen = np.clip(found[int(np.argmax(gains))], -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
     rounded = np.unique(chosen.astype(np.float32) + np.float32(0))
-    return TableLevels(tuple(rounded.tolist())) if rounded.size >= 2 else None
+    return TableLevels(tuple(rounded.tolist()), free=True) if rounded.size >= 2 else None
 
 
 def _filled(levels: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ leading bits of integers stand for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -93,6 +93,7 @@ class TableLevels:
 
     Attributes:
         values: the levels, ascending; at least two and at most 65,536.
+        free: whether training may move them, as those of a learned codebook. Files do not say: a loaded table is fixed.
 
     Example:
         >>> table = TableLevels((-4.0, -1.0, 0.0, 1.0, 4.0))
@@ -101,6 +102,7 @@ class TableLevels:
     """
 
     values: tuple[float, ...]
+    free: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         array = np.asarray(self.values, np.float32)

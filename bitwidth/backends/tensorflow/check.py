@@ -1,4 +1,4 @@
-"""What is checked about a model before any work starts."""
+"""What is checked about a model and its data: before any work starts, and when training has ended."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.data import Source
 from bitwidth.backends.tensorflow.naming import Names, names_of
 from bitwidth.backends.tensorflow.record import FuncTrace
-from bitwidth.errors import ModelError, UnsupportedModelError
+from bitwidth.errors import ContractError, DataError, ModelError, UnsupportedModelError
 
 _SHOWN = 3  # how many names a message lists
 
@@ -112,3 +114,20 @@ def _check_finite(names: Names) -> None:
 def _listed(items: list[str]) -> str:
     more = len(items) - _SHOWN
     return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def check_finite(path: str, *arrays: NDArray[Any]) -> None:
+    """Raise ContractError if training left something for the parameter at `path` that is not finite."""
+    if not all(np.isfinite(_numbers(array)).all() for array in arrays):
+        raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
+
+
+def need_targets(source: Source) -> None:
+    """Raise DataError unless the data has targets."""
+    if not source.has_targets:
+        raise DataError(f"{source.name} has no targets: give (inputs, targets)")
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` in a dtype that numpy can test: the floats of other packages as float32."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array

@@ -101,6 +101,14 @@ class Compiled:
         self._exclude_alike(given, optimizer, variables)
         return optimizer
 
+    @staticmethod
+    def spare(optimizer: Any, variables: Sequence[Any]) -> None:
+        """Exclude further variables from the weight decay of an optimizer that is not built yet."""
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        excluded = set(getattr(inner, "_exclude_from_weight_decay", None) or ())
+        inner._exclude_from_weight_decay = excluded | {variable._value._unique_id for variable in variables}
+        inner._exclude_from_weight_decay_cache = {}
+
     def _exclude_alike(self, given: Any, optimizer: Any, variables: Sequence[Any]) -> None:
         """Exclude from weight decay what the given optimizer excludes."""
         excluded = getattr(given, "_exclude_from_weight_decay", None)

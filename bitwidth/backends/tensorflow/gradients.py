@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.data import Source
 from bitwidth.backends.tensorflow.lowering import through_masks
+from bitwidth.backends.tensorflow.views import parameters_of
 from bitwidth.errors import DataError
 
 _BATCH = 64
@@ -29,7 +30,7 @@ class SquaredGradients:
 
     def __init__(self, model: Any, likelihoods: Sequence[str], labels: str) -> None:
         self._model, self._likelihoods, self._labels = model, tuple(likelihoods), labels
-        self._storage = [variable._value for variable in model.variables if "float" in variable.dtype]
+        self._storage = [variable._value for variable in parameters_of(model) if "float" in variable.dtype]
         self._sums = [tf.Variable(tf.zeros(v.shape, tf.float32), trainable=False) for v in self._storage]
         self._accumulate = tf.function(self._over_rows, reduce_retracing=True, autograph=False)
 

@@ -1,14 +1,10 @@
-"""Lower an encoding to TensorFlow: a function from a float master to the value that the layer reads.
+"""Encodings as TensorFlow operations: which lowering belongs to which encoding, and the function that a view computes.
 
-The forward arithmetic is that of `Encoding.project`, operation by operation; the gradient passes straight through to
-the master (Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic Neurons", section 4), except
-where a mask holds the value at zero. What may change while a model trains (scales, bounds, levels, masks) lives in
-variables, so that it can change without a retrace.
+See `lowered.py` for what a lowering is, `grids.py` for those of grids.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,71 +13,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from typing_extensions import override
 
+from bitwidth.backends.tensorflow.grids import lower_quantized
+from bitwidth.backends.tensorflow.lowered import Arrays, LearnedVariable, Lowering
 from bitwidth.errors import ConfigError, EncodingError
-from bitwidth.tensors import (
-    Dense,
-    Encoding,
-    Escaped,
-    IntegerLevels,
-    LevelRows,
-    Masked,
-    PrefixLevels,
-    Quantized,
-    TableLevels,
-    spread,
-)
+from bitwidth.tensors import Dense, Encoding, Escaped, Masked, Quantized
+
+__all__ = ["LearnedVariable", "Lowering", "lower", "register_lowering", "straight_through", "through_masks"]
 
 _OPEN: ContextVar[bool] = ContextVar("open", default=False)
-Arrays = dict[str, NDArray[Any]]
-
 
 Lower = Callable[[Any, Sequence[int]], "Lowering | None"]
 _LOWERINGS: dict[type[Encoding], Lower] = {}
-
-
-class Lowering(ABC):
-    """One encoding as TensorFlow operations over state variables.
-
-    Attributes:
-        state: the variables that hold what may change without a retrace, by name.
-    """
-
-    def __init__(self, encoding: Encoding, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
-        self.state = {
-            name: tf.Variable(array, trainable=False, name=f"view_{name}", dtype=array.dtype)
-            for name, array in self.arrays(encoding).items()
-        }
-
-    @abstractmethod
-    def arrays(self, encoding: Encoding) -> Arrays:
-        """The arrays of the state that belongs to `encoding`."""
-
-    @abstractmethod
-    def read(self, master: Any) -> Any:
-        """The value the layer reads: a float32 tensor of the master's shape."""
-
-    def update(self, encoding: Encoding) -> None:
-        """Change the state to that of another encoding of the same structure.
-
-        Raises:
-            EncodingError: the structure differs, so the view has to be built anew.
-        """
-        arrays = self.arrays(encoding)
-        if {name: a.shape for name, a in arrays.items()} != {name: tuple(v.shape) for name, v in self.state.items()}:
-            raise EncodingError(f"{encoding.describe()} has another structure than the encoding under training")
-        for name, array in arrays.items():
-            self.state[name].assign(array)
-
-    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
-        """`encoding` with what training has learned put into it: escaped values are those of the master.
-
-        Args:
-            encoding: the encoding under training.
-            master: the trained master, float32 of the tensor's shape.
-        """
-        return encoding
 
 
 class _Cast(Lowering):
@@ -95,7 +39,7 @@ class _Cast(Lowering):
         word = {"bfloat16": np.uint32(0xFFFF0000), "float16": np.uint16(0xFFFF)}[str(self.format)]
         return {"bits": np.array(word)}
 
-    def read(self, master: Any) -> Any:
+    def read(self, master: Any, *learned: Any) -> Any:
         if self.format == "float16":
             bits = tf.bitcast(tf.cast(master, tf.float16), tf.uint16)
             return tf.cast(tf.bitcast(tf.bitwise.bitwise_and(bits, self.state["bits"]), tf.float16), tf.float32)
@@ -105,102 +49,6 @@ class _Cast(Lowering):
         )
         rounded = tf.bitwise.bitwise_and(bits + odd + tf.constant(0x7FFF, tf.uint32), self.state["bits"])
         return tf.bitcast(rounded, tf.float32)
-
-
-class _Grid(Lowering):
-    """`Quantized` over integer levels, or over the leading bits of integers: one changes into the other by `update`."""
-
-    def arrays(self, encoding: Encoding) -> Arrays:
-        grid = _quantized(encoding)
-        if not isinstance(grid.levels, IntegerLevels | PrefixLevels):
-            raise EncodingError(f"{encoding.describe()} has no integer levels")
-        short = grid.levels if isinstance(grid.levels, PrefixLevels) else None
-        low, high = (-short.high, short.high) if short else grid.levels.bounds
-        zero = np.int32(0) if grid.zero_point is None else spread(grid.zero_point, grid.block, self.shape)
-        arrays = {
-            "scale": spread(grid.scale, grid.block, self.shape),
-            "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
-            "low": np.asarray(low - zero, np.float32),
-            "high": np.asarray(high - zero, np.float32),
-            "step": np.array(1 << (short.dropped if short else 0), np.float32),
-        }
-        if grid.bias is not None:
-            arrays["bias"] = spread(grid.bias, grid.block, self.shape)
-        return arrays
-
-    def read(self, master: Any) -> Any:
-        state = self.state
-        x = master - state["bias"] if "bias" in state else master
-        whole = tf.clip_by_value(tf.round(x * state["reciprocal"]), state["low"], state["high"])
-        step = tf.convert_to_tensor(state["step"])
-        # A branch, so that a whole grid does not pay for what only a prefix needs.
-        level = tf.cond(step > 1.0, lambda: _leading(whole, step), lambda: whole)
-        value = level * state["scale"]
-        return value + state["bias"] if "bias" in state else value
-
-
-def _leading(whole: Any, step: Any) -> Any:
-    """`PrefixLevels.at` of the truncated codes, in floats: every operation is exact."""
-    code = tf.sign(whole) * tf.floor(tf.abs(whole) / step)
-    return code * step + tf.sign(code) * ((step - 1.0) / 2.0)
-
-
-class _Table(Lowering):
-    """`Quantized` over a table of levels."""
-
-    def arrays(self, encoding: Encoding) -> Arrays:
-        grid = _quantized(encoding)
-        if not isinstance(grid.levels, TableLevels):
-            raise EncodingError(f"{encoding.describe()} has no table of levels")
-        arrays = {
-            "scale": spread(grid.scale, grid.block, self.shape),
-            "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
-            "levels": grid.levels.array,
-            "thresholds": grid.levels.thresholds,
-        }
-        if grid.bias is not None:
-            arrays["bias"] = spread(grid.bias, grid.block, self.shape)
-        return arrays
-
-    def read(self, master: Any) -> Any:
-        state = self.state
-        x = master - state["bias"] if "bias" in state else master
-        x = tf.reshape(x * state["reciprocal"], [-1])
-        index = tf.searchsorted(state["thresholds"], x, side="left")
-        value = tf.reshape(tf.gather(state["levels"], index), self.shape) * state["scale"]
-        return value + state["bias"] if "bias" in state else value
-
-
-class _Rows(Lowering):
-    """`Quantized` over rows of levels: each block reads its own table."""
-
-    def arrays(self, encoding: Encoding) -> Arrays:
-        grid = _quantized(encoding)
-        if not isinstance(grid.levels, LevelRows):
-            raise EncodingError(f"{encoding.describe()} has no rows of levels")
-        longest = max(len(row.values) for row in grid.levels.rows)
-        arrays = {
-            "scale": spread(grid.scale, grid.block, self.shape),
-            "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
-            "row": spread(np.asarray(grid.row), grid.block, self.shape),
-            "levels": np.stack([_padded(row.array, longest, row.array[-1]) for row in grid.levels.rows]),
-            "thresholds": np.stack([_padded(row.thresholds, longest - 1, np.inf) for row in grid.levels.rows]),
-        }
-        if grid.bias is not None:
-            arrays["bias"] = spread(grid.bias, grid.block, self.shape)
-        return arrays
-
-    def read(self, master: Any) -> Any:
-        state = self.state
-        x = master - state["bias"] if "bias" in state else master
-        x = tf.reshape(x * state["reciprocal"], [-1])
-        level = tf.zeros(self.shape, tf.float32)
-        for index in range(state["levels"].shape[0]):
-            position = tf.searchsorted(state["thresholds"][index], x, side="left")
-            own = tf.reshape(tf.gather(state["levels"][index], position), self.shape)
-            level = tf.where(tf.equal(state["row"], index), own, level)
-        value = level * state["scale"]
-        return value + state["bias"] if "bias" in state else value
 
 
 class _Escape(Lowering):
@@ -216,8 +64,20 @@ class _Escape(Lowering):
             raise EncodingError(f"{encoding.describe()} has no escapes in {self.format}")
         return {"plane": np.array(encoding.plane)}
 
-    def read(self, master: Any) -> Any:
-        held = master if self.base is None else self.base.read(master)
+    @override
+    def learn(self) -> None:
+        if self.base is not None:
+            self.base.learn()
+            self.learned = self.base.learned
+
+    @override
+    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+        if self.base is None or not learned:
+            return ()
+        return self.base.slopes(master, value, tf.where(self.state["plane"], 0.0, upstream), *learned)
+
+    def read(self, master: Any, *learned: Any) -> Any:
+        held = master if self.base is None else self.base.read(master, *learned)
         free = master if self.float is None else self.float.read(master)
         return tf.where(self.state["plane"], free, held)
 
@@ -245,8 +105,20 @@ class _Mask(Lowering):
             raise EncodingError(f"{encoding.describe()} has no mask")
         return {"keep": encoding.mask.astype(np.float32)}
 
-    def read(self, master: Any) -> Any:
-        value = master if self.base is None else self.base.read(master)
+    @override
+    def learn(self) -> None:
+        if self.base is not None:
+            self.base.learn()
+            self.learned = self.base.learned
+
+    @override
+    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+        if self.base is None or not learned:
+            return ()
+        return self.base.slopes(master, value, upstream * self.state["keep"], *learned)
+
+    def read(self, master: Any, *learned: Any) -> Any:
+        value = master if self.base is None else self.base.read(master, *learned)
         return value * self.state["keep"]
 
     def update(self, encoding: Encoding) -> None:
@@ -300,8 +172,7 @@ def _lower_masked(encoding: Masked, shape: Sequence[int]) -> Lowering:
 
 @register_lowering(Quantized)
 def _lower_quantized(encoding: Quantized, shape: Sequence[int]) -> Lowering:
-    kinds: dict[type, type[Lowering]] = {TableLevels: _Table, LevelRows: _Rows}
-    return kinds.get(type(encoding.levels), _Grid)(encoding, shape)
+    return lower_quantized(encoding, shape)
 
 
 @register_lowering(Escaped)
@@ -320,27 +191,24 @@ def through_masks() -> Iterator[None]:
 
 
 def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
-    """The function a view computes: `lowering.read`, with the gradient of the identity on what is not masked."""
+    """The function a view computes: `lowering.read`, with the gradient of the identity on what is not masked.
+
+    What the lowering learns gets the gradients of `lowering.slopes`.
+    """
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def view(master: Any) -> tuple[Any, Callable[[Any], Any]]:
+    def view(master: Any, *learned: Any) -> tuple[Any, Callable[[Any], Any]]:
         keep = lowering.state.get("keep")
+        value = lowering.read(master, *learned)
 
         def gradient(upstream: Any, variables: Any = None) -> Any:
             through = upstream if keep is None or _OPEN.get() else upstream * keep
-            return through if variables is None else (through, [None] * len(variables))
+            found = (through, *lowering.slopes(master, value, upstream, *learned)) if learned else through
+            return found if variables is None else (found, [None] * len(variables))
 
-        return lowering.read(master), gradient
+        return value, gradient
 
-    made: Callable[[Any], Any] = view
-    return made
+    def read(master: Any) -> Any:
+        return view(master, *(tf.convert_to_tensor(variable._value) for variable in lowering.learned))
 
-
-def _quantized(encoding: Encoding) -> Quantized:
-    if not isinstance(encoding, Quantized):
-        raise EncodingError(f"{encoding.describe()} is not on a grid")
-    return encoding
-
-
-def _padded(array: NDArray[np.float32], length: int, filler: Any) -> NDArray[np.float32]:
-    return np.pad(array, (0, length - array.size), constant_values=filler)
+    return read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
 from bitwidth.backends.tensorflow.activations import attach, detach
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
-from bitwidth.backends.tensorflow.check import check_apart, check_model
+from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model, need_targets
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source
@@ -28,8 +29,8 @@ from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
-from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
-from bitwidth.errors import ConfigError, ContractError, DataError
+from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
+from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
 from bitwidth.tensors import Moments
 from bitwidth.text import brief
@@ -90,7 +91,7 @@ class KerasSession:
         """See `Session.check_data`."""
         source = self._source(data, name)
         if targets:
-            _need_targets(source)
+            need_targets(source)
         self._outputs(source, source.peek(self._declared_batch or 2))
 
     def check_training(self, training: Training) -> None:
@@ -99,7 +100,7 @@ class KerasSession:
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self.model.name!r} with one")
         source = self._source(training.data, "data")
         if not self._own_loss:
-            _need_targets(source)
+            need_targets(source)
         if source.is_endless and training.steps_per_epoch is None:
             raise ConfigError("the data has no end: give steps_per_epoch")
         self._optimizer_for(training, training.steps_per_epoch or source.steps(training.batch_size))
@@ -233,10 +234,15 @@ class KerasSession:
         lowerings = self._lowerings(graph)
         refused = self._refused(lowerings)
         views = {graph[path].index: lowering for path, lowering in lowerings.items() if path not in refused}
+        for path, lowering in lowerings.items():
+            if training.learn and path not in refused and (training.only is None or path in training.only):
+                lowering.learn()
         with self._attached(views), self._frozen(graph, training.only, refused):
-            steering = Steering(graph, lowerings, steer, self._masters)
+            steering = Steering(graph, lowerings, steer, self._masters, training.every_step)
             history = self._fit(training, steering) if self.model.trainable_variables else {}
-        return Trained(self._project(graph, steering.graph, training.only), history, refused)
+        return Trained(
+            self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only), history, refused
+        )
 
     def finish(self, graph: Graph) -> Any:
         """See `Session.finish`. The session's own model is handed over."""
@@ -260,7 +266,7 @@ class KerasSession:
             self.remarks.append(f"result.model is not compiled: {brief(error)}")
 
     def _optimizer_for(self, training: Training, steps: int | None) -> Any:
-        return self._compiled.optimizer_for(training, steps, self.model.variables)
+        return self._compiled.optimizer_for(training, steps, parameters_of(self.model))
 
     def architecture(self) -> Architecture:
         """See `Session.architecture`."""
@@ -309,7 +315,9 @@ class KerasSession:
             graph[path].index for path in graph.parameters if path in refused or (only is not None and path not in only)
         }
         stopped = [
-            variable for index, variable in enumerate(self.model.variables) if index in stays and variable.trainable
+            variable
+            for index, variable in enumerate(parameters_of(self.model))
+            if index in stays and variable.trainable
         ]
         for variable in stopped:
             variable.trainable = False
@@ -327,6 +335,7 @@ class KerasSession:
         if steering.is_steered:
             settings["steps_per_execution"] = 1
         optimizer = self._optimizer_for(training, steps)
+        self._compiled.spare(optimizer, steering.learned)
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
         validation = None if training.validation is None else self._source(training.validation, "validation")
         measured = validation is not None and validation.has_targets
@@ -354,8 +363,20 @@ class KerasSession:
 
     def _masters(self, graph: Graph) -> Graph:
         """`graph` with what the variables hold, read when it is asked for."""
-        readers = {path: self._variables[path]._value.numpy for path in _floats(graph)}
+        readers = {p.path: partial(value_of, self._variables[p.path]) for p in graph if p.is_float}
         return Graph(graph.structure, tuple(graph), graph.values.replace(readers))
+
+    def _baked(self, last: Graph, lowerings: Mapping[str, Lowering], only: frozenset[str] | None) -> Graph:
+        """`last` with what training has learned put into its encodings."""
+        encodings = {}
+        for path, lowering in lowerings.items():
+            if only is not None and path not in only:
+                continue
+            master = value_of(self._variables[path])
+            check_finite(path, master, *(variable.numpy() for variable in lowering.learned))
+            encodings[path] = lowering.baked(last[path].encoding, master)
+        parameters = tuple(replace(p, encoding=encodings.get(p.path, p.encoding)) for p in last)
+        return Graph(last.structure, parameters, last.values)
 
     def _project(self, before: Graph, last: Graph, only: frozenset[str] | None) -> Graph:
         """The snapshot at the end of training: what each encoding holds of its master, by numpy."""
@@ -364,9 +385,9 @@ class KerasSession:
             path = parameter.path
             if only is not None and path not in only:
                 continue  # statistics outside of the selection moved with the data, and go back
-            master = self._variables[path]._value.numpy()
-            if parameter.is_float and not np.isfinite(_numbers(master)).all():
-                raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
+            master = value_of(self._variables[path])
+            if parameter.is_float:
+                check_finite(path, master)
             held = parameter.encoding.project(master) if parameter.is_float else master
             old = before.values.value(path)
             if not np.array_equal(held, old.read()):
@@ -374,20 +395,6 @@ class KerasSession:
             elif parameter.trainable:
                 old.master = master
         after = Graph(last.structure, tuple(last), before.values.replace(changed))
-        self._held = {path: Value(variable._value.numpy) for path, variable in self._variables.items()}
+        self._held = {path: Value(partial(value_of, variable)) for path, variable in self._variables.items()}
         self.write(after)
         return after
-
-
-def _need_targets(source: Source) -> None:
-    if not source.has_targets:
-        raise DataError(f"{source.name} has no targets: give (inputs, targets)")
-
-
-def _numbers(array: NDArray[Any]) -> NDArray[Any]:
-    """`array` in a dtype that numpy can test: the floats of other packages as float32."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def _floats(graph: Graph) -> list[str]:
-    return [parameter.path for parameter in graph if parameter.is_float]

@@ -21,13 +21,20 @@ class Steering:
     Attributes:
         graph: the graph whose encodings are in force.
         total: steps of the whole run, or None where the data has no length.
+        every_step: whether the pass is asked after every step.
     """
 
     def __init__(
-        self, graph: Graph, lowerings: Mapping[str, Lowering], steer: Steer | None, read: Callable[[Graph], Graph]
+        self,
+        graph: Graph,
+        lowerings: Mapping[str, Lowering],
+        steer: Steer | None,
+        read: Callable[[Graph], Graph],
+        every_step: bool = False,
     ) -> None:
         self.graph = graph
         self.total: int | None = None
+        self.every_step = every_step
         self._lowerings, self._steer, self._read = lowerings, steer, read
         self._done = 0
 
@@ -35,6 +42,11 @@ class Steering:
     def is_steered(self) -> bool:
         """Whether a pass changes the encodings."""
         return self._steer is not None
+
+    @property
+    def learned(self) -> list[Any]:
+        """The variables of what is learned besides the masters."""
+        return [variable for lowering in self._lowerings.values() for variable in lowering.learned]
 
     def callbacks(self) -> list[Any]:
         """The Keras callback that asks the pass, or none.
@@ -54,7 +66,8 @@ class Steering:
     def _step(self, batch: int, logs: Any = None) -> None:
         assert self.total is not None
         self._done += 1
-        if self._done % max(1, self.total // _CALLS) == 0 or self._done == self.total:
+        between = 1 if self.every_step else max(1, self.total // _CALLS)
+        if self._done % between == 0 or self._done == self.total:
             self._ask(min(1.0, self._done / self.total))
 
     def _ask(self, fraction: float) -> None:

@@ -21,7 +21,7 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import (
     WhileCondFuncGraph,
 )
 
-from bitwidth.backends.tensorflow.lowering import Lowering, straight_through
+from bitwidth.backends.tensorflow.lowering import LearnedVariable, Lowering, straight_through
 
 _BODIES = (WhileBodyFuncGraph, WhileCondFuncGraph, CondBranchFuncGraph)
 _COMPUTED: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
@@ -63,6 +63,9 @@ class ViewVariable(Variable):  # type: ignore[misc]
 def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
     """Within this context, `model.variables[i]` is read through `lowerings[i]` wherever the model reads it.
 
+    What the lowerings learn is tracked as the model's own, so that `trainable_variables` gives it to any train step and
+    `set_weights` puts it back; files of weights leave it out. `parameters_of` gives the variables without it.
+
     Args:
         model: the model that owns the variables.
         lowerings: by index in `model.variables`.
@@ -70,7 +73,9 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
     views = {index: model.variables[index] for index in lowerings}
     masters = {index: _master_of(view) for index, view in views.items()}
     stores = list(_stores(model))
+    learned = [variable for lowering in lowerings.values() for variable in lowering.learned]
     try:
+        _track(model, learned)
         for index, view in views.items():
             _exchange(stores, view, masters[index])
             view.__class__ = ViewVariable
@@ -78,12 +83,51 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
         forget_functions(model)
         yield
     finally:
+        _untrack(model, learned)
         for index, view in views.items():
             _exchange(stores, masters[index], view)
             view.__class__ = Variable
             view.__dict__.pop("_view", None)
             view.trainable = masters[index].trainable
         forget_functions(model)
+
+
+def parameters_of(model: Any) -> list[Any]:
+    """`model.variables` without what lowerings learn: the same places as without views."""
+    return _others(model.variables)
+
+
+def _track(model: Any, learned: list[LearnedVariable]) -> None:
+    if not learned:
+        return
+    model._trainable_variables.extend(learned)
+    for name in ("save_own_variables", "load_own_variables"):
+        model.__dict__[name] = _without(model, name)
+
+
+def _untrack(model: Any, learned: list[LearnedVariable]) -> None:
+    model._trainable_variables[:] = _others(model._trainable_variables)
+    for name in ("save_own_variables", "load_own_variables") if learned else ():
+        model.__dict__.pop(name, None)
+
+
+def _without(model: Any, name: str) -> Callable[[Any], Any]:
+    """The method of the model's class, run with what is learned out of sight."""
+
+    def method(store: Any) -> Any:
+        variables = model._trainable_variables
+        before = list(variables)
+        variables[:] = _others(before)
+        try:
+            return getattr(type(model), name)(model, store)
+        finally:
+            variables[:] = before
+
+    return method
+
+
+def _others(variables: list[Any]) -> list[Any]:
+    return [variable for variable in variables if not isinstance(variable, LearnedVariable)]
 
 
 def _outside_loops(graph: Any) -> Any:

@@ -1,0 +1,123 @@
+"""`Nested`: train one model whose codes can be cut to fewer bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import cycle, pairwise
+
+from bitwidth.backend import Objective
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError
+from bitwidth.graph import Graph
+from bitwidth.passes.base import Pass, TrainingPass
+from bitwidth.passes.compose import Ramp
+from bitwidth.passes.quantize import Quantize
+from bitwidth.tensors import fit_scale, ordered, prefix, rebased
+
+
+@dataclass(frozen=True)
+class Nested(Pass, name="nested"):
+    """Quantize, and train so that the first bits of the codes make a good model too.
+
+    Every step of the training runs at one of the widths, in turn: layers read the first bits of their codes
+    (`bitwidth.tensors.prefix`). Masters, scales and everything else are shared, so one file holds all the models:
+    `bw.load(path)` gives the widest, `bw.load(path, bits=4)` reads less of the file and gives a narrower one (Nair et
+    al. 2025, "Matryoshka Quantization", section 3; Yu et al. 2021, "Any-Precision Deep Neural Networks", section 3).
+
+    Each width has every n-th step. Scales start where the squared error of the narrowest width is least, since it has
+    the furthest to go, and are learned over all widths where `during` learns steps.
+
+    The means and variances of BatchNorm are shared too: they move at every step, whatever its width, and end as
+    averages over the widths.
+
+    Attributes:
+        of: how to quantize; the symmetric uniform rule, with `bits`.
+        widths: the widths in bits, falling: first those of `of`, none below 2.
+        during: the training.
+
+    Raises:
+        ConfigError: a field is out of its range, or the fields do not fit each other.
+
+    Example:
+        >>> from bitwidth import Finetune
+        >>> nested = Nested(of=Quantize(bits=8), widths=(8, 4, 2), during=Finetune(epochs=4, loss="mse"))
+        >>> nested.widths
+        (8, 4, 2)
+    """
+
+    of: Quantize
+    widths: tuple[int, ...]
+    during: TrainingPass
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Quantize):
+            raise ConfigError(f"Nested: of must be a Quantize, got {self.of!r}")
+        if self.of.bits is None or self.of.rule != "uniform" or not self.of.symmetric:
+            raise ConfigError(
+                "Nested: of must be Quantize with bits and the symmetric uniform rule: other codes have no first bits"
+            )
+        if not isinstance(self.during, TrainingPass) or isinstance(self.during, Ramp):
+            raise ConfigError(f"Nested: during must be a training pass such as Finetune, got {self.during!r}")
+        if not isinstance(self.widths, list | tuple) or len(self.widths) < 2:
+            raise ConfigError(f"Nested: widths must be two or more numbers of bits, got {self.widths!r}")
+        widths = tuple(self.widths)
+        if any(isinstance(bits, bool) or not isinstance(bits, int) or bits < 2 for bits in widths):
+            raise ConfigError(f"Nested: widths must be whole numbers of at least 2, got {widths!r}")
+        if any(wide <= narrow for wide, narrow in pairwise(widths)):
+            raise ConfigError(f"Nested: widths must fall, each below the one before, got {widths!r}")
+        if widths[0] != self.of.bits:
+            raise ConfigError(f"Nested: the first width is that of `of`, {self.of.bits} bits, got {widths[0]}")
+        object.__setattr__(self, "widths", widths)
+
+    def objective(self) -> Objective | None:
+        """That of the training."""
+        return self.during.objective()
+
+    def check(self, graph: Graph, context: Context) -> None:
+        """Both passes can work."""
+        self.of.check(graph, context)
+        self.during.check(graph, context)
+
+    def apply(self, graph: Graph, context: Context) -> Graph:
+        """Quantize, then train at all widths in turn; the result holds the widest."""
+        started = self._started(graph, self.of.apply(graph, replace(context.fresh_notes(), validation=None)))
+        at = {bits: _first_bits(started, bits) for bits in self.widths}
+        turns = cycle(self.widths)
+
+        def switch(fraction: float, masters: Graph) -> Graph:
+            return at[self.widths[0] if fraction >= 1 else next(turns)]
+
+        trained = self.during.train(started, replace(context, every_step=True), switch)
+        self._say(context)
+        return trained
+
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Quantized at the full width; not trained."""
+        self._say(context)
+        return self.of.preview(graph, context)
+
+    def ensures(self, before: Graph, after: Graph, context: Context) -> None:
+        """What `of` promises."""
+        self.of.ensures(before, after, context)
+
+    def _say(self, context: Context) -> None:
+        context.remark(f"nested widths: {', '.join(map(str, self.widths))} bits")
+
+    def _started(self, before: Graph, after: Graph) -> Graph:
+        """`after` with the scales that `of` chose moved to where training starts."""
+        encodings = {}
+        for parameter in after:
+            path, encoding = parameter.path, parameter.encoding
+            short = ordered(prefix(encoding, self.widths[-1]))
+            if short is not None and encoding is not before[path].encoding:
+                value = after.values.value(path)
+                floats = value.read() if value.master is None else value.master
+                scale = fit_scale(floats, short.levels, short.block, "mse", encoding.mask).scale  # type: ignore[arg-type]
+                encodings[path] = rebased(encoding, replace(encoding.unmasked, scale=scale))  # type: ignore[call-arg]
+        return after.update(encodings=encodings)
+
+
+def _first_bits(graph: Graph, bits: int) -> Graph:
+    """The graph with only the encodings cut: what is in force during a step, never a snapshot."""
+    parameters = tuple(replace(p, encoding=prefix(p.encoding, bits)) for p in graph)
+    return Graph(graph.structure, parameters, graph.values)
