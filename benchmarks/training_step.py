@@ -36,10 +36,7 @@ def lowerings_of(model: Any) -> dict[int, Lowering]:
     """By index in `model.variables`: a lowering for every parameter that `Quantize` holds otherwise than as it was."""
     graph = bw.PassManager([bw.Quantize(bits=BITS)]).run(model).graph
     found = {p.index: lower(p.encoding, p.shape) for p in graph if p.dtype == "float32"}
-    kept = {index: lowering for index, lowering in found.items() if lowering is not None}
-    for lowering in kept.values():
-        lowering.learn()
-    return kept
+    return {index: lowering for index, lowering in found.items() if lowering is not None}
 
 
 def step_of(model: Any, batch: Split, jit: bool) -> Step:

@@ -228,7 +228,9 @@ def network() -> Any:
 
 
 def tune(**fields: Any) -> bw.Finetune:
-    return bw.Finetune(**{"epochs": 1, "loss": LOSS, "batch_size": 64, "learning_rate": 1e-2, **fields})
+    return bw.Finetune(
+        **{"epochs": 1, "loss": LOSS, "batch_size": 64, "learning_rate": 1e-2, "learn_steps": True, **fields}
+    )
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -337,7 +339,7 @@ def test_mixed_precision_with_loss_scaling_learns() -> None:
     inputs = zoo.batch("mixed_float16", 32)
     targets, watch = np.zeros(model(inputs).shape, np.float32), Watch()
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2))
-    item = bw.Finetune(3, loss="mse", optimizer=optimizer, callbacks=(watch,), batch_size=8)
+    item = bw.Finetune(3, loss="mse", optimizer=optimizer, callbacks=(watch,), batch_size=8, learn_steps=True)
     bw.PassManager([bw.Quantize(3), item]).run(model, (inputs, targets))
     assert any(array.any() for array in watch.seen[-1])
 
@@ -363,7 +365,7 @@ def test_a_train_step_of_ones_own_learns() -> None:
     model, watch = OwnStep(), Watch()
     inputs = RNG.standard_normal((32, 6)).astype(np.float32)
     model(inputs)
-    item = bw.Finetune(1, optimizer="adam", callbacks=(watch,), batch_size=8)
+    item = bw.Finetune(1, optimizer="adam", callbacks=(watch,), batch_size=8, learn_steps=True)
     bw.PassManager([bw.Quantize(3), item]).run(model, (inputs, inputs[:, :4]))
     assert watch.seen[0][0].any()
 
@@ -374,7 +376,9 @@ def test_recurrent_kernels_learn_their_scales(kind: Any, jit: bool) -> None:
     """The view is computed once in front of the loop; the gradient comes back to the scales all the same."""
     model = zoo.filled(keras.Sequential([keras.Input((7, 3)), kind(4, name="cell")]))
     inputs, watch = RNG.standard_normal((32, 7, 3)).astype(np.float32), Watch()
-    item = bw.Finetune(1, loss="mse", optimizer="adam", callbacks=(watch,), batch_size=8, jit_compile=jit)
+    item = bw.Finetune(
+        1, loss="mse", optimizer="adam", callbacks=(watch,), batch_size=8, jit_compile=jit, learn_steps=True
+    )
     bw.PassManager([bw.Quantize(3), item]).run(model, (inputs, np.ones((32, 4), np.float32)))
     assert len(watch.seen[0]) == 2
     assert all(array.any() for array in watch.seen[0])

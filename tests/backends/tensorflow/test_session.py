@@ -170,7 +170,7 @@ def test_where_trains_one_layer_only() -> None:
 
 def test_training_goes_on_from_its_masters() -> None:
     """A learning rate too small to move a code in one run moves it in several: the masters are kept between them."""
-    small = tune(learning_rate=0.05, optimizer="sgd", batch_size=256, learn_steps=False)
+    small = tune(learning_rate=0.05, optimizer="sgd", batch_size=256)
     once = bw.PassManager([bw.Quantize(4), small]).run(network(), (X, Y))
     often = bw.PassManager([bw.Quantize(4), bw.Repeat(small, times=10)]).run(network(), (X, Y))
     start = bw.PassManager([bw.Quantize(4)]).run(network()).graph.values["hidden/kernel"]
