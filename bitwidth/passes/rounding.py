@@ -14,7 +14,7 @@ from bitwidth.graph import Graph, Parameter
 from bitwidth.tensors import Encoding, Moments
 from bitwidth.tensors.rounding import EntropyPrice, feedback
 
-_GRAM_BYTES = 1 << 26  # moments that are held at once, or a share of the model; beyond, the data is run through again
+_GRAM_BYTES = 1 << 24  # moments that are held at once, or a share of the model; beyond, the data is run through again
 _GRAM_SHARE = 0.25
 
 

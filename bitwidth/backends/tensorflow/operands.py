@@ -24,6 +24,8 @@ from bitwidth.tensors import Arrangement
 
 LOOK_UPS = ("GatherV2", "ResourceGather")
 _MOVES = ("Reshape", "ExpandDims", "Squeeze", "Transpose", "StridedSlice", "Slice", "Split", "SplitV", "Unpack")
+Lengths = tuple[int, ...]
+Split = tuple[Lengths, Lengths, Lengths, Lengths]  # a shape, and its axes that are groups, inputs and outputs
 _EXACT = 1 << 24  # positions up to here are exact as float32
 
 
@@ -125,9 +127,7 @@ class Contraction:
         features: from the operation, its input tensors, and the operand's place: rows of (groups, inputs).
     """
 
-    arrange: Callable[
-        [Any, int, tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    ]
+    arrange: Callable[[Any, int, Lengths], Split]
     features: Callable[[Any, list[Any], int], Any]
 
 
@@ -151,7 +151,7 @@ def features_of(op: Any, inputs: list[Any], operand: Operand) -> Any:
     return tf.cast(CONTRACTIONS[op.type].features(op, inputs, operand.position), tf.float32)
 
 
-def _matmul_axes(op: Any, position: int, shape: tuple[int, ...]) -> Any:
+def _matmul_axes(op: Any, position: int, shape: Lengths) -> Split:
     flipped = op.get_attr(
         ("transpose_a", "transpose_b")[position] if op.type == "MatMul" else ("adj_x", "adj_y")[position]
     )
@@ -178,7 +178,7 @@ def _matmul_features(op: Any, inputs: list[Any], position: int) -> Any:
     return tf.reshape(tf.transpose(x, order), [-1, prod(groups), x.shape[-1]])
 
 
-def _conv_axes(op: Any, position: int, shape: tuple[int, ...]) -> Any:
+def _conv_axes(op: Any, position: int, shape: Lengths) -> Split:
     """A filter (positions..., inputs of a group, outputs); groups are cut from the outputs."""
     groups = op.inputs[0].shape[_channel_axis(op)] // shape[-2]
     split = (*shape[:-1], groups, shape[-1] // groups)
@@ -211,7 +211,7 @@ def regathered(op: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def _depthwise_axes(op: Any, position: int, shape: tuple[int, ...]) -> Any:
+def _depthwise_axes(op: Any, position: int, shape: Lengths) -> Split:
     return shape, (2,), (0, 1), (3,)
 
 
@@ -223,7 +223,7 @@ def _depthwise_features(op: Any, inputs: list[Any], position: int) -> Any:
     return tf.reshape(patches, [-1, channels, count])
 
 
-def _transposed_axes(op: Any, position: int, shape: tuple[int, ...]) -> Any:
+def _transposed_axes(op: Any, position: int, shape: Lengths) -> Split:
     """A filter (positions..., outputs, inputs), applied backwards."""
     last = len(shape) - 1
     return shape, (), (*range(last - 1), last), (last - 1,)
@@ -266,7 +266,7 @@ def _einsum_labels(op: Any, position: int, ranks: list[int]) -> tuple[str, str, 
     return spelt[position], spelt[1 - position], result.replace("...", "".join(spare[:widest]))
 
 
-def _einsum_axes(op: Any, position: int, shape: tuple[int, ...]) -> Any:
+def _einsum_axes(op: Any, position: int, shape: Lengths) -> Split:
     ranks = [tensor.shape.rank for tensor in op.inputs]
     mine, other, result = _einsum_labels(op, position, ranks)
     groups = tuple(axis for axis, label in enumerate(mine) if label in other and label in result)
