@@ -246,7 +246,13 @@ class Quantize(Pass, name="quantize"):
             else:
                 formats[parameter.path] = encoding
         graph = graph.update(encodings=formats)
-        chosen = tuple(matrices)
+        after = self._on_grids(graph, context, tuple(matrices), with_data)
+        for parameter in matrices:
+            if graph.values[parameter.path].any() and not after.values[parameter.path].any():
+                context.remark(f"{parameter.path}: every weight became zero")
+        return after
+
+    def _on_grids(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], with_data: bool) -> Graph:
         if self.activations is not None:
             graph = self._with_activations(graph, context, chosen, self.activations)
         if self.rate is not None and chosen:
@@ -335,7 +341,8 @@ class Quantize(Pass, name="quantize"):
             return coded_rate(found, tuple(found[p.path] for p in chosen))
 
         reached = settle(rate_at, factor_for_rate(graph, chosen, relative, self.rate), self.rate)
-        context.remark(f"{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
+        whose = f"{chosen[0].path}: " if self.scope == "local" else ""
+        context.remark(f"{whose}{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
         return found
 
 
