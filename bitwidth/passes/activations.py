@@ -34,8 +34,9 @@ def quantized_inputs(
     grids: dict[str, Quantized] = {}
     for group in groups:
         found = [seen[name] for name in group if seen[name].values.size]
-        if not found:
-            context.remark(f"{', '.join(group)}: not held on a grid, the data never reached it")
+        if not found or not np.isfinite([(item.low, item.high) for item in found]).all():
+            reason = "it takes values that are not finite" if found else "the data never reached it"
+            context.remark(f"{', '.join(group)}: not held on a grid, {reason}")
             continue
         grid = range_grid(found, bits, method)
         grids.update(dict.fromkeys(group, grid))

@@ -54,7 +54,8 @@ class Quantize(Pass, name="quantize"):
     Attributes:
         bits: width of a code, 1 to 16. One bit holds -scale and +scale; from two on, the symmetric integers times
             scale. The rules "ternary" and "binary" and a `BitRule` bring their own width: leave it out.
-        rate: mean bits per weight that no mask hides, as coded; above 0 and at most 16.
+        rate: mean bits per weight that no mask hides, as coded, less the bytes that any tensor costs; above 0 and at
+            most 16.
         step: one uniform step for each tensor, in units of the standard deviation of its weights; above 0.
         rule: which levels a code can stand for. `"uniform"`; `"power_of_two"`: 0, +-1, +-2, +-4, ...; `"codebook"`:
             learned by weighted k-means; `"ternary"`; `"binary"`; or `bw.BitRule(...)`, a table of your own.

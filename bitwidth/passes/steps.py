@@ -22,6 +22,7 @@ TOLERANCE = 0.01
 _TRIES = 7
 _NARROWEST = 1e-9  # factor to relative steps
 _WIDEST = 1 << 20  # codes
+_FEW = 256  # zeros that cost no more than what every tensor costs
 
 
 def step_grid(values: NDArray[np.float32], step: float) -> Quantized:
@@ -133,12 +134,15 @@ def settle(rate_at: Callable[[float], float], factor: float, rate: float) -> flo
 
 
 def coded_rate(graph: Graph, parameters: tuple[Parameter, ...]) -> float:
-    """Bits of the entropy-coded codes per weight that the masks keep, all parameters together."""
+    """Bits of the entropy-coded codes per weight that the masks keep, all parameters together.
+
+    Without what every tensor costs, however coarse its step: that is most of what a tensor of a few weights takes.
+    """
     coded = total = 0
     for parameter in parameters:
         codes = parameter.encoding.encode(graph.values[parameter.path])
         mask = parameter.encoding.mask
         codes = codes[mask] if mask is not None else codes
-        coded += 8 * len(encode_integers(codes))
+        coded += 8 * (len(encode_integers(codes)) - len(encode_integers(np.zeros_like(codes[:_FEW]))))
         total += codes.size
     return coded / max(1, total)

@@ -29,7 +29,7 @@ from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
-from bitwidth.errors import ConfigError, ContractError, DataError
+from bitwidth.errors import ConfigError, ContractError, DataError, ModelError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
 from bitwidth.tensors import Moments
 from bitwidth.text import brief
@@ -199,6 +199,9 @@ class KerasSession:
             self._gradients[key] = SquaredGradients(self.model, likelihoods, labels)
         with self._undisturbed():
             found = self._gradients[key].over(self._source(data, "data"), samples, seed)
+        for parameter in graph:
+            if not np.isfinite(found[parameter.index]).all():
+                raise ModelError(f"{parameter.path}: its gradient is not finite on the data")
         return {parameter.path: found[parameter.index] for parameter in graph}
 
     def input_moments(

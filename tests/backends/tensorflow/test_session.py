@@ -518,3 +518,24 @@ def test_a_result_that_was_trained_by_its_user_is_put_back_where_no_pass_touches
         np.testing.assert_array_equal(
             second.model.variables[parameter.index].numpy(), second.graph.values[parameter.path]
         )
+
+
+class Diverges(keras.layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return x / 0.0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"importance": "inputs"}, {"importance": "fisher"}, {"rounding": "entropy"}], ids=lambda f: str(f)
+)
+def test_values_that_are_not_finite_are_named(fields: Any) -> None:
+    model = keras.Sequential([keras.Input((4,)), Diverges(), keras.layers.Dense(3, name="last")])
+    with pytest.raises(bw.errors.ModelError, match=r"last/kernel: .* not finite"):
+        bw.PassManager([bw.Quantize(4, **fields)]).run(model, np.ones((8, 4), np.float32))
+
+
+def test_activations_that_are_not_finite_stay_as_they_are() -> None:
+    model = keras.Sequential([keras.Input((4,)), Diverges(), keras.layers.Dense(3, name="last")])
+    result = bw.PassManager([bw.Quantize(4, activations=8)]).run(model, np.eye(4, dtype=np.float32))
+    assert not result.graph.activations
+    assert "not held on a grid, it takes values that are not finite" in result.report.passes[0].remarks[0]
