@@ -49,9 +49,11 @@ def input_groups(graph: Graph, context: Context, parameters: Iterable[Parameter]
     layers = graph.layers
     merged: dict[str, set[str]] = {}
     for path in dict.fromkeys(use.layer for parameter in parameters for use in parameter.uses):
-        calls = layers[path].calls if path in layers else ()
+        calls = layers[path].calls if path in layers and layers[path].tracked else ()
         if not calls:
-            context.remark(f"inputs of {path or 'the model itself'} stay as they are: they belong to no layer's call")
+            context.remark(
+                f"inputs of {path or 'the model itself'} stay as they are: no layer of the model is called on them"
+            )
             continue
         for place in range(max(len(call.inputs) for call in calls)):
             together = {call.inputs[place] for call in calls if place < len(call.inputs)} & floats

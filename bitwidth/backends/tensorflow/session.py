@@ -249,7 +249,7 @@ class KerasSession:
         uncompile(self.model)
         self._compile_as_given()
         encodings = {parameter.index: parameter.encoding for parameter in graph}
-        keep_promises(self.model, encodings, layer_inputs(graph.structure))
+        keep_promises(self.model, encodings)
         return self.model
 
     def _compile_as_given(self) -> None:
