@@ -109,6 +109,7 @@ class Architecture:
         inputs: shapes and dtypes of the inputs (JSON), to build a model that its configuration leaves unbuilt.
         variables: name, shape and dtype of each variable, in the model's order (JSON).
         assets: state that is not a variable (vocabularies), by name.
+        layers: paths of the layers, in the model's order.
     """
 
     framework: str
@@ -117,6 +118,7 @@ class Architecture:
     inputs: Any
     variables: list[Any]
     assets: Mapping[str, bytes]
+    layers: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,8 +119,8 @@ class Context:
         self.notes.remarks.append(line)
 
     def ask(self, question: Question[Answer], graph: Graph) -> Answer:
-        """The answer to a question about the model with the values of `graph`, cached until a value changes."""
-        state = tuple(graph.values.value(path) for path in graph.values)
+        """The answer to a question about `graph`, cached until a value or a grid of activations changes."""
+        state = (graph.structure, *(graph.values.value(path) for path in graph.values))
         known = self._answers.get(question)
         if known is not None and all(old is new for old, new in zip(known[0], state, strict=True)):
             answer: Answer = known[1]

@@ -50,7 +50,13 @@ def load(
     if content.framework not in BACKENDS:
         raise CorruptFileError(f"{path}: a model of an unknown framework {content.framework!r}")
     architecture = Architecture(
-        content.framework, content.architecture, content.reason, content.inputs, content.variables, content.assets
+        content.framework,
+        content.architecture,
+        content.reason,
+        content.inputs,
+        content.variables,
+        content.assets,
+        content.layers,
     )
     values = [parameter.values for parameter in content.parameters]
     encodings = {index: parameter.encoding for index, parameter in enumerate(content.parameters)}

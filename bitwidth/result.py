@@ -84,6 +84,7 @@ class Result:
             parameters=stored,
             assets=architecture.assets,
             activations=layer_inputs(self.graph.structure),
+            layers=architecture.layers,
         )
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,7 @@ class Content:
         parameters: one entry per variable, in the same order.
         assets: state that is not a variable, by name.
         activations: how the input tensors of layers are held, by the layer's path; one scale for a tensor of any shape.
+        layers: paths of all layers, in the model's order; kept where there are activations.
     """
 
     name: str
@@ -57,3 +58,4 @@ class Content:
     parameters: tuple[StoredParameter, ...]
     assets: Mapping[str, bytes] = field(default_factory=dict)
     activations: Mapping[str, tuple[Encoding | None, ...]] = field(default_factory=dict)
+    layers: Sequence[str] = ()

@@ -159,6 +159,7 @@ class Header:
     entries: tuple[Entry, ...]
     assets: tuple[tuple[str, int], ...]
     activations: Mapping[str, tuple[Encoding | None, ...]]
+    layers: tuple[str, ...]
 
     def file_bytes(self, stored: int) -> int:
         """Bytes of the whole file, if its header takes `stored` of them."""
@@ -204,6 +205,7 @@ def parse(text: bytes, name: str) -> Header:
         entries=entries,
         assets=assets,
         activations=read(data.get("activations", {}), name),
+        layers=_layers(data.get("layers", []), name),
     )
 
 
@@ -234,6 +236,12 @@ def _stream(item: Any, count: int, where: str) -> Stream:
         raise CorruptFileError(f"{where}: not the lengths of bit planes: {str(item[4])[:80]}")
     first, *later = (checked_count(size, where) for size in item[4])
     return Stream(item[0], item[1], item[2], shape, first, tuple(later))
+
+
+def _layers(item: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(item, list) or not all(isinstance(path, str) for path in item):
+        raise CorruptFileError(f"{name}: its header does not name layers: {str(item)[:80]}")
+    return tuple(item)
 
 
 def _asset(item: Any, name: str) -> tuple[str, int]:

@@ -129,6 +129,7 @@ def read_content(path: str | os.PathLike[str], bits: int | None = None) -> Conte
         parameters=parameters,
         assets=assets,
         activations=header.activations,
+        layers=header.layers,
     )
 
 

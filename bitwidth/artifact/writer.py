@@ -67,6 +67,7 @@ def pack(content: Content, planes: bool | None = None) -> PackedFile:
     }
     if content.activations:
         header["activations"] = written(content.activations)
+        header["layers"] = list(content.layers)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
     return PackedFile(framed(text.encode(), [*chunks, *content.assets.values()]), sizes)
 

@@ -161,6 +161,7 @@ class Layer:
         parent: path of the layer around it (`""` for a layer of the model itself).
         trainable: whether it is marked trainable.
         calls: its calls, in the order of the trace; empty for a layer that the trace did not reach.
+        tracked: whether it is a part of the model; False for one that is made or found while the model is called.
     """
 
     path: str
@@ -168,6 +169,7 @@ class Layer:
     parent: str = ""
     trainable: bool = True
     calls: tuple[LayerCall, ...] = ()
+    tracked: bool = True
 
 
 @dataclass(frozen=True)
@@ -186,14 +188,15 @@ class Structure:
 def layer_inputs(structure: Structure) -> dict[str, tuple[Encoding | None, ...]]:
     """How each layer's input tensors are held, by path, in the order of its call; layers with none on a grid are left
 
-    out. Of a layer that is called several times the calls share their grids.
+    out, and so are those that are no part of the model. Of a layer that is called several times the calls share their
+    grids.
     """
     held = {tensor.name: tensor.encoding for tensor in structure.tensors if tensor.encoding is not None}
     found: dict[str, tuple[Encoding | None, ...]] = {}
     if not held:
         return found
     for layer in structure.layers:
-        for call in layer.calls:
+        for call in layer.calls if layer.tracked else ():
             encodings = tuple(held.get(name) for name in call.inputs)
             if any(encodings):
                 found.setdefault(layer.path, encodings)

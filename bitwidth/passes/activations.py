@@ -34,8 +34,9 @@ def quantized_inputs(
     grids: dict[str, Quantized] = {}
     for group in groups:
         found = [seen[name] for name in group if seen[name].values.size]
-        if not found:
-            context.remark(f"{', '.join(group)}: not held on a grid, the data never reached it")
+        if not found or not np.isfinite([(item.low, item.high) for item in found]).all():
+            reason = "it takes values that are not finite" if found else "the data never reached it"
+            context.remark(f"{', '.join(group)}: not held on a grid, {reason}")
             continue
         grid = range_grid(found, bits, method)
         grids.update(dict.fromkeys(group, grid))
@@ -48,9 +49,11 @@ def input_groups(graph: Graph, context: Context, parameters: Iterable[Parameter]
     layers = graph.layers
     merged: dict[str, set[str]] = {}
     for path in dict.fromkeys(use.layer for parameter in parameters for use in parameter.uses):
-        calls = layers[path].calls if path in layers else ()
+        calls = layers[path].calls if path in layers and layers[path].tracked else ()
         if not calls:
-            context.remark(f"inputs of {path or 'the model itself'} stay as they are: they belong to no layer's call")
+            context.remark(
+                f"inputs of {path or 'the model itself'} stay as they are: no layer of the model is called on them"
+            )
             continue
         for place in range(max(len(call.inputs) for call in calls)):
             together = {call.inputs[place] for call in calls if place < len(call.inputs)} & floats

@@ -54,7 +54,8 @@ class Quantize(Pass, name="quantize"):
     Attributes:
         bits: width of a code, 1 to 16. One bit holds -scale and +scale; from two on, the symmetric integers times
             scale. The rules "ternary" and "binary" and a `BitRule` bring their own width: leave it out.
-        rate: mean bits per weight that no mask hides, as coded; above 0 and at most 16.
+        rate: mean bits per weight that no mask hides, as coded, less the bytes that any tensor costs; above 0 and at
+            most 16.
         step: one uniform step for each tensor, in units of the standard deviation of its weights; above 0.
         rule: which levels a code can stand for. `"uniform"`; `"power_of_two"`: 0, +-1, +-2, +-4, ...; `"codebook"`:
             learned by weighted k-means; `"ternary"`; `"binary"`; or `bw.BitRule(...)`, a table of your own.
@@ -246,7 +247,13 @@ class Quantize(Pass, name="quantize"):
             else:
                 formats[parameter.path] = encoding
         graph = graph.update(encodings=formats)
-        chosen = tuple(matrices)
+        after = self._on_grids(graph, context, tuple(matrices), with_data)
+        for parameter in matrices:
+            if graph.values[parameter.path].any() and not after.values[parameter.path].any():
+                context.remark(f"{parameter.path}: every weight became zero")
+        return after
+
+    def _on_grids(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], with_data: bool) -> Graph:
         if self.activations is not None:
             graph = self._with_activations(graph, context, chosen, self.activations)
         if self.rate is not None and chosen:
@@ -335,7 +342,8 @@ class Quantize(Pass, name="quantize"):
             return coded_rate(found, tuple(found[p.path] for p in chosen))
 
         reached = settle(rate_at, factor_for_rate(graph, chosen, relative, self.rate), self.rate)
-        context.remark(f"{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
+        whose = f"{chosen[0].path}: " if self.scope == "local" else ""
+        context.remark(f"{whose}{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
         return found
 
 

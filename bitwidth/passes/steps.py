@@ -22,6 +22,7 @@ TOLERANCE = 0.01
 _TRIES = 7
 _NARROWEST = 1e-9  # factor to relative steps
 _WIDEST = 1 << 20  # codes
+_FEW = 256  # zeros that cost no more than what every tensor costs
 
 
 def step_grid(values: NDArray[np.float32], step: float) -> Quantized:
@@ -39,8 +40,12 @@ def step_grid(values: NDArray[np.float32], step: float) -> Quantized:
 
 
 def spreads(graph: Graph, parameters: tuple[Parameter, ...]) -> dict[str, float]:
-    """Standard deviation of the weights that each parameter's mask keeps."""
-    return {p.path: float(kept(graph, p).std()) or 1.0 for p in parameters}
+    """Standard deviation of the weights that each parameter's mask keeps; their size where all are equal."""
+
+    def spread(row: NDArray[np.float64]) -> float:
+        return float(row.std()) or float(np.abs(row).max()) or 1.0
+
+    return {p.path: spread(kept(graph, p).astype(np.float64)) for p in parameters}
 
 
 def equal_loss(
@@ -97,10 +102,11 @@ def _bracket(rate_at: Callable[[float], float], rate: float) -> tuple[float, flo
 
 
 def settle(rate_at: Callable[[float], float], factor: float, rate: float) -> float:
-    """Try factors from `factor` on until one gives the rate as coded, within 1 %; the last one tried counts.
+    """Try factors from `factor` on until one gives the rate as coded, within 1 %; the last one tried counts: where
+    none does that, the nearest is tried once more.
 
-    Doubling all steps takes off a bit per weight, or less where few are left. From two tries on the next one is
-    between those on either side of the rate.
+    Doubling all steps takes off a bit per weight, or less where few are left. Once rates on either side are known the
+    next one is between them.
 
     Args:
         rate_at: the rate at a factor; it falls as the factor grows.
@@ -110,10 +116,11 @@ def settle(rate_at: Callable[[float], float], factor: float, rate: float) -> flo
     Returns:
         The rate that was reached last: within 1 % of `rate`, or as near as seven tries came.
     """
+    tried: dict[float, float] = {}
     above: tuple[float, float] | None = None  # log2 of the factor, and its rate: more bits than asked for
     below: tuple[float, float] | None = None
-    for _ in range(_TRIES - 1):
-        reached = rate_at(factor)
+    for _ in range(_TRIES):
+        reached = tried[factor] = rate_at(factor)
         if abs(reached - rate) <= TOLERANCE * rate:
             return reached
         place = (float(np.log2(factor)), reached)
@@ -122,17 +129,20 @@ def settle(rate_at: Callable[[float], float], factor: float, rate: float) -> flo
             share = (above[1] - rate) / (above[1] - below[1])
             factor = float(2 ** (above[0] + min(max(share, 0.1), 0.9) * (below[0] - above[0])))
         else:
-            factor *= float(np.clip((reached / rate) ** 2, 2.0 ** (reached - rate), 4.0)) if reached > rate else 0.8
-    return rate_at(factor)
+            factor *= max(2.0 ** (reached - rate), min((reached / rate) ** 2, 4.0)) if reached > rate else 0.8
+    return rate_at(min(tried, key=lambda factor: abs(tried[factor] - rate)))
 
 
 def coded_rate(graph: Graph, parameters: tuple[Parameter, ...]) -> float:
-    """Bits of the entropy-coded codes per weight that the masks keep, all parameters together."""
+    """Bits of the entropy-coded codes per weight that the masks keep, all parameters together.
+
+    Without what every tensor costs, however coarse its step: that is most of what a tensor of a few weights takes.
+    """
     coded = total = 0
     for parameter in parameters:
         codes = parameter.encoding.encode(graph.values[parameter.path])
         mask = parameter.encoding.mask
         codes = codes[mask] if mask is not None else codes
-        coded += 8 * len(encode_integers(codes))
+        coded += 8 * (len(encode_integers(codes)) - len(encode_integers(np.zeros_like(codes[:_FEW]))))
         total += codes.size
     return coded / max(1, total)

@@ -10,7 +10,7 @@ import pytest
 
 import bitwidth as bw
 from bitwidth.errors import ConfigError, PromiseError
-from bitwidth.passes.steps import coded_rate
+from bitwidth.passes.steps import coded_rate, settle
 from bitwidth.tensors import Escaped, IntegerLevels, Quantized
 from tests import reference, zoo
 
@@ -49,6 +49,37 @@ def test_a_rate_is_what_the_file_pays(rate: float, rounding: Any, scope: Any) ->
     if scope == "local":
         for kernel in kernels:
             assert coded_rate(result.graph, (kernel,)) == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize("rate", [2, 8, 12])
+def test_a_rate_of_more_bits_than_few_weights_have_different_values(rate: float) -> None:
+    network = reference.Network([8, 8, 2], seed=2)
+    result = run(bw.Quantize(rate=rate, scope="local"), data=None, model=network)
+    for kernel in (p for p in result.graph if p.role == "kernel"):
+        assert coded_rate(result.graph, (kernel,)) == pytest.approx(rate, abs=0.6)
+        assert any(remark.startswith(f"{kernel.path}: ") for remark in result.report.passes[0].remarks)
+
+
+def test_the_nearest_rate_counts_where_none_is_near_enough() -> None:
+    rates: list[float] = []
+
+    def rate_at(factor: float) -> float:
+        rates.append(3.0 if factor < 1 else 1.0)
+        return rates[-1]
+
+    assert settle(rate_at, 0.3, 2.5) == rates[-1] == 3.0
+
+
+def test_kernels_that_become_zero_are_named() -> None:
+    result = run(bw.Quantize(step=1e3, where="layer1"), data=None)
+    assert result.report.passes[0].remarks == ("layer1/kernel: every weight became zero",)
+
+
+def test_equal_weights_have_a_step_of_their_own_size() -> None:
+    network = reference.Network([4, 4, 1], seed=2)
+    network.weights[0][:] = 0.01
+    held = run(bw.Quantize(step=0.25), data=None, model=network).graph.values["layer0/kernel"]
+    np.testing.assert_allclose(held, 0.01, rtol=0.13)
 
 
 def test_a_rate_counts_what_a_mask_keeps() -> None:

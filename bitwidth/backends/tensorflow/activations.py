@@ -98,6 +98,12 @@ def attach(model: Any, inputs: LayerInputs) -> bool:
     return changed
 
 
+def attached_to(model: Any) -> LayerInputs:
+    """How the layers of a model take their inputs, by path; those that take them as they are are left out."""
+    calls = {path: layer.__dict__.get("call") for path, layer, _ in names_of(model).layers}
+    return {path: call.inputs for path, call in calls.items() if isinstance(call, QuantizedCall)}
+
+
 def detach(model: Any) -> None:
     """Let every layer take its inputs as they are."""
     attach(model, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bitwidth.backend import Architecture, LayerInputs
 from bitwidth.backends.tensorflow.activations import attach
+from bitwidth.backends.tensorflow.naming import names_of
 from bitwidth.backends.tensorflow.promises import keep_promises
 from bitwidth.errors import ModelError
 from bitwidth.tensors import Encoding
@@ -33,7 +34,8 @@ def architecture_of(model: Any, specs: Any) -> Architecture:
         reason = _not_rebuilt(config, _inputs(specs), model)
         config = None if reason else config
     variables = [[v.name, [int(n) for n in v.shape], str(v.dtype)] for v in model.variables]
-    return Architecture("keras", config, reason, _inputs(specs), variables, _assets(model))
+    layers = [path for path, _, _ in names_of(model).layers]
+    return Architecture("keras", config, reason, _inputs(specs), variables, _assets(model), layers)
 
 
 def build_model(
@@ -56,9 +58,19 @@ def build_model(
         variable.assign(value)
     _load_assets(model, architecture.assets)
     finalize(model)
-    attach(model, inputs)
-    keep_promises(model, encodings, inputs)
+    attach(model, _by_present_names(model, inputs, architecture.layers))
+    keep_promises(model, encodings)
     return model
+
+
+def _by_present_names(model: Any, inputs: LayerInputs, layers: Sequence[str]) -> LayerInputs:
+    """`inputs` by the paths that layers have in `model`: a name that Keras made up, or a configuration left out, is
+
+    another one in each model. Layers count by their place; where there are more or fewer of them, by name.
+    """
+    here = [path for path, _, _ in names_of(model).layers]
+    present = dict(zip(layers, here, strict=True)) if len(layers) == len(here) else {}
+    return {present.get(path, path): held for path, held in inputs.items()}
 
 
 def finalize(model: Any) -> None:

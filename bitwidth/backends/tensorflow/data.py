@@ -43,7 +43,7 @@ class Source:
         self.name = name
         self.batched = _is_batched(data)
         self.data = data if self.batched else _as_arrays(data, name)
-        self._first: list[Any] = []  # of an iterator: the batch that was looked at and not yet given
+        self._first: list[Any] = []  # of an iterator: the batches that were looked at and not yet given
         if not self.batched:
             self.length = _length(self.data, name)
 
@@ -63,13 +63,26 @@ class Source:
         Raises:
             DataError: there is none.
         """
-        if not isinstance(self.data, Iterator):
-            return next(self.batches(size))
-        if not self._first:
-            self._first = list(islice(self.data, 1))
-        if not self._first:
-            raise DataError(f"{self.name} is empty: expected at least one batch; an iterator can be read once only")
-        return _batch(self._first[0])
+        return self._looked_at(1)[0] if isinstance(self.data, Iterator) else next(self.batches(size))
+
+    def _looked_at(self, count: int) -> list[Batch]:
+        """The batches of an iterator that hold its next `count` samples; `batches` and `for_fit` will still give them.
+
+        Raises:
+            DataError: there are none.
+        """
+        held = [_batch(item) for item in self._first]
+        missing = count - sum(batch.size for batch in held)
+        while missing > 0 and (more := list(islice(self.data, 1))):
+            self._first += more
+            held += map(_batch, more)
+            missing -= held[-1].size
+        if not held:
+            raise DataError(
+                f"{self.name} is empty: expected at least one batch; an iterator can be trained on and measured on "
+                "once only: give arrays or a dataset"
+            )
+        return held
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The batches in the data's own order; `size` counts for data that is not batched yet.
@@ -85,21 +98,22 @@ class Source:
             raise DataError(f"{self.name} is empty: expected at least one batch")
 
     def _whole(self) -> Any:
-        """The batched data, with the batch that was looked at in front."""
-        if not self._first:
+        """The batched data, with the batches that were looked at in front."""
+        if not isinstance(self.data, Iterator):
             return self.data
+        self._looked_at(1)
         first, self._first = self._first, []
         return (item for item in chain(first, self.data))  # Keras takes a generator, and no other iterator
 
     def samples(self, count: int, size: int) -> Iterator[Batch]:
-        """Batches of the first `count` samples."""
-        for batch in self.batches(size):
-            if count <= 0:
-                return
+        """Batches of the first `count` samples; of an iterator the next ones, which it will still give."""
+        for batch in self._looked_at(count) if isinstance(self.data, Iterator) else self.batches(size):
             cut = min(count, batch.size)
             parts = [batch.inputs, batch.targets, batch.weights]
             yield Batch(*(None if p is None else tf.nest.map_structure(lambda a, cut=cut: a[:cut], p) for p in parts))
             count -= cut
+            if count <= 0:
+                return
 
     def for_fit(self, size: int, seed: int | None) -> Any:
         """What `model.fit` and `model.evaluate` are given.

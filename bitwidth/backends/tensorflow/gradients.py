@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bitwidth.backends.tensorflow.data import Source
 from bitwidth.backends.tensorflow.lowering import through_masks
 from bitwidth.backends.tensorflow.views import parameters_of
-from bitwidth.errors import DataError
+from bitwidth.errors import DataError, ModelError
 
 _BATCH = 64
 
@@ -41,6 +41,10 @@ class SquaredGradients:
             source: the data.
             samples: how many samples are looked at, at most.
             seed: of the drawn labels.
+
+        Raises:
+            DataError: there are no targets, where they are asked for.
+            ModelError: a gradient is not finite.
         """
         for total in self._sums:
             total.assign(tf.zeros_like(total))
@@ -53,6 +57,9 @@ class SquaredGradients:
                 self._accumulate(batch.inputs, targets, tf.constant([seed, seen], tf.int32))
             seen += batch.size
         found = {id(v): t.numpy().astype(np.float64) / seen for v, t in zip(self._storage, self._sums, strict=True)}
+        for variable in self._model.variables:
+            if not np.isfinite(found.get(id(variable._value), 0.0)).all():
+                raise ModelError(f"{variable.path}: its gradient is not finite on the data")
         return [found.get(id(v._value), np.zeros(tuple(v.shape))) for v in self._model.variables]
 
     def _over_rows(self, inputs: Any, targets: list[Any], seed: Any) -> None:
@@ -97,6 +104,7 @@ def _categorical(output: Any, target: Any, seed: Any, probabilities: bool) -> An
     flat = tf.reshape(logp, [-1, classes])
     if target is None:
         target = tf.random.stateless_categorical(tf.stop_gradient(flat), 1, seed=seed, dtype=tf.int32)
+        target = tf.minimum(target, classes - 1)  # of outputs that are no numbers it draws a class that is none
     elif target.shape.rank == output.shape.rank and target.shape[-1] == classes and classes > 1:
         return tf.reduce_sum(flat * tf.cast(tf.reshape(target, [-1, classes]), tf.float32))
     target = tf.reshape(tf.cast(target, tf.int32), [-1])

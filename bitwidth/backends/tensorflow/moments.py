@@ -23,6 +23,7 @@ from bitwidth.backends.tensorflow.operands import (
 )
 from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.backends.tensorflow.replay import Replay
+from bitwidth.errors import ModelError
 from bitwidth.tensors import Arrangement, Moments
 
 _LEAST_ROWS = 4096  # rows of a batch that are looked at, at least; four for each input above that
@@ -43,6 +44,9 @@ def input_moments(
     Returns:
         By path. A parameter that is used in no way that sums over inputs has an empty tuple. A table that is looked up
         has a group of one input for each row, with the share of the look-ups that go to it.
+
+    Raises:
+        ModelError: a parameter meets values that are not finite.
     """
     places = {frame.name(op): (frame, op) for frame in trace.frame.walk() for op in frame.graph.get_operations()}
     watched: dict[str, list[_Sum]] = {}
@@ -67,7 +71,11 @@ def input_moments(
     if watchers:
         for inputs in batches:
             replay.run(inputs, watchers)
-    return {path: tuple(item.moments() for item in found if item.rows) for path, found in sums.items()}
+    moments = {path: tuple(item.moments() for item in found if item.rows) for path, found in sums.items()}
+    for path, parts in moments.items():
+        if not all(np.isfinite(part.mean).all() for part in parts):
+            raise ModelError(f"{path}: the data makes the model multiply it with values that are not finite")
+    return moments
 
 
 def _sum_for(trace: FuncTrace, frame: Frame, op: Any, name: str, variable: Any, made: list[_Sum]) -> _Sum | None:

@@ -62,7 +62,8 @@ class _Seen:
         flat = values.reshape(-1)
         if not flat.size:
             return
-        self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
+        self.low = float(np.minimum(self.low, flat.min()))  # unlike `min` these keep what is no number
+        self.high = float(np.maximum(self.high, flat.max()))
         part = flat[:: max(1, flat.size // _PER_RUN)].astype(np.float32)
         self.parts.append(part)
         self.count += part.size

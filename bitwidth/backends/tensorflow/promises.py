@@ -10,15 +10,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from bitwidth.backend import LayerInputs
+from bitwidth.backends.tensorflow.activations import attached_to
 from bitwidth.graph import Graph
 from bitwidth.tensors import Dense, Encoding
 
-_PROMISES: WeakKeyDictionary[Any, tuple[Mapping[int, Encoding], LayerInputs]] = WeakKeyDictionary()
+_PROMISES: WeakKeyDictionary[Any, Mapping[int, Encoding]] = WeakKeyDictionary()
 
 
-def keep_promises(model: Any, encodings: Mapping[int, Encoding], inputs: LayerInputs) -> None:
-    """Remember how the variables of a model are held, by their index, and the inputs of its layers, by their path."""
-    _PROMISES[model] = (dict(encodings), dict(inputs))
+def keep_promises(model: Any, encodings: Mapping[int, Encoding]) -> None:
+    """Remember how the variables of a model are held, by their index. Its layers know how they take their inputs."""
+    _PROMISES[model] = dict(encodings)
 
 
 def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:
@@ -41,8 +42,8 @@ def promised(model: Any, graph: Graph) -> Graph:
         model: the user's model.
         graph: the graph of a copy of it.
     """
-    encodings, inputs = _PROMISES.get(model, ({}, {}))
-    graph = graph.update(activations=_entering(graph, inputs))
+    encodings = _PROMISES.get(model, {})
+    graph = graph.update(activations=_entering(graph, attached_to(model)))
     found: dict[str, Encoding] = {}
     notes = []
     for parameter in graph:

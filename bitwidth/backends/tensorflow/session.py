@@ -58,10 +58,11 @@ class KerasSession:
         self._trace, self._specs = trace, trace.specs
         check_apart(model, trace)
         self.remarks: list[str] = []
-        self.graph = promised(model, graph_of(self.model, trace))
+        opened = graph_of(self.model, trace)
+        self.graph = promised(model, opened)
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._structure: Structure | None = None  # whose grids of activations are attached
-        self._held: dict[str, Value] = {path: self.graph.values.value(path) for path in self.graph.values}
+        self._held: dict[str, Value] = {path: opened.values.value(path) for path in opened.values}
         self._gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = {}  # traced with the views of the moment
         self._proven: dict[frozenset[str], dict[str, str]] = {}
 
@@ -251,7 +252,7 @@ class KerasSession:
         uncompile(self.model)
         self._compile_as_given()
         encodings = {parameter.index: parameter.encoding for parameter in graph}
-        keep_promises(self.model, encodings, layer_inputs(graph.structure))
+        keep_promises(self.model, encodings)
         return self.model
 
     def _compile_as_given(self) -> None:

@@ -144,8 +144,9 @@ def _layers(trace: FuncTrace) -> tuple[Layer, ...]:
             if call.graph is frame.graph and (record := _layer_call(frame, call)) is not None:
                 calls.setdefault(call.layer, []).append(record)
     return tuple(
-        Layer(path, type(layer).__name__, parent, bool(layer.trainable), tuple(calls.get(path, ())))
-        for path, layer, parent in (*trace.names.layers, *trace.untracked)
+        Layer(path, type(layer).__name__, parent, bool(layer.trainable), tuple(calls.get(path, ())), tracked)
+        for listed, tracked in ((trace.names.layers, True), (trace.untracked, False))
+        for path, layer, parent in listed
     )
 
 

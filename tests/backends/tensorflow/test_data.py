@@ -100,3 +100,13 @@ def test_a_dataset_without_batches() -> None:
     dataset = tf.data.Dataset.from_generator(empty, output_signature=tf.TensorSpec((None, 2)))
     with pytest.raises(DataError, match="empty"):
         list(Source(dataset, "train").batches(4))
+
+
+def test_what_was_looked_at_of_an_iterator_is_still_given() -> None:
+    source = Source(((X[start : start + 4], Y[start : start + 4]) for start in (0, 4, 8)), "train")
+    for _ in range(2):
+        assert [batch.size for batch in source.samples(6, 4)] == [4, 2]
+    assert np.concatenate([targets for _, targets in source.for_fit(4, None)]).tolist() == Y.tolist()
+    for read in (lambda: source.for_fit(4, None), lambda: list(source.samples(6, 4)), lambda: list(source.batches(4))):
+        with pytest.raises(DataError, match=r"train is empty.* once only"):
+            read()

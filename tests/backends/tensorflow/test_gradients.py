@@ -12,6 +12,7 @@ import tensorflow as tf
 import bitwidth as bw
 from bitwidth.analysis import Fisher
 from bitwidth.context import Context
+from bitwidth.tensors import IntegerLevels, Quantized
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((32, 4)).astype(np.float32)
@@ -89,3 +90,11 @@ def test_needs_data_and_targets() -> None:
         bw.PassManager([bw.Prune(0.5, criterion="fisher")]).run(model)
     with pytest.raises(bw.errors.DataError, match="no targets"):
         bw.PassManager([bw.Prune(0.5, criterion=Fisher(labels="data"))]).run(model, X)
+
+
+def test_an_answer_is_forgotten_when_a_grid_of_activations_changes() -> None:
+    session = bw.backend.backend_for(model := linear(3)).open(model)
+    context, graph = Context(session, X), session.graph
+    tensor = graph.layers["out"].calls[0].inputs[0]
+    held = graph.update(activations={tensor: Quantized(IntegerLevels(-1, 1), np.asarray(0.5, np.float32), ())})
+    assert context.ask(Fisher(), held) is not context.ask(Fisher(), graph)

@@ -507,3 +507,84 @@ def test_batch_statistics_leave_the_model_as_it_was() -> None:
     for variable, array in zip(session.model.variables, before, strict=True):
         np.testing.assert_array_equal(np.asarray(variable.numpy()), array)
     assert not session.batch_statistics(session.graph.freeze(["bn1"]), zoo.batch("convnet_bn", 8), 8, 8)
+
+
+def test_a_result_that_was_trained_by_its_user_is_put_back_where_no_pass_touches_it() -> None:
+    first = bw.PassManager([bw.Quantize(4)]).run(network())
+    first.model.set_weights([value * 1.37 for value in first.model.get_weights()])
+    second = bw.PassManager([]).run(first)
+    assert any("values were changed" in note for note in second.report.notes)
+    for parameter in second.graph:
+        np.testing.assert_array_equal(
+            second.model.variables[parameter.index].numpy(), second.graph.values[parameter.path]
+        )
+
+
+class Diverges(keras.layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return x / 0.0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"importance": "inputs"}, {"importance": "fisher"}, {"rounding": "entropy"}], ids=lambda f: str(f)
+)
+def test_values_that_are_not_finite_are_named(fields: Any) -> None:
+    model = keras.Sequential([keras.Input((4,)), Diverges(), keras.layers.Dense(3, name="last")])
+    with pytest.raises(bw.errors.ModelError, match=r"last/kernel: .* not finite"):
+        bw.PassManager([bw.Quantize(4, **fields)]).run(model, np.ones((8, 4), np.float32))
+
+
+def test_activations_that_are_not_finite_stay_as_they_are() -> None:
+    model = keras.Sequential([keras.Input((4,)), Diverges(), keras.layers.Dense(3, name="last")])
+    result = bw.PassManager([bw.Quantize(4, activations=8)]).run(model, np.eye(4, dtype=np.float32))
+    assert not result.graph.activations
+    assert "not held on a grid, it takes values that are not finite" in result.report.passes[0].remarks[0]
+
+
+class MakesOne(keras.layers.Layer):  # type: ignore[misc]
+    """Its name is not in its configuration, and its call makes a layer that nobody tracks."""
+
+    def __init__(self, units: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.units = units
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel", initializer="glorot_uniform")
+
+    def call(self, x: Any) -> Any:
+        return keras.layers.Activation("relu")(x) @ self.kernel
+
+    def get_config(self) -> dict[str, Any]:
+        return {"units": self.units}
+
+
+def made() -> Any:
+    return keras.Sequential([keras.Input((4,)), MakesOne(5), keras.layers.Dense(3)])
+
+
+@pytest.fixture
+def on_grids() -> Any:
+    return bw.PassManager([bw.Quantize(8, activations=3)]).run(made(), SAMPLES)
+
+
+SAMPLES = np.random.default_rng(0).standard_normal((32, 4)).astype(np.float32)
+
+
+def test_layers_that_are_made_in_a_call_have_no_grids(on_grids: Any) -> None:
+    assert on_grids.report.passes[0].remarks == ("3-bit inputs of 2 layers, 2 tensors",)
+
+
+@pytest.mark.parametrize("architecture", [True, False])
+def test_grids_of_activations_find_layers_of_other_names(on_grids: Any, tmp_path: Any, architecture: bool) -> None:
+    on_grids.save(tmp_path / "small.bw", architecture=architecture)
+    given = {"custom_objects": {"MakesOne": MakesOne}} if architecture else {"model": made()}
+    loaded = bw.load(tmp_path / "small.bw", **given)
+    assert [layer.name for layer in loaded.layers] != [layer.name for layer in on_grids.model.layers]
+    np.testing.assert_array_equal(loaded(SAMPLES), on_grids.model(SAMPLES))
+
+
+def test_grids_of_activations_stay_inside_another_model(on_grids: Any) -> None:
+    inputs = keras.Input((4,))
+    result = bw.PassManager([]).run(keras.Model(inputs, on_grids.model(inputs)))
+    assert len(result.graph.activations) == 2
+    np.testing.assert_array_equal(result.model(SAMPLES), on_grids.model(SAMPLES))
