@@ -187,8 +187,7 @@ class KerasSession:
         self._compiled.compile(self.model, objective)
         with self._undisturbed():
             batches = source.for_fit(self._declared_batch or batch_size, None)
-            measured = self.model.evaluate(batches, return_dict=True, verbose=0)
-        return {name: float(value) for name, value in measured.items()}
+            return {k: float(v) for k, v in self.model.evaluate(batches, return_dict=True, verbose=0).items()}
 
     def squared_gradients(
         self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
