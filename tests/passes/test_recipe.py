@@ -72,6 +72,7 @@ PASSES: list[bw.Pass] = [
         metrics=("accuracy",),
         jit_compile=False,
         verbose=2,
+        learn_steps=True,
     ),
     bw.Finetune(loss={"label": "mse", "value": "mae"}, metrics={"label": ("accuracy",)}),
     bw.Finetune(loss=LOSS),
@@ -79,6 +80,11 @@ PASSES: list[bw.Pass] = [
     bw.Where(bw.Quantize(3), "encoder"),
     bw.Repeat(bw.Where(bw.Prune(0.5), is_wide), times=3),
     bw.Ramp(bw.Prune(0.9), during=bw.Finetune(epochs=4, loss="mse"), steps=5, end=0.5, shape="linear"),
+    bw.Nested(bw.Quantize(8), widths=(8, 4, 2), during=bw.Finetune(loss="mse")),
+    bw.CorrectBias(bw.Quantize(3), samples=64, sequential=True),
+    bw.EqualizeLayers(iterations=3, where="conv*"),
+    bw.FoldBatchNorm(where="conv*"),
+    bw.ReestimateBatchNorm(samples=64, batch_size=32),
     bw.PassManager([]),
     bw.PassManager(
         [
