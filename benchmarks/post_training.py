@@ -4,7 +4,7 @@ Widths: 4 and 3 bits with error feedback, powers of two, and 8 bits of weights a
 one step per tensor, integers as wide as they come, from 2,048 images. Codebooks: squared error against a uniform grid
 of as many bits, kernel by kernel. Each seed takes other images of the 55,000.
 
-Run: python -m benchmarks.post_training [--baselines DIR] [--out benchmarks/results/post_training.json]
+Run: python -m benchmarks.post_training [--models NAME ...] [--seeds N] [--baselines DIR] [--out benchmarks/results/post_training.json]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from benchmarks.fashion import (
     write_json,
 )
 
-SEEDS = (0, 1, 2)
 FEW, MANY = 512, 2048
 
 # name: (pass, images, most bytes by model or None, most points that accuracy may drop)
@@ -98,26 +98,31 @@ def codebooks(model: Any, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def measure(folder: Path, name: str, data: Fashion) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def measure(
+    folder: Path, name: str, data: Fashion, seeds: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All that is measured of one baseline."""
     model = load_baseline(folder, name)
     given = accuracy(model, data.test)
     rows = []
     for what, (item, limit) in WIDTHS.items():
-        runs = [trial(model, item, images_of(data, FEW, seed), data, given) for seed in SEEDS]
+        runs = [trial(model, item, images_of(data, FEW, seed), data, given) for seed in seeds]
         rows.append(summary(name, what, runs, {"drop_points": limit}))
     for rounding in ("error_feedback", "entropy"):
         item = bw.Quantize(rate=RATES[name], rounding=rounding)
-        runs = [trial(model, item, images_of(data, MANY, seed), data, given) for seed in SEEDS]
+        runs = [trial(model, item, images_of(data, MANY, seed), data, given) for seed in seeds]
         limits = {"drop_points": 0.2, "bytes": BYTES[name]}
         rows.append(summary(name, f"rate {RATES[name]}, {rounding}", runs, limits))
     return rows, codebooks(model, name)
 
 
 def main() -> None:
-    args = arguments(__doc__, "post_training.json").parse_args()
+    parser = arguments(__doc__, "post_training.json")
+    parser.add_argument("--models", nargs="+", choices=BASELINES, default=list(BASELINES))
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
     data = load_data()
-    found = [measure(args.baselines, name, data) for name in BASELINES]
+    found = [measure(args.baselines, name, data, range(args.seeds)) for name in args.models]
     rows = [row for widths, _ in found for row in widths]
     books = [row for _, kernels in found for row in kernels]
     worse = [row["kernel"] for row in books if row["codebook"] >= row["uniform"]]

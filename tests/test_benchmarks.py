@@ -50,6 +50,33 @@ def test_eight_bits_without_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_without_labels_and_training(tmp_path: Path) -> None:
+    need_data()
+    found = run("post_training", tmp_path, "--models", "lenet300", "--seeds", "1")
+    for row in found["rows"]:
+        assert row["drop_points"] <= row["limits"]["drop_points"] + 0.2  # one seed
+        assert row["bytes"] <= row["limits"].get("bytes", row["bytes"])
+    assert all(book["codebook"] < book["uniform"] for book in found["codebooks"])
+
+
+@pytest.mark.slow
+def test_fidelity_of_a_recurrent_model(tmp_path: Path) -> None:
+    pytest.importorskip("sleepecg")
+    (model,) = run("fidelity", tmp_path, "--models", "sleepecg")["models"]
+    assert model["passed"]
+    assert all(row["model_ratio"] < 0.8 for row in model["rows"])
+
+
+@pytest.mark.slow
+def test_time_and_memory(tmp_path: Path) -> None:
+    found = run("quantize_speed", tmp_path, "--quick")
+    assert found["resnet50"]["max_to_keras"] <= 1.0
+    assert found["resnet50"]["mse_to_keras"] <= 5.0
+    assert found["gptq"]["feedback_to_gptq"] <= 2.0
+    assert found["gptq"]["feedback_layers"] <= 4.0
+
+
+@pytest.mark.slow
 def test_few_bits_with_learned_steps(tmp_path: Path) -> None:
     need_data()
     for row in run("trained", tmp_path, "--models", "lenet300", "--seeds", "1")["models"]:
