@@ -4,7 +4,7 @@ Widths: 4 and 3 bits with error feedback, powers of two, and 8 bits of weights a
 one step per tensor, integers as wide as they come, from 2,048 images. Codebooks: squared error against a uniform grid
 of as many bits, kernel by kernel. Each seed takes other images of the 55,000.
 
-Run: python -m benchmarks.post_training [--models NAME ...] [--seeds N] [--baselines DIR] [--out benchmarks/results/post_training.json]
+Run: python -m benchmarks.post_training [--models NAME ...] [--seeds N] [--baselines DIR] [--out FILE]
 """
 
 from __future__ import annotations
