@@ -111,6 +111,8 @@ class KerasSession:
         source = self._source(data, "validation")
         if source.is_endless:
             raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
+        if source.is_read_once:
+            raise DataError("validation is read after each pass, and an iterator once only: give arrays or a dataset")
         if source.has_targets and self.can_measure(objective):
             self._try_out(objective, source, self._declared_batch or MEASURING_BATCH)
 

@@ -588,3 +588,8 @@ def test_grids_of_activations_stay_inside_another_model(on_grids: Any) -> None:
     result = bw.PassManager([]).run(keras.Model(inputs, on_grids.model(inputs)))
     assert len(result.graph.activations) == 2
     np.testing.assert_array_equal(result.model(SAMPLES), on_grids.model(SAMPLES))
+
+
+def test_validation_that_can_be_read_once_is_refused_before_work_starts() -> None:
+    with pytest.raises(bw.errors.DataError, match="validation is read after each pass"):
+        bw.PassManager([bw.Quantize(4)]).run(network(), validation=((X[:8], Y[:8]) for _ in range(3)))
