@@ -13,6 +13,7 @@ import tensorflow as tf
 import bitwidth as bw
 from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.data import digits
+from bitwidth.tensors import IntegerLevels, Quantized
 from tests import zoo
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -593,3 +594,18 @@ def test_grids_of_activations_stay_inside_another_model(on_grids: Any) -> None:
 def test_validation_that_can_be_read_once_is_refused_before_work_starts() -> None:
     with pytest.raises(bw.errors.DataError, match="validation is read after each pass"):
         bw.PassManager([bw.Quantize(4)]).run(network(), validation=((X[:8], Y[:8]) for _ in range(3)))
+
+
+def test_moments_and_ranges_are_those_behind_grids_of_activations() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, name="a"), keras.layers.Dense(3, name="b")])
+    session = KerasSession(model)
+    graph, tensor = session.graph, session.graph.layers["a"].calls[0].inputs[0]
+    between = graph.layers["b"].calls[0].inputs[0]
+    grid = Quantized(IntegerLevels(-1, 1), np.asarray(0.5, np.float32), ())
+    held = graph.update(activations={tensor: grid})
+    taken = grid.project(SAMPLES) @ graph.values["a/kernel"]
+    (moments,) = session.input_moments(held, SAMPLES, 32, ("b/kernel",))["b/kernel"]
+    np.testing.assert_allclose(moments.mean[0], taken.mean(axis=0), rtol=1e-4, atol=1e-6)
+    assert session.observe(held, SAMPLES, 32, (between,))[between].high == pytest.approx(taken.max(), rel=1e-5)
+    (plain,) = session.input_moments(graph, SAMPLES, 32, ("b/kernel",))["b/kernel"]
+    np.testing.assert_allclose(plain.mean[0], (SAMPLES @ graph.values["a/kernel"]).mean(axis=0), rtol=1e-4, atol=1e-6)
