@@ -580,6 +580,7 @@ def test_grids_of_activations_find_layers_of_other_names(on_grids: Any, tmp_path
     on_grids.save(tmp_path / "small.bw", architecture=architecture)
     given = {"custom_objects": {"MakesOne": MakesOne}} if architecture else {"model": made()}
     loaded = bw.load(tmp_path / "small.bw", **given)
+    assert str(bw.inspect(tmp_path / "small.bw")).count(": 3-bit") == 2
     assert [layer.name for layer in loaded.layers] != [layer.name for layer in on_grids.model.layers]
     np.testing.assert_array_equal(loaded(SAMPLES), on_grids.model(SAMPLES))
 
