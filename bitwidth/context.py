@@ -121,12 +121,12 @@ class Context:
     def ask(self, question: Question[Answer], graph: Graph) -> Answer:
         """The answer to a question about `graph`, cached until a value or a grid of activations changes."""
         state = (graph.structure, *(graph.values.value(path) for path in graph.values))
-        known = self._answers.get(question)
-        if known is not None and all(old is new for old, new in zip(known[0], state, strict=True)):
-            answer: Answer = known[1]
-            return answer
-        answer = question.answer(graph, self)
-        self._answers[question] = (state, answer)
+        for known, (held, _) in tuple(self._answers.items()):
+            if any(old is not new for old, new in zip(held, state, strict=True)):
+                del self._answers[known]  # answers are large, and a model rarely becomes again what it was
+        if question not in self._answers:
+            self._answers[question] = (state, question.answer(graph, self))
+        answer: Answer = self._answers[question][1]
         return answer
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Graph:

@@ -15,6 +15,7 @@ from bitwidth.artifact.header import Entry, Header, parse
 from bitwidth.artifact.layout import PREAMBLE, Preamble, chunk_size, parse_header, parse_preamble, split_chunk
 from bitwidth.artifact.streams import unpack_parameter
 from bitwidth.errors import CorruptFileError, FileError
+from bitwidth.tensors import Encoding
 from bitwidth.text import bytes_text, shape_text, table
 
 
@@ -32,6 +33,7 @@ class Inspection:
         reason: why not, where it cannot.
         parameters: what the header says of each parameter.
         assets: bytes of each asset, by name.
+        activations: how the input tensors of layers are held, by the layer's path; None for as they are.
     """
 
     path: str
@@ -43,6 +45,7 @@ class Inspection:
     reason: str
     parameters: tuple[Entry, ...]
     assets: Mapping[str, int]
+    activations: Mapping[str, tuple[Encoding | None, ...]]
 
     @override
     def __str__(self) -> str:
@@ -53,6 +56,9 @@ class Inspection:
         count = sum(entry.count for entry in self.parameters)
         head = f"{self.path}: {self.name!r}, {count:,} values in {self.bytes:,} bytes ({self.header_bytes:,} of header)"
         tail = [f"asset {name}: {size:,} bytes" for name, size in self.assets.items()]
+        for path, held in self.activations.items():
+            grids = ", ".join("as it is" if grid is None else f"{grid.bits}-bit" for grid in held)
+            tail.append(f"inputs of {path}: {grids}")
         if any(entry.later for entry in self.parameters):
             prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)
             tail.append(f"bytes that load reads: {prefixes}, all {self.bytes:,}")
@@ -94,6 +100,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         reason=header.reason,
         parameters=header.entries,
         assets=dict(header.assets),
+        activations=header.activations,
     )
 
 

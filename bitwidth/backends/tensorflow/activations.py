@@ -7,6 +7,8 @@ its variables stay as they are. Gradients pass straight through inside the range
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -69,6 +71,11 @@ def fake_quantized(x: Any, encoding: Encoding) -> Any:
         return tf.cast(level * scale, value.dtype), gradient
 
     return rounded(x)
+
+
+def on_grids(activations: Mapping[str, Encoding]) -> dict[str, Callable[[Any], Any]]:
+    """What is used in the place of tensors that are held on grids, by their names: for the replay of a trace."""
+    return {name: partial(fake_quantized, encoding=encoding) for name, encoding in activations.items()}
 
 
 def attach(model: Any, inputs: LayerInputs) -> bool:

@@ -57,13 +57,18 @@ class Source:
         """Whether the data is known to have no last batch."""
         return isinstance(self.data, tf.data.Dataset) and bool(self.data.cardinality() == tf.data.INFINITE_CARDINALITY)
 
+    @property
+    def is_read_once(self) -> bool:
+        """Whether there is one pass over the data only."""
+        return isinstance(self.data, Iterator)
+
     def peek(self, size: int) -> Batch:
         """The first batch; of an iterator the next one, which `batches` and `for_fit` will still give.
 
         Raises:
             DataError: there is none.
         """
-        return self._looked_at(1)[0] if isinstance(self.data, Iterator) else next(self.batches(size))
+        return self._looked_at(1)[0] if self.is_read_once else next(self.batches(size))
 
     def _looked_at(self, count: int) -> list[Batch]:
         """The batches of an iterator that hold its next `count` samples; `batches` and `for_fit` will still give them.
@@ -99,7 +104,7 @@ class Source:
 
     def _whole(self) -> Any:
         """The batched data, with the batches that were looked at in front."""
-        if not isinstance(self.data, Iterator):
+        if not self.is_read_once:
             return self.data
         self._looked_at(1)
         first, self._first = self._first, []
@@ -107,7 +112,7 @@ class Source:
 
     def samples(self, count: int, size: int) -> Iterator[Batch]:
         """Batches of the first `count` samples; of an iterator the next ones, which it will still give."""
-        for batch in self._looked_at(count) if isinstance(self.data, Iterator) else self.batches(size):
+        for batch in self._looked_at(count) if self.is_read_once else self.batches(size):
             cut = min(count, batch.size)
             parts = [batch.inputs, batch.targets, batch.weights]
             yield Batch(*(None if p is None else tf.nest.map_structure(lambda a, cut=cut: a[:cut], p) for p in parts))

@@ -22,7 +22,7 @@ from bitwidth.backends.tensorflow.operands import (
     regathered,
 )
 from bitwidth.backends.tensorflow.record import FuncTrace
-from bitwidth.backends.tensorflow.replay import Replay
+from bitwidth.backends.tensorflow.replay import Edit, Replay
 from bitwidth.errors import ModelError
 from bitwidth.tensors import Arrangement, Moments
 
@@ -31,7 +31,11 @@ _PATCH_BYTES = 1 << 26
 
 
 def input_moments(
-    trace: FuncTrace, variables: Mapping[str, Any], uses: Mapping[str, Iterable[str]], batches: Iterable[Any]
+    trace: FuncTrace,
+    variables: Mapping[str, Any],
+    uses: Mapping[str, Iterable[str]],
+    batches: Iterable[Any],
+    edit: Mapping[str, Edit] | None = None,
 ) -> dict[str, tuple[Moments, ...]]:
     """The moments of what each parameter meets, one for each part of it that is used by itself.
 
@@ -40,6 +44,7 @@ def input_moments(
         variables: the Keras variables by path.
         uses: by path, names of the operations that use the parameter.
         batches: inputs of the model.
+        edit: by name of a tensor, what is used in its place; see `Replay.run`.
 
     Returns:
         By path. A parameter that is used in no way that sums over inputs has an empty tuple. A table that is looked up
@@ -70,7 +75,7 @@ def input_moments(
     watchers = {name: watch(name) for name in watched}
     if watchers:
         for inputs in batches:
-            replay.run(inputs, watchers)
+            replay.run(inputs, watchers, edit)
     moments = {path: tuple(item.moments() for item in found if item.rows) for path, found in sums.items()}
     for path, parts in moments.items():
         if not all(np.isfinite(part.mean).all() for part in parts):

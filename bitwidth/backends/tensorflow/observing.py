@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,19 +10,22 @@ from numpy.typing import NDArray
 
 from bitwidth.backend import Observed
 from bitwidth.backends.tensorflow.record import FuncTrace
-from bitwidth.backends.tensorflow.replay import Replay
+from bitwidth.backends.tensorflow.replay import Edit, Replay
 
 _SELECTED = 1 << 18  # values of a tensor that are kept
 _PER_RUN = 1 << 13  # of one run of the operation that makes it
 
 
-def observed(trace: FuncTrace, tensors: Iterable[str], batches: Iterable[Any]) -> dict[str, Observed]:
+def observed(
+    trace: FuncTrace, tensors: Iterable[str], batches: Iterable[Any], edit: Mapping[str, Edit] | None = None
+) -> dict[str, Observed]:
     """Ranges, means and an even selection of values of tensors, over all batches and all steps of loops.
 
     Args:
         trace: of the model.
         tensors: their names in the graph.
         batches: inputs of the model.
+        edit: by name of a tensor, what is used in its place; see `Replay.run`.
     """
     places: dict[str, tuple[str, int]] = {}
     for frame in trace.frame.walk():
@@ -45,7 +48,7 @@ def observed(trace: FuncTrace, tensors: Iterable[str], batches: Iterable[Any]) -
     replay = Replay(trace)
     watchers = {name: watcher(items) for name, items in by_op.items()}
     for inputs in batches:
-        replay.run(inputs, watchers)
+        replay.run(inputs, watchers, edit)
     return {name: item.observed() for name, item in seen.items()}
 
 

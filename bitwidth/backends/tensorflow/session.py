@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
-from bitwidth.backends.tensorflow.activations import attach, detach
+from bitwidth.backends.tensorflow.activations import attach, detach, on_grids
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model, need_targets
 from bitwidth.backends.tensorflow.compiled import Compiled
@@ -112,6 +112,8 @@ class KerasSession:
         source = self._source(data, "validation")
         if source.is_endless:
             raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
+        if source.is_read_once:
+            raise DataError("validation is read after each pass, and an iterator once only: give arrays or a dataset")
         if source.has_targets and self.can_measure(objective):
             self._try_out(objective, source, self._declared_batch or MEASURING_BATCH)
 
@@ -209,14 +211,15 @@ class KerasSession:
         uses = {path: [use.op for use in graph[path].uses] for path in paths}
         batches = self._source(data, "data").samples(samples, self._declared_batch or WATCHING_BATCH)
         with self._undisturbed():
-            return input_moments(self._trace, self._variables, uses, (batch.inputs for batch in batches))
+            inputs = (batch.inputs for batch in batches)
+            return input_moments(self._trace, self._variables, uses, inputs, on_grids(graph.activations))
 
     def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
         """See `Session.observe`."""
         self.write(graph)
         batches = self._source(data, "data").samples(samples, self._declared_batch or WATCHING_BATCH)
         with self._undisturbed():
-            return observed(self._trace, tensors, (batch.inputs for batch in batches))
+            return observed(self._trace, tensors, (batch.inputs for batch in batches), on_grids(graph.activations))
 
     def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Mapping[str, NDArray[Any]]:
         """See `Session.batch_statistics`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import keras
@@ -98,3 +99,11 @@ def test_an_answer_is_forgotten_when_a_grid_of_activations_changes() -> None:
     tensor = graph.layers["out"].calls[0].inputs[0]
     held = graph.update(activations={tensor: Quantized(IntegerLevels(-1, 1), np.asarray(0.5, np.float32), ())})
     assert context.ask(Fisher(), held) is not context.ask(Fisher(), graph)
+
+
+def test_answers_about_a_model_that_has_changed_are_not_kept() -> None:
+    session = bw.backend.backend_for(model := linear(3)).open(model)
+    context, graph = Context(session, X), session.graph
+    first = weakref.ref(context.ask(Fisher(), graph)["out/kernel"])
+    context.ask(Fisher(samples=4), graph.update({"out/bias": np.ones(3)}))
+    assert first() is None

@@ -13,6 +13,7 @@ import tensorflow as tf
 import bitwidth as bw
 from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.data import digits
+from bitwidth.tensors import IntegerLevels, Quantized
 from tests import zoo
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -579,6 +580,7 @@ def test_grids_of_activations_find_layers_of_other_names(on_grids: Any, tmp_path
     on_grids.save(tmp_path / "small.bw", architecture=architecture)
     given = {"custom_objects": {"MakesOne": MakesOne}} if architecture else {"model": made()}
     loaded = bw.load(tmp_path / "small.bw", **given)
+    assert str(bw.inspect(tmp_path / "small.bw")).count(": 3-bit") == 2
     assert [layer.name for layer in loaded.layers] != [layer.name for layer in on_grids.model.layers]
     np.testing.assert_array_equal(loaded(SAMPLES), on_grids.model(SAMPLES))
 
@@ -588,3 +590,23 @@ def test_grids_of_activations_stay_inside_another_model(on_grids: Any) -> None:
     result = bw.PassManager([]).run(keras.Model(inputs, on_grids.model(inputs)))
     assert len(result.graph.activations) == 2
     np.testing.assert_array_equal(result.model(SAMPLES), on_grids.model(SAMPLES))
+
+
+def test_validation_that_can_be_read_once_is_refused_before_work_starts() -> None:
+    with pytest.raises(bw.errors.DataError, match="validation is read after each pass"):
+        bw.PassManager([bw.Quantize(4)]).run(network(), validation=((X[:8], Y[:8]) for _ in range(3)))
+
+
+def test_moments_and_ranges_are_those_behind_grids_of_activations() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, name="a"), keras.layers.Dense(3, name="b")])
+    session = KerasSession(model)
+    graph, tensor = session.graph, session.graph.layers["a"].calls[0].inputs[0]
+    between = graph.layers["b"].calls[0].inputs[0]
+    grid = Quantized(IntegerLevels(-1, 1), np.asarray(0.5, np.float32), ())
+    held = graph.update(activations={tensor: grid})
+    taken = grid.project(SAMPLES) @ graph.values["a/kernel"]
+    (moments,) = session.input_moments(held, SAMPLES, 32, ("b/kernel",))["b/kernel"]
+    np.testing.assert_allclose(moments.mean[0], taken.mean(axis=0), rtol=1e-4, atol=1e-6)
+    assert session.observe(held, SAMPLES, 32, (between,))[between].high == pytest.approx(taken.max(), rel=1e-5)
+    (plain,) = session.input_moments(graph, SAMPLES, 32, ("b/kernel",))["b/kernel"]
+    np.testing.assert_allclose(plain.mean[0], (SAMPLES @ graph.values["a/kernel"]).mean(axis=0), rtol=1e-4, atol=1e-6)
