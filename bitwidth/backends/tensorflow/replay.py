@@ -20,6 +20,7 @@ from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.errors import UnsupportedModelError
 
 Watcher = Callable[[Any, list[Any], list[Any]], None]
+Edit = Callable[[Any], Any]
 _LOOPS = ("While", "StatelessWhile")
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -38,13 +39,16 @@ class Replay:
         captures = trace.frame.graph.captures
         self._captured = {inner.name: outer for outer, inner in captures}
 
-    def run(self, inputs: Any, watch: Mapping[str, Watcher] | None = None) -> list[Any]:
+    def run(
+        self, inputs: Any, watch: Mapping[str, Watcher] | None = None, edit: Mapping[str, Edit] | None = None
+    ) -> list[Any]:
         """Run the model on a batch.
 
         Args:
             inputs: a nest like the one that the model was traced with.
             watch: by name of an operation (as in `Graph.ops`): called each time it has run, with TensorFlow's
                 operation, the tensors that it took and those that it gave.
+            edit: by name of a tensor (as in `Graph.structure.tensors`): gives what is used in its place.
 
         Returns:
             The model's outputs, in order.
@@ -59,9 +63,11 @@ class Replay:
             for leaf, spec in zip(flat, graph.inputs, strict=False)
         ]
         given = {tensor.name: leaf for tensor, leaf in zip(graph.inputs, flat, strict=False)}
-        return self._frame(self._trace.frame, {**self._captured, **given}, watch or {})
+        return self._frame(self._trace.frame, {**self._captured, **given}, watch or {}, edit or {})
 
-    def _frame(self, frame: Frame, given: Mapping[str, Any], watch: Mapping[str, Watcher]) -> list[Any]:
+    def _frame(
+        self, frame: Frame, given: Mapping[str, Any], watch: Mapping[str, Watcher], edit: Mapping[str, Edit]
+    ) -> list[Any]:
         plan = self._plans.setdefault(id(frame), _Plan(frame))
         held: dict[str, Any] = {}
         for op, drops in plan.steps:
@@ -69,22 +75,26 @@ class Replay:
             if op.type == "Placeholder":
                 outputs = [given[op.outputs[0].name]]
             elif op.name in frame.inner:
-                outputs = self._inner(frame, op, inputs, watch)
+                outputs = self._inner(frame, op, inputs, watch, edit)
             else:
                 outputs = plan.execute(op, inputs)
             name = frame.name(op)
             if name in watch:
                 watch[name](op, inputs, outputs)
-            held.update((tensor.name, output) for tensor, output in zip(op.outputs, outputs, strict=True))
+            for tensor, output in zip(op.outputs, outputs, strict=True):
+                change = edit.get(frame.name(tensor)) if edit else None
+                held[tensor.name] = output if change is None else change(output)
             for tensor_name in drops:
                 del held[tensor_name]
         return [held[tensor.name] for tensor in frame.graph.outputs]
 
-    def _inner(self, frame: Frame, op: Any, inputs: list[Any], watch: Mapping[str, Watcher]) -> list[Any]:
+    def _inner(
+        self, frame: Frame, op: Any, inputs: list[Any], watch: Mapping[str, Watcher], edit: Mapping[str, Edit]
+    ) -> list[Any]:
         def run(inner: Frame, values: list[Any]) -> list[Any]:
             values = values[len(values) - len(inner.graph.inputs) :]
             names = [tensor.name for tensor in inner.graph.inputs]
-            return self._frame(inner, dict(zip(names, values, strict=True)), watch)
+            return self._frame(inner, dict(zip(names, values, strict=True)), watch, edit)
 
         inner = frame.inner[op.name]
         if op.type in _LOOPS:

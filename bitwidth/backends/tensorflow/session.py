@@ -104,7 +104,8 @@ class KerasSession:
             need_targets(source)
         if source.is_endless and training.steps_per_epoch is None:
             raise ConfigError("the data has no end: give steps_per_epoch")
-        self._optimizer_for(training, training.steps_per_epoch or source.steps(training.batch_size))
+        steps = training.steps_per_epoch or source.steps(training.batch_size)
+        self._compiled.optimizer_for(training, steps, parameters_of(self.model))
         self._try_out(training.objective, source, training.batch_size)
 
     def check_measuring(self, objective: Objective, data: Any) -> None:
@@ -262,14 +263,11 @@ class KerasSession:
         if self._compiled.optimizer is None:
             return
         try:
-            optimizer = self._optimizer_for(Training(Objective(), None), None)
+            optimizer = self._compiled.optimizer_for(Training(Objective(), None), None, parameters_of(self.model))
             self._compiled.compile(self.model, Objective(), optimizer=optimizer)
         except Exception as error:  # the user's own classes raise anything, and nothing may be lost now
             uncompile(self.model)
             self.remarks.append(f"result.model is not compiled: {brief(error)}")
-
-    def _optimizer_for(self, training: Training, steps: int | None) -> Any:
-        return self._compiled.optimizer_for(training, steps, parameters_of(self.model))
 
     def architecture(self) -> Architecture:
         """See `Session.architecture`."""
@@ -337,7 +335,7 @@ class KerasSession:
         settings: dict[str, Any] = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
         if steering.is_steered:
             settings["steps_per_execution"] = 1
-        optimizer = self._optimizer_for(training, steps)
+        optimizer = self._compiled.optimizer_for(training, steps, parameters_of(self.model))
         self._compiled.spare(optimizer, steering.learned)
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
         validation = None if training.validation is None else self._source(training.validation, "validation")

@@ -96,6 +96,14 @@ def test_an_operation_in_a_loop_is_seen_at_every_step() -> None:
     assert {seen.count(name) for name in inside} == {7}
 
 
+def test_an_edited_tensor_takes_the_place_of_the_computed_one() -> None:
+    model, x = models()["convolution"]
+    trace = traced(model, x)
+    relu = next(op.outputs[0].name for op in trace.frame.graph.get_operations() if op.type == "Relu")
+    (found,) = Replay(trace).run(x, edit={relu: tf.zeros_like})
+    assert not found.numpy().any()
+
+
 def test_what_is_observed_is_what_flows() -> None:
     model, x = models()["convolution"]
     session = KerasSession(model)
