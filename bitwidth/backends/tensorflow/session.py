@@ -58,8 +58,7 @@ class KerasSession:
         self._trace, self._specs = trace, trace.specs
         check_apart(model, trace)
         self.remarks: list[str] = []
-        opened = graph_of(self.model, trace)
-        self.graph = promised(model, opened)
+        self.graph = promised(model, opened := graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._structure: Structure | None = None  # whose grids of activations are attached
         self._held: dict[str, Value] = {path: opened.values.value(path) for path in opened.values}
