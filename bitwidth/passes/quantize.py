@@ -306,7 +306,8 @@ class Quantize(Pass, name="quantize"):
     def _with_activations(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], bits: int) -> Graph:
         grids = quantized_inputs(graph, context, chosen, bits, self.ranges, self.samples)
         held = graph.update(activations=grids)
-        context.remark(f"{bits}-bit inputs of {len(layer_inputs(held.structure))} layers, {len(grids)} tensors")
+        layers = layer_inputs(held.structure)
+        context.remark(f"inputs on {bits}-bit grids ({len(grids)} tensors): {', '.join(layers) or 'of no layer'}")
         return held
 
     def _on_steps(
