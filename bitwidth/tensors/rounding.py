@@ -25,7 +25,7 @@ from bitwidth.tensors.quantized import Quantized
 
 DAMPING = 0.01
 _BLOCK = 64  # inputs whose errors are fed back one by one; those of earlier blocks come in one product
-_SPAN = 512  # inputs whose errors are held at once
+_SPAN = 512  # inputs whose errors are held at once, at most
 _PANEL = 128  # columns of a Cholesky factor that are made together
 _COUNTED = 1 << 12  # codes beyond this magnitude share the price of the outermost
 
@@ -210,14 +210,15 @@ def _solve(
     """
     groups, count, _ = weights.shape
     rows = np.arange(groups)[:, None]
-    for first in range(0, count, _SPAN):
-        last = min(first + _SPAN, count)
+    span = min(max(count // 8, _BLOCK), _SPAN)
+    for first in range(0, count, span):
+        last = min(first + span, count)
         targets = weights[rows, order[:, first:last]]
-        for start in range(0, first, _SPAN):
-            earlier = order[:, start : start + _SPAN]
+        for start in range(0, first, span):
+            earlier = order[:, start : start + span]
             errors = weights[rows, earlier]
             errors -= out[rows, earlier]
-            targets += np.matmul(upper[:, start : start + _SPAN, first:last].transpose(0, 2, 1), errors)
+            targets += np.matmul(upper[:, start : start + span, first:last].transpose(0, 2, 1), errors)
             del errors
         _solve_span(
             weights, columns, order[:, first:last], upper[:, first:last, first:last], targets, out, choose, first
