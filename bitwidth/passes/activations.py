@@ -55,6 +55,8 @@ def input_groups(graph: Graph, context: Context, parameters: Iterable[Parameter]
                 f"inputs of {path or 'the model itself'} stay as they are: no layer of the model is called on them"
             )
             continue
+        if not floats.intersection(name for call in calls for name in call.inputs):
+            context.remark(f"inputs of {path} stay as they are: none is floating point")
         for place in range(max(len(call.inputs) for call in calls)):
             together = {call.inputs[place] for call in calls if place < len(call.inputs)} & floats
             for name in list(together):
