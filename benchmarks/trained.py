@@ -37,12 +37,12 @@ from benchmarks.lenet300_pipeline import stand_in
 
 RULES: dict[str, bw.Quantize] = {
     "3 bits": bw.Quantize(bits=3, rounding="error_feedback"),
-    "2 bits": bw.Quantize(bits=2, rounding="error_feedback"),
+    "2 bits": bw.Quantize(bits=2, symmetric=False, rounding="error_feedback"),  # four levels, not three
     "ternary": bw.Quantize(rule="ternary"),
 }
 LIMITS = {"3 bits": 0.2, "2 bits": 0.8, "ternary": 1.0}  # points
 RATES = {"3 bits": 1e-3, "2 bits": 2e-3, "ternary": 2e-3}
-EPOCHS = {"lenet300": 6, "lenet5_caffe": 6, "resnet14": 3}
+EPOCHS = {"lenet300": 6, "lenet5_caffe": 6, "resnet14": 8}
 CANDIDATES: tuple[dict[str, Any], ...] = (
     {},
     {"learn": False},
