@@ -164,3 +164,9 @@ class Context:
     def fresh_notes(self) -> Context:
         """The context with an empty page of notes."""
         return replace(self, notes=Notes())
+
+
+def check_count(value: object, owner: str, field: str) -> None:
+    """Raise ConfigError unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{owner}: {field} must be a whole number of at least 1, got {value!r}")

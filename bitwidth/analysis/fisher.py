@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bitwidth.backend import Arrays
-from bitwidth.context import Context
+from bitwidth.context import Context, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 
@@ -43,8 +43,7 @@ class Fisher:
     likelihood: Literal["auto"] | Likelihood = "auto"
 
     def __post_init__(self) -> None:
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise ConfigError(f"Fisher: samples must be a whole number of at least 1, got {self.samples!r}")
+        check_count(self.samples, "Fisher", "samples")
         if self.labels not in ("sampled", "data"):
             raise ConfigError(f'Fisher: labels must be "sampled" or "data", got {self.labels!r}')
         if self.likelihood not in ("auto", "categorical", "bernoulli", "gaussian"):

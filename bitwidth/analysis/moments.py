@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bitwidth.context import Context
-from bitwidth.errors import ConfigError
+from bitwidth.context import Context, check_count
 from bitwidth.graph import Graph
 from bitwidth.tensors import Moments
 
@@ -42,8 +41,7 @@ class InputMoments:
     paths: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise ConfigError(f"InputMoments: samples must be a whole number of at least 1, got {self.samples!r}")
+        check_count(self.samples, "InputMoments", "samples")
 
     def check(self, graph: Graph, context: Context) -> None:
         """Raise before work starts if there are no data."""

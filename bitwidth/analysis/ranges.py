@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bitwidth.backend import Observed
-from bitwidth.context import Context
-from bitwidth.errors import ConfigError
+from bitwidth.context import Context, check_count
 from bitwidth.graph import Graph
 
 
@@ -31,8 +30,7 @@ class ActivationRanges:
     samples: int = 2048
 
     def __post_init__(self) -> None:
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise ConfigError(f"ActivationRanges: samples must be a whole number of at least 1, got {self.samples!r}")
+        check_count(self.samples, "ActivationRanges", "samples")
 
     def answer(self, graph: Graph, context: Context) -> Mapping[str, Observed]:
         """What was seen of each tensor, by name."""

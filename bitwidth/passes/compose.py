@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bitwidth.backend import Objective, Steer
-from bitwidth.context import Context
+from bitwidth.context import Context, check_count
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, check_where, frozen_where
 from bitwidth.graph import Where as Selector
@@ -101,8 +101,7 @@ class Repeat(Pass, name="repeat"):
 
     def __post_init__(self) -> None:
         check_pass(self.of, "Repeat", "of")
-        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 1:
-            raise ConfigError(f"Repeat: times must be a whole number of at least 1, got {self.times!r}")
+        check_count(self.times, "Repeat", "times")
 
     def objective(self) -> Objective | None:
         """That of the pass inside."""
@@ -159,8 +158,7 @@ class Ramp(TrainingPass, name="ramp"):
             raise ConfigError(f"Ramp: during must be a training pass such as Finetune, got {self.during!r}")
         if isinstance(self.during, Ramp):
             raise ConfigError("Ramp: a ramp cannot run during another ramp")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ConfigError(f"Ramp: steps must be a whole number of at least 1, got {self.steps!r}")
+        check_count(self.steps, "Ramp", "steps")
         if not 0 < self.end <= 1:
             raise ConfigError(f"Ramp: end must be above 0 and at most 1, got {self.end!r}")
         if self.shape not in ("cubic", "linear"):

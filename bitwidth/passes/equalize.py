@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.context import Context
-from bitwidth.errors import ConfigError
+from bitwidth.context import Context, check_count
 from bitwidth.graph import Contraction, Graph, Parameter, Where, Wiring, check_where, frozen_where
 from bitwidth.graph.channels import CONTRACTIONS, Channels, channels_made, channels_taken
 from bitwidth.graph.model import Op
@@ -69,10 +68,7 @@ class EqualizeLayers(Pass, name="equalize_layers"):
     where: Where = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 1:
-            raise ConfigError(
-                f"EqualizeLayers: iterations must be a whole number of at least 1, got {self.iterations!r}"
-            )
+        check_count(self.iterations, "EqualizeLayers", "iterations")
         check_where(self.where, "EqualizeLayers")
         object.__setattr__(self, "where", frozen_where(self.where))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bitwidth.backend import Objective, Steer, Training
-from bitwidth.context import Context
+from bitwidth.context import Context, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
@@ -67,10 +67,8 @@ class Finetune(TrainingPass, name="finetune"):
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "steps_per_epoch"):
-            value = getattr(self, name)
-            optional = name == "steps_per_epoch" and value is None
-            if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"Finetune: {name} must be a whole number of at least 1, got {value!r}")
+            if name != "steps_per_epoch" or self.steps_per_epoch is not None:
+                check_count(getattr(self, name), "Finetune", name)
         rate = self.learning_rate
         if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0):
             raise ConfigError(f"Finetune: learning_rate must be above 0, got {self.learning_rate!r}")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.analysis import Fisher
-from bitwidth.context import Context
+from bitwidth.context import Context, check_count
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
 from bitwidth.passes.activations import RangeMethod, quantized_inputs
@@ -172,8 +172,7 @@ class Quantize(Pass, name="quantize"):
         width = self.activations
         if width is not None and (isinstance(width, bool) or not isinstance(width, int) or not 2 <= width <= MAX_BITS):
             raise ConfigError(f"Quantize: activations must be None or 2 to {MAX_BITS} bits, got {width!r}")
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise ConfigError(f"Quantize: samples must be a whole number of at least 1, got {self.samples!r}")
+        check_count(self.samples, "Quantize", "samples")
         for name in ("damping", "price"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 <= value < float("inf"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitwidth.context import Context
-from bitwidth.errors import ConfigError
+from bitwidth.context import Context, check_count
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass
 
@@ -39,9 +38,7 @@ class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"ReestimateBatchNorm: {name} must be a whole number of at least 1, got {value!r}")
+            check_count(getattr(self, name), "ReestimateBatchNorm", name)
 
     def check(self, graph: Graph, context: Context) -> None:
         """There are data."""

@@ -43,7 +43,7 @@ class Scaled(Lowering):
         if not learned:
             return ()
         state = self.state
-        x, held = (t - state["bias"] if "bias" in state else t for t in (master, value))
+        x, held = self.centred(master), self.centred(value)
         scale = self.scales(learned)[0]
         ends = (tf.convert_to_tensor(end) for end in self.ends(learned))
         return (self._total(x, held, upstream, scale, *ends, tf.convert_to_tensor(state["pace"])),)
@@ -56,6 +56,10 @@ class Scaled(Lowering):
         """
         inside = tf.logical_and(x >= low * scale, x <= high * scale)
         return self.summed(upstream * tf.where(inside, held - x, held)) * pace
+
+    def centred(self, values: Any) -> Any:
+        """`values` without the bias, if there is one."""
+        return values - self.state["bias"] if "bias" in self.state else values
 
     def ends(self, learned: Sequence[Any]) -> tuple[Any, Any]:
         """The outermost levels."""
@@ -154,7 +158,7 @@ class Grid(Scaled):
     def read(self, master: Any, *learned: Any) -> Any:
         state = self.state
         scale, reciprocal = self.scales(learned)
-        x = master - state["bias"] if "bias" in state else master
+        x = self.centred(master)
         whole = tf.clip_by_value(tf.round(x * reciprocal), state["low"], state["high"])
         step = tf.convert_to_tensor(state["step"])
         # A branch, so that a whole grid does not pay for what only a prefix needs.
@@ -246,7 +250,7 @@ class Table(Scaled):
         """The levels as they are now, and which of them is nearest to each value, flat."""
         state, levels = self.state, self._levels(learned)
         thresholds = levels[:-1] + (levels[1:] - levels[:-1]) / 2.0 if len(learned) > 1 else state["thresholds"]
-        x = master - state["bias"] if "bias" in state else master
+        x = self.centred(master)
         x = tf.reshape(x * self.scales(learned)[1], [-1])
         return levels, tf.searchsorted(thresholds, x, side="left")
 
@@ -274,7 +278,7 @@ class Rows(Scaled):
     def read(self, master: Any, *learned: Any) -> Any:
         state = self.state
         scale, reciprocal = self.scales(learned)
-        x = master - state["bias"] if "bias" in state else master
+        x = self.centred(master)
         x = tf.reshape(x * reciprocal, [-1])
         level = tf.zeros(self.shape, tf.float32)
         for index in range(state["levels"].shape[0]):

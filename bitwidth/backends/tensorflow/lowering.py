@@ -5,6 +5,7 @@ See `lowered.py` for what a lowering is, `grids.py` for those of grids.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -51,12 +52,44 @@ class _Cast(Lowering):
         return tf.bitcast(rounded, tf.float32)
 
 
-class _Escape(Lowering):
+class _Over(Lowering):
+    """An encoding over another one, which learns what that one learns.
+
+    Attributes:
+        base: the lowering of the other; None where the layer reads the master as it is.
+    """
+
+    def __init__(self, encoding: Masked | Escaped, shape: Sequence[int]) -> None:
+        self.base = lower(encoding.base, shape)
+        super().__init__(encoding, shape)
+
+    @abstractmethod
+    def beneath(self, upstream: Any) -> Any:
+        """The gradient that reaches what the other encoding holds."""
+
+    @override
+    def learn(self) -> None:
+        if self.base is not None:
+            self.base.learn()
+            self.learned = self.base.learned
+
+    @override
+    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+        if self.base is None or not learned:
+            return ()
+        return self.base.slopes(master, value, self.beneath(upstream), *learned)
+
+    def update(self, encoding: Encoding) -> None:
+        super().update(encoding)
+        if isinstance(encoding, Masked | Escaped) and self.base is not None:
+            self.base.update(encoding.base)
+
+
+class _Escape(_Over):
     """`Escaped` over another encoding: escaped values are the master's, so they train as they are."""
 
     def __init__(self, encoding: Escaped, shape: Sequence[int]) -> None:
-        self.base, self.float = lower(encoding.base, shape), lower(Dense(encoding.format), shape)
-        self.format = encoding.format
+        self.format, self.float = encoding.format, lower(Dense(encoding.format), shape)
         super().__init__(encoding, shape)
 
     def arrays(self, encoding: Encoding) -> Arrays:
@@ -65,26 +98,13 @@ class _Escape(Lowering):
         return {"plane": np.array(encoding.plane)}
 
     @override
-    def learn(self) -> None:
-        if self.base is not None:
-            self.base.learn()
-            self.learned = self.base.learned
-
-    @override
-    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
-        if self.base is None or not learned:
-            return ()
-        return self.base.slopes(master, value, tf.where(self.state["plane"], 0.0, upstream), *learned)
+    def beneath(self, upstream: Any) -> Any:
+        return tf.where(self.state["plane"], 0.0, upstream)
 
     def read(self, master: Any, *learned: Any) -> Any:
         held = master if self.base is None else self.base.read(master, *learned)
         free = master if self.float is None else self.float.read(master)
         return tf.where(self.state["plane"], free, held)
-
-    def update(self, encoding: Encoding) -> None:
-        super().update(encoding)
-        if isinstance(encoding, Escaped) and self.base is not None:
-            self.base.update(encoding.base)
 
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
         if not isinstance(encoding, Escaped):
@@ -93,12 +113,8 @@ class _Escape(Lowering):
         return Escaped.of(master, encoding.plane, base, encoding.format)
 
 
-class _Mask(Lowering):
+class _Mask(_Over):
     """`Masked` over another encoding."""
-
-    def __init__(self, encoding: Masked, shape: Sequence[int]) -> None:
-        self.base = lower(encoding.base, shape)
-        super().__init__(encoding, shape)
 
     def arrays(self, encoding: Encoding) -> Arrays:
         if encoding.mask is None:
@@ -106,25 +122,12 @@ class _Mask(Lowering):
         return {"keep": encoding.mask.astype(np.float32)}
 
     @override
-    def learn(self) -> None:
-        if self.base is not None:
-            self.base.learn()
-            self.learned = self.base.learned
-
-    @override
-    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
-        if self.base is None or not learned:
-            return ()
-        return self.base.slopes(master, value, upstream * self.state["keep"], *learned)
+    def beneath(self, upstream: Any) -> Any:
+        return upstream * self.state["keep"]
 
     def read(self, master: Any, *learned: Any) -> Any:
         value = master if self.base is None else self.base.read(master, *learned)
         return value * self.state["keep"]
-
-    def update(self, encoding: Encoding) -> None:
-        super().update(encoding)
-        if isinstance(encoding, Masked) and self.base is not None:
-            self.base.update(encoding.base)
 
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
         if not isinstance(encoding, Masked) or self.base is None:
