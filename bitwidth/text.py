@@ -63,5 +63,17 @@ def brief(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
+def printable(text: str) -> str:
+    r"""`text` with every character escaped that a terminal would obey and not show: controls, line ends, directions.
+
+    Example:
+        >>> printable("a\x1b[2Jb\u202ec é\n")
+        'a\\x1b[2Jb\\u202ec é\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _is_number(cell: str) -> bool:
     return cell.strip(" +-,.%0123456789eE") == "" or cell in {"-", ""}

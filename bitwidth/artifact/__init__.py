@@ -1,7 +1,18 @@
 """The .bw file: architecture, encodings and entropy-coded values in one file, written whole or not at all."""
 
 from bitwidth.artifact.content import Content, StoredParameter
-from bitwidth.artifact.reader import Inspection, inspect, read_content
+from bitwidth.artifact.inspection import Inspection, inspect
+from bitwidth.artifact.reader import OpenFile, open_file, read_content
 from bitwidth.artifact.writer import pack, write_file
 
-__all__ = ["Content", "Inspection", "StoredParameter", "inspect", "pack", "read_content", "write_file"]
+__all__ = [
+    "Content",
+    "Inspection",
+    "OpenFile",
+    "StoredParameter",
+    "inspect",
+    "open_file",
+    "pack",
+    "read_content",
+    "write_file",
+]

@@ -1,150 +1,176 @@
-"""Read a .bw file: its header alone, or all of it. Nothing in a file is trusted."""
+"""Read a .bw file, one parameter at a time or all of it. Nothing in a file is trusted."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import BinaryIO
-
-from typing_extensions import override
 
 from bitwidth.artifact.content import Content, StoredParameter
 from bitwidth.artifact.header import Entry, Header, parse
 from bitwidth.artifact.layout import PREAMBLE, Preamble, chunk_size, parse_header, parse_preamble, split_chunk
+from bitwidth.artifact.opening import FilePath, opened, path_text
 from bitwidth.artifact.streams import unpack_parameter
-from bitwidth.errors import CorruptFileError, FileError
-from bitwidth.tensors import Encoding
-from bitwidth.text import bytes_text, shape_text, table
+from bitwidth.errors import BitwidthError, CorruptFileError, FileError
+from bitwidth.text import printable
+
+_LONGEST = 500  # of a message: names in a file may be as long as its header
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What is inside a file, from its header alone.
+@dataclass(frozen=True, eq=False)
+class OpenFile:
+    """A .bw file whose header was read and checked; `open_file` gives one.
+
+    Values are read through one descriptor, so that what a first reading checked is what a second one gives, unless the
+    file itself is written to in between: even then each reading checks all it reads.
 
     Attributes:
-        path: the file.
-        name: the model's name.
-        framework: package of the framework that builds it.
-        bytes: size of the file.
-        header_bytes: size of the preamble and the header.
-        has_architecture: whether the model can be built from the file alone.
-        reason: why not, where it cannot.
-        parameters: what the header says of each parameter.
-        assets: bytes of each asset, by name.
-        activations: how the input tensors of layers are held, by the layer's path; None for as they are.
+        name: the file, for messages.
+        preamble: its first bytes.
+        header: what it says of itself.
     """
 
-    path: str
     name: str
-    framework: str
-    bytes: int
-    header_bytes: int
-    has_architecture: bool
-    reason: str
-    parameters: tuple[Entry, ...]
-    assets: Mapping[str, int]
-    activations: Mapping[str, tuple[Encoding | None, ...]]
+    preamble: Preamble
+    header: Header
+    _file: BinaryIO = field(repr=False)
 
-    @override
-    def __str__(self) -> str:
-        rows = [
-            [e.path, shape_text(e.shape), e.role, e.kind, bytes_text(e.bytes), f"{8 * e.bytes / max(1, e.count):.2f}"]
-            for e in self.parameters
-        ]
-        count = sum(entry.count for entry in self.parameters)
-        head = f"{self.path}: {self.name!r}, {count:,} values in {self.bytes:,} bytes ({self.header_bytes:,} of header)"
-        tail = [f"asset {name}: {size:,} bytes" for name, size in self.assets.items()]
-        for path, held in self.activations.items():
-            grids = ", ".join("as it is" if grid is None else f"{grid.bits}-bit" for grid in held)
-            tail.append(f"inputs of {path}: {grids}")
-        if any(entry.later for entry in self.parameters):
-            prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)
-            tail.append(f"bytes that load reads: {prefixes}, all {self.bytes:,}")
-        tail += [] if self.has_architecture else [f"no architecture: {self.reason}"]
-        return "\n".join([head, table(["parameter", "shape", "role", "held as", "bytes", "bits/value"], rows), *tail])
+    def parameters(self, bits: int | None = None) -> Iterator[StoredParameter]:
+        """Each parameter in the file's order, read and checked when it is asked for; one is held at a time.
 
-    def prefix_bytes(self, bits: int) -> int:
-        """Bytes of the file that `bitwidth.load(path, bits=bits)` reads: the first `bits` bits of each code.
+        May be called again, for another reading from the first parameter; and each reading finds its own place, so
+        that several may be under way.
 
         Args:
-            bits: 2 to 16.
+            bits: at least 2, or None for all. Bit planes beyond are neither read nor checked; see
+                `bitwidth.tensors.prefix` for what becomes of the encodings. Tensors that are not coded in planes are
+                read whole and, if they are grids of integers, truncated.
+
+        Raises:
+            FileError: the file cannot be read.
+            CorruptFileError: the parameter was cut off or altered, or is none that can be written.
         """
-        return self.bytes - sum(entry.bytes - entry.prefix_bytes(bits) for entry in self.parameters)
+        place = self._first
+        for entry in self.header.entries:
+            with _library_errors(self.name):
+                parameter = _read_parameter(self._file, place, entry, self.name, bits)
+            yield parameter
+            place += entry.bytes
+
+    def assets(self) -> dict[str, bytes]:
+        """State that is not a variable, by name.
+
+        Raises:
+            FileError: the file cannot be read.
+            CorruptFileError: it was cut off or altered.
+        """
+        assets = {}
+        with _library_errors(self.name):
+            self._file.seek(self._first + sum(entry.bytes for entry in self.header.entries))
+            for asset, size in self.header.assets:
+                data = self._file.read(chunk_size([size]))
+                assets[asset] = split_chunk(data, [size], self.name, f"the asset {asset!r}")[0]
+        return assets
+
+    def content(self, bits: int | None = None) -> Content:
+        """All that the file holds; see `parameters` for `bits`.
+
+        Raises:
+            FileError: the file cannot be read.
+            CorruptFileError: it was cut off or altered anywhere that is read.
+        """
+        header = self.header
+        return Content(
+            name=header.name,
+            framework=header.framework,
+            architecture=header.architecture,
+            reason=header.reason,
+            inputs=header.inputs,
+            variables=header.variables,
+            parameters=tuple(self.parameters(bits)),
+            assets=self.assets(),
+            activations=header.activations,
+            layers=header.layers,
+        )
+
+    @property
+    def _first(self) -> int:
+        """Where the chunks begin."""
+        return PREAMBLE + self.preamble.stored
 
 
-_PREFIXES = (2, 4, 8)
-
-
-def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """What is inside a .bw file: reads its header only, builds nothing.
+@contextlib.contextmanager
+def open_file(path: FilePath) -> Iterator[OpenFile]:
+    """A .bw file to read from; it is closed behind the block.
 
     Args:
         path: the file.
 
     Raises:
+        ConfigError: `path` is no path.
         FileError: it cannot be opened.
-        CorruptFileError: it is no .bw file, or was cut off or altered.
+        CorruptFileError: it is no .bw file, or its header was cut off or altered, or describes what no file holds.
         VersionError: a newer version of the format.
+
+    Example:
+        >>> with open_file("model.bw") as file:  # doctest: +SKIP
+        ...     for parameter in file.parameters():
+        ...         print(parameter.path, parameter.values.shape)
     """
-    with _opened(path) as file:
-        preamble, header = _read_header(file, str(path))
-    return Inspection(
-        path=str(path),
-        name=header.name,
-        framework=header.framework,
-        bytes=preamble.total,
-        header_bytes=PREAMBLE + preamble.stored,
-        has_architecture=header.architecture is not None,
-        reason=header.reason,
-        parameters=header.entries,
-        assets=dict(header.assets),
-        activations=header.activations,
-    )
+    name = printable(path_text(path))
+    with opened(path) as file:
+        with _library_errors(name):
+            preamble, header = _read_header(file, name)
+        yield OpenFile(name, preamble, header, file)
 
 
-def read_content(path: str | os.PathLike[str], bits: int | None = None) -> Content:
+def read_header(path: FilePath) -> tuple[str, Preamble, Header]:
+    """The path as text, and the beginning of a file; raises as `open_file` does."""
+    with open_file(path) as file:
+        return path_text(path), file.preamble, file.header
+
+
+def read_content(path: FilePath, bits: int | None = None) -> Content:
     """All that a .bw file holds, or the first `bits` bits of each of its codes.
 
     Args:
         path: the file.
-        bits: at least 2, or None for all. Bit planes beyond are neither read nor checked; see
-            `bitwidth.tensors.prefix` for what becomes of the encodings. Tensors that are not coded in planes are read
-            whole and, if they are grids of integers, truncated.
+        bits: at least 2, or None for all; see `OpenFile.parameters`.
 
     Raises:
+        ConfigError: `path` is no path.
         FileError: it cannot be opened.
         CorruptFileError: it is no .bw file, or was cut off or altered anywhere.
         VersionError: a newer version of the format.
     """
-    name = str(path)
-    with _opened(path) as file:
-        _, header = _read_header(file, name)
-        parameters = tuple(_read_parameter(file, entry, name, bits) for entry in header.entries)
-        assets = {}
-        for asset, size in header.assets:
-            data = file.read(chunk_size([size]))
-            assets[asset] = split_chunk(data, [size], name, f"the asset {asset!r}")[0]
-    return Content(
-        name=header.name,
-        framework=header.framework,
-        architecture=header.architecture,
-        reason=header.reason,
-        inputs=header.inputs,
-        variables=header.variables,
-        parameters=parameters,
-        assets=assets,
-        activations=header.activations,
-        layers=header.layers,
-    )
+    with open_file(path) as file:
+        return file.content(bits)
 
 
-def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+@contextlib.contextmanager
+def _library_errors(name: str) -> Iterator[None]:
+    """Whatever goes wrong in here is an error of the library whose message a terminal can show.
+
+    A reader checks what it knows to check and says what is wrong; what slips through is a corrupt file all the same.
+    """
     try:
-        return Path(path).open("rb")
+        yield
+    except BitwidthError as error:
+        if str(error) == (message := _shown(str(error))):
+            raise
+        raise type(error)(message) from error
     except OSError as error:
-        raise FileError(f"{path}: cannot be opened: {error.strerror or error}") from error
+        raise FileError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        message = f"{name}: cannot be understood: {type(error).__name__}: {error}"
+        raise CorruptFileError(_shown(message)) from error
+
+
+def _shown(message: str) -> str:
+    text = printable(message)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _read_header(file: BinaryIO, name: str) -> tuple[Preamble, Header]:
@@ -157,11 +183,10 @@ def _read_header(file: BinaryIO, name: str) -> tuple[Preamble, Header]:
     return preamble, header
 
 
-def _read_parameter(file: BinaryIO, entry: Entry, name: str, bits: int | None) -> StoredParameter:
+def _read_parameter(file: BinaryIO, place: int, entry: Entry, name: str, bits: int | None) -> StoredParameter:
+    file.seek(place)
     streams = split_chunk(file.read(chunk_size(entry.lengths)), entry.lengths, name, entry.path)
-    read = max(entry.planes_read(bits) - 1, 0)
-    for size in entry.later[:read]:
+    for size in entry.later[: max(entry.planes_read(bits) - 1, 0)]:
         streams += split_chunk(file.read(chunk_size([size])), [size], name, entry.path)
-    file.seek(sum(chunk_size([size]) for size in entry.later[read:]), os.SEEK_CUR)
     encoding, values = unpack_parameter(entry, streams, f"{name}: {entry.path}", bits)
     return StoredParameter(entry.path, entry.role, entry.dtype, entry.trainable, encoding, values)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitwidth.artifact import Content, StoredParameter, inspect, pack, read_content, write_file
-from bitwidth.errors import CorruptFileError, FileError
+from bitwidth.artifact import (
+    Content,
+    StoredParameter,
+    inspect,
+    open_file,
+    opening,
+    pack,
+    read_content,
+    reader,
+    write_file,
+)
+from bitwidth.errors import ConfigError, CorruptFileError, FileError
 from bitwidth.tensors import Dense
 from tests.golden.make import content
 
@@ -98,12 +111,8 @@ class Spy(io.FileIO):
 
 
 def test_inspect_reads_the_header_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(file: Path, mode: str = "r") -> Spy:
-        assert mode == "rb"
-        return Spy(str(file))
-
     Spy.furthest = 0
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(reader, "opened", Spy)
     found = inspect(path)
     assert Spy.furthest == found.header_bytes
     read_content(path)
@@ -141,17 +150,149 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_is_closed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handles: list[Any] = []
-    real = Path.open
+    real = opening.opened
 
-    def opened(file: Path, mode: str = "r") -> Any:
-        handles.append(real(file, mode))
+    def opened(file: Path) -> Any:
+        handles.append(real(file))
         return handles[-1]
 
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(reader, "opened", opened)
     inspect(path)
     path.write_bytes(path.read_bytes()[:-1])
-    handles.clear()
     with pytest.raises(CorruptFileError):
         read_content(path)
-    assert handles
+    assert len(handles) == 2
     assert all(handle.closed for handle in handles)
+
+
+# ---- one parameter at a time
+
+
+def test_parameters_are_read_one_at_a_time_and_again(path: Path) -> None:
+    expected = {parameter.path: parameter.values.tobytes() for parameter in content().parameters}
+    with open_file(path) as file:
+        assert file.header.name == "golden ÿ"
+        assert file.preamble.total == path.stat().st_size
+        first, second = file.parameters(), file.parameters()
+        for left, right in zip(first, second, strict=True):
+            assert left.values.tobytes() == right.values.tobytes() == expected[left.path]
+        assert file.assets() == dict(content().assets)
+        assert [parameter.path for parameter in file.parameters()] == list(expected)
+
+
+def test_a_second_reading_is_of_the_same_file(path: Path) -> None:
+    """Another file in its place is another file: the descriptor stays with the first."""
+    with open_file(path) as file:
+        first = [parameter.values.tobytes() for parameter in file.parameters()]
+        write_file(path, b"something else")
+        assert [parameter.values.tobytes() for parameter in file.parameters()] == first
+
+
+def test_one_parameter_is_held_at_a_time(tmp_path: Path) -> None:
+    values = np.zeros((1 << 18,), np.float32)
+    stored = tuple(StoredParameter(f"p{i}", "kernel", "float32", True, Dense(), values + i) for i in range(40))
+    variables = [["kernel", [1 << 18], "float32"]] * 40
+    write_file(tmp_path / "m.bw", pack(Content("m", "keras", None, "", None, variables, stored)).data)
+    tracemalloc.start()
+    with open_file(tmp_path / "m.bw") as file:
+        assert [int(parameter.values[0]) for parameter in file.parameters()] == list(range(40))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * values.nbytes
+
+
+def test_a_reading_of_a_few_bits_and_one_of_all(path: Path) -> None:
+    with open_file(path) as file:
+        short = {parameter.path: parameter for parameter in file.parameters(bits=2)}
+        whole = {parameter.path: parameter for parameter in file.parameters()}
+    assert short["plain/four_bits"].encoding.bits == 2
+    assert whole["plain/four_bits"].encoding.bits == 4
+
+
+# ---- paths
+
+
+def test_a_path_of_bytes(path: Path) -> None:
+    raw = os.fsencode(path)
+    assert read_content(raw).name == "golden ÿ"
+    assert inspect(raw).path == str(path)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, ["m.bw"], True])
+def test_what_is_no_path_is_told(wrong: Any) -> None:
+    for read in (inspect, read_content):
+        with pytest.raises(ConfigError, match="a path expected"):
+            read(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["a\0b.bw", b"a\0b.bw", "\udcff\ud800.bw"])
+def test_a_path_that_no_file_can_have(wrong: Any) -> None:
+    for read in (inspect, read_content):
+        with pytest.raises(FileError, match=r"\.bw: "):
+            read(wrong)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_a_fifo_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.bw")
+    for read in (inspect, read_content):
+        with pytest.raises(FileError, match=r"m\.bw: cannot be opened: not a regular file"):
+            read(tmp_path / "m.bw")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero here")
+def test_a_device_is_refused() -> None:
+    for read in (inspect, read_content):
+        with pytest.raises(FileError, match="not a regular file"):
+            read("/dev/zero")
+
+
+def test_a_failure_to_read_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Spy):
+        def read(self, size: int | None = -1, /) -> Any:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(reader, "opened", Broken)
+    with pytest.raises(FileError, match=r"model\.bw: cannot be read: Input/output error"):
+        read_content(path)
+
+
+def test_any_other_error_is_a_corrupt_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the checks overlook: an error of one kind all the same."""
+
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError("by\x1bzero")
+
+    monkeypatch.setattr(reader, "unpack_parameter", fails)
+    with pytest.raises(CorruptFileError, match=r"cannot be understood: ZeroDivisionError: by\\x1bzero"):
+        read_content(path)
+
+
+# ---- names that a terminal would obey
+
+HARMFUL = "\x1b]0;gone\x07\x9b2J\u202eabc\u2066\nline\r\x00"
+
+
+def test_names_are_shown_escaped(tmp_path: Path) -> None:
+    values = np.zeros(2, np.float32)
+    stored = StoredParameter(f"p{HARMFUL}", "kernel", "float32", True, Dense(), values)
+    named = Content(f"m{HARMFUL}", "keras", None, f"why{HARMFUL}", None, [["kernel", [2], "float32"]], (stored,))
+    write_file(tmp_path / "m.bw", pack(named).data)
+    found = inspect(tmp_path / "m.bw")
+    assert found.name == f"m{HARMFUL}"
+    lines = str(found).split("\n")
+    assert len(lines) == 5
+    assert all(line.isprintable() for line in lines)
+    assert "\\x1b]0;gone\\x07\\x9b2J\\u202eabc\\u2066\\nline\\r\\x00" in lines[3]
+
+
+def test_names_in_errors_are_escaped(tmp_path: Path) -> None:
+    values = np.zeros(2, np.float32)
+    stored = StoredParameter(f"p{HARMFUL}{'x' * 5000}", "kernel", "float32", True, Dense(), values)
+    data = bytearray(pack(Content("m", "keras", None, "", None, [["k", [2], "float32"]], (stored,))).data)
+    data[-1] ^= 1
+    (tmp_path / "m.bw").write_bytes(data)
+    with pytest.raises(CorruptFileError) as caught:
+        read_content(tmp_path / "m.bw")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 500

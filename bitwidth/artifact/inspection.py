@@ -1,0 +1,109 @@
+"""What is inside a .bw file, from its header alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from bitwidth.artifact.header import Entry
+from bitwidth.artifact.layout import PREAMBLE
+from bitwidth.artifact.opening import FilePath
+from bitwidth.artifact.reader import read_header
+from bitwidth.tensors import Encoding
+from bitwidth.text import bytes_text, printable, shape_text, table
+
+_PREFIXES = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is inside a file, from its header alone.
+
+    As text, characters of the file's names that a terminal would obey are escaped; the attributes hold them as they
+    are.
+
+    Attributes:
+        path: the file.
+        name: the model's name.
+        framework: package of the framework that builds it.
+        bytes: size of the file.
+        header_bytes: size of the preamble and the header.
+        has_architecture: whether the model can be built from the file alone.
+        reason: why not, where it cannot.
+        parameters: what the header says of each parameter.
+        assets: bytes of each asset, by name.
+        activations: how the input tensors of layers are held, by the layer's path; None for as they are.
+    """
+
+    path: str
+    name: str
+    framework: str
+    bytes: int
+    header_bytes: int
+    has_architecture: bool
+    reason: str
+    parameters: tuple[Entry, ...]
+    assets: Mapping[str, int]
+    activations: Mapping[str, tuple[Encoding | None, ...]]
+
+    @override
+    def __str__(self) -> str:
+        rows = [
+            [e.path, shape_text(e.shape), e.role, e.kind, bytes_text(e.bytes), f"{8 * e.bytes / max(1, e.count):.2f}"]
+            for e in self.parameters
+        ]
+        rows = [[printable(cell) for cell in row] for row in rows]
+        columns = ["parameter", "shape", "role", "held as", "bytes", "bits/value"]
+        return "\n".join([printable(self._head()), table(columns, rows), *map(printable, self._tail())])
+
+    def _head(self) -> str:
+        count = sum(entry.count for entry in self.parameters)
+        size = f"{self.bytes:,} bytes ({self.header_bytes:,} of header)"
+        return f"{self.path}: {self.name!r}, {count:,} values in {size}"
+
+    def _tail(self) -> list[str]:
+        tail = [f"asset {name}: {size:,} bytes" for name, size in self.assets.items()]
+        for path, held in self.activations.items():
+            grids = ", ".join("as it is" if grid is None else f"{grid.bits}-bit" for grid in held)
+            tail.append(f"inputs of {path}: {grids}")
+        if any(entry.later for entry in self.parameters):
+            prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)
+            tail.append(f"bytes that load reads: {prefixes}, all {self.bytes:,}")
+        return tail if self.has_architecture else [*tail, f"no architecture: {self.reason}"]
+
+    def prefix_bytes(self, bits: int) -> int:
+        """Bytes of the file that `bitwidth.load(path, bits=bits)` reads: the first `bits` bits of each code.
+
+        Args:
+            bits: 2 to 16.
+        """
+        return self.bytes - sum(entry.bytes - entry.prefix_bytes(bits) for entry in self.parameters)
+
+
+def inspect(path: FilePath) -> Inspection:
+    """What is inside a .bw file: reads its header only, builds nothing.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: `path` is no path.
+        FileError: it cannot be opened.
+        CorruptFileError: it is no .bw file, or was cut off or altered.
+        VersionError: a newer version of the format.
+    """
+    name, preamble, header = read_header(path)
+    return Inspection(
+        path=name,
+        name=header.name,
+        framework=header.framework,
+        bytes=preamble.total,
+        header_bytes=PREAMBLE + preamble.stored,
+        has_architecture=header.architecture is not None,
+        reason=header.reason,
+        parameters=header.entries,
+        assets=dict(header.assets),
+        activations=header.activations,
+    )
