@@ -6,7 +6,7 @@ graphs. Nothing here knows TensorFlow; `backend_for` finds the backend of a mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -20,6 +20,7 @@ from bitwidth.tensors import Encoding, Moments
 
 Arrays = Mapping[str, NDArray[Any]]
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
+Stored = Callable[[], Iterator[tuple[NDArray[Any], Encoding]]]
 Steer = Callable[[float, Graph], Graph]
 
 
@@ -110,6 +111,7 @@ class Architecture:
         variables: name, shape and dtype of each variable, in the model's order (JSON).
         assets: state that is not a variable (vocabularies), by name.
         layers: paths of the layers, in the model's order.
+        paths: paths of the variables, in the model's order.
     """
 
     framework: str
@@ -119,6 +121,7 @@ class Architecture:
     variables: list[Any]
     assets: Mapping[str, bytes]
     layers: Sequence[str] = ()
+    paths: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,8 +239,7 @@ class Backend(Protocol):
     def build(
         self,
         architecture: Architecture,
-        values: list[NDArray[Any]],
-        encodings: Mapping[int, Encoding],
+        stored: Stored,
         inputs: LayerInputs,
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
@@ -246,14 +248,15 @@ class Backend(Protocol):
 
         Args:
             architecture: what `Session.architecture` gave.
-            values: one array per variable, in the order of `architecture.variables`.
-            encodings: how they are held, by their place in that order; a later run on the model keeps them.
+            stored: reads, each time it is called, the values of each variable and how they are held, in the order of
+                `architecture.variables`, one at a time; a later run on the model keeps them so.
             inputs: how the input tensors of layers are held, by the layer's path, in the order of its call.
             custom_objects: classes and functions by name, as in Keras.
-            model: a model to fill in place of building one.
+            model: a model to fill in place of building one: once all was read, or not at all.
 
         Raises:
-            ModelError: the model cannot be built, or `model` has other variables.
+            UnsafeFileError: the architecture names what a file may not: code, files, other objects than a model's.
+            ModelError: the model cannot be built, or has other variables.
         """
 
 

@@ -16,6 +16,7 @@ a manager are raised before work starts wherever that is possible, and the user'
     │   └── PromiseError       a pass would break what an earlier pass promised
     └── FileError              a file cannot be written or read
         ├── CorruptFileError   truncated, altered, or not a .bw file at all
+        ├── UnsafeFileError    asks for more than a model: code, files, addresses, other objects
         └── VersionError       written by a newer version of the format
 
 Example:
@@ -67,6 +68,10 @@ class FileError(BitwidthError):
 
 class CorruptFileError(FileError):
     """The file is truncated, altered, or not a `.bw` file at all."""
+
+
+class UnsafeFileError(FileError):
+    """The file's configuration names what a file may not: code, files, addresses, or objects that are no model's."""
 
 
 class VersionError(FileError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bitwidth.artifact import read_content
+from numpy.typing import NDArray
+
+from bitwidth.artifact import open_file
 from bitwidth.backend import BACKENDS, Architecture, load_backend
-from bitwidth.errors import ConfigError, CorruptFileError
-from bitwidth.tensors import MAX_BITS
+from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
+from bitwidth.tensors import MAX_BITS, Encoding
+from bitwidth.text import quoted
 
 
 def load(
@@ -21,8 +24,9 @@ def load(
 ) -> Any:
     """Build the model of a `.bw` file; its weights are the decoded ones, bit for bit.
 
-    Nothing in the file is code, and none of it is run. A later `PassManager.run` on the model keeps what the passes
-    promised.
+    Files may come from strangers: nothing in one is run or fetched. What it says of the model is read before Keras sees
+    it, and may name layers, operations and the like of Keras, and classes and functions that this process registered
+    with Keras or that `custom_objects` gives. A later `PassManager.run` on the model keeps what the passes promised.
 
     Args:
         path: the file.
@@ -32,7 +36,7 @@ def load(
             held otherwise, or in no more bits, are read whole. None reads all.
         custom_objects: classes and functions of the user's by name, as in Keras.
         model: a built model of the same architecture to fill in place of building one, for a file without an
-            architecture; it is filled only after the whole file was read and checked.
+            architecture; it is filled only after the whole file was read and checked, and stays as it was on an error.
 
     Returns:
         An uncompiled `keras.Model`.
@@ -41,25 +45,32 @@ def load(
         ConfigError: `bits` is no whole number of 2 to 16.
         FileError: the file cannot be opened.
         CorruptFileError: it is no .bw file, or was cut off, or altered anywhere that is read.
+        UnsafeFileError: what it says of the model names code, files, addresses or other objects than a model's.
         VersionError: it was written by a newer version of the format.
         ModelError: the model cannot be built, or `model` has other variables.
     """
     if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= MAX_BITS):
         raise ConfigError(f"load: bits must be a whole number of 2 to {MAX_BITS}, got {bits!r}")
-    content = read_content(path, bits)
-    if content.framework not in BACKENDS:
-        raise CorruptFileError(f"{path}: a model of an unknown framework {content.framework!r}")
-    architecture = Architecture(
-        content.framework,
-        content.architecture,
-        content.reason,
-        content.inputs,
-        content.variables,
-        content.assets,
-        content.layers,
-    )
-    values = [parameter.values for parameter in content.parameters]
-    encodings = {index: parameter.encoding for index, parameter in enumerate(content.parameters)}
-    return load_backend(content.framework).build(
-        architecture, values, encodings, content.activations, custom_objects, model
-    )
+    with open_file(path) as file:
+        header = file.header
+        if header.framework not in BACKENDS:
+            raise CorruptFileError(f"{file.name}: a model of an unknown framework {quoted(header.framework)}")
+        architecture = Architecture(
+            framework=header.framework,
+            config=header.architecture,
+            reason=header.reason,
+            inputs=header.inputs,
+            variables=header.variables,
+            assets=file.assets(),
+            layers=header.layers,
+            paths=[entry.path for entry in header.entries],
+        )
+
+        def stored() -> Iterator[tuple[NDArray[Any], Encoding]]:
+            return ((parameter.values, parameter.encoding) for parameter in file.parameters(bits))
+
+        backend = load_backend(header.framework)
+        try:
+            return backend.build(architecture, stored, header.activations, custom_objects, model)
+        except (ModelError, UnsafeFileError) as error:
+            raise type(error)(f"{file.name}: {error}") from error

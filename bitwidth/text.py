@@ -75,5 +75,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def quoted(value: object, limit: int = 80) -> str:
+    r"""A value of somebody else's for a message: its `repr`, cut, which no terminal obeys.
+
+    Example:
+        >>> print(quoted("a\x1b[2Jb"), quoted("x" * 9, limit=8))
+        'a\\x1b[2Jb' 'xxxx...
+    """
+    text = printable(repr(value))
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def _is_number(cell: str) -> bool:
     return cell.strip(" +-,.%0123456789eE") == "" or cell in {"-", ""}

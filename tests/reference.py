@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import BACKENDS, Architecture, LayerInputs, Objective, Observed, Session, Steer, Trained, Training
+from bitwidth.backend import (
+    BACKENDS,
+    Architecture,
+    LayerInputs,
+    Objective,
+    Observed,
+    Session,
+    Steer,
+    Stored,
+    Trained,
+    Training,
+)
 from bitwidth.errors import ConfigError, DataError, ModelError
 from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Use, layer_inputs
 from bitwidth.tensors import Encoding, Moments, plain_matrix
@@ -221,15 +232,15 @@ class ReferenceBackend:
     def build(
         self,
         architecture: Architecture,
-        values: list[NDArray[Any]],
-        encodings: Mapping[int, Encoding],
+        stored: Stored,
         inputs: LayerInputs,
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
     ) -> Any:
         network = model or Network(architecture.config["widths"])
-        network.weights = values
-        network.encodings = {path: encodings[index] for index, path in enumerate(paths(network))}
+        held = list(stored())
+        network.weights = [values for values, _ in held]
+        network.encodings = {path: encoding for path, (_, encoding) in zip(paths(network), held, strict=True)}
         network.grids = inputs
         return network
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from numpy.typing import NDArray
-
-from bitwidth.backend import Architecture, LayerInputs, Session
+from bitwidth.backend import Architecture, LayerInputs, Session, Stored
 from bitwidth.backends.tensorflow.architecture import build_model
 from bitwidth.backends.tensorflow.session import KerasSession
-from bitwidth.tensors import Encoding
 
 
 class TensorFlowBackend:
@@ -23,14 +20,13 @@ class TensorFlowBackend:
     def build(
         self,
         architecture: Architecture,
-        values: list[NDArray[Any]],
-        encodings: Mapping[int, Encoding],
+        stored: Stored,
         inputs: LayerInputs,
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
     ) -> Any:
         """See `Backend.build`."""
-        return build_model(architecture, values, encodings, inputs, custom_objects, model)
+        return build_model(architecture, stored, inputs, custom_objects, model)
 
 
 BACKEND = TensorFlowBackend()

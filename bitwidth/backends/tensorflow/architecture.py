@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
+import tensorflow as tf
 
-from bitwidth.backend import Architecture, LayerInputs
-from bitwidth.backends.tensorflow.activations import attach
+from bitwidth.backend import Architecture, LayerInputs, Stored
+from bitwidth.backends.tensorflow.activations import attach, attached_to
+from bitwidth.backends.tensorflow.allowed import Kind
+from bitwidth.backends.tensorflow.assets import assets_of, check_assets, load_assets
+from bitwidth.backends.tensorflow.configuration import Configuration
+from bitwidth.backends.tensorflow.deferred import deferred, finish, give_value
 from bitwidth.backends.tensorflow.naming import names_of
-from bitwidth.backends.tensorflow.promises import keep_promises
-from bitwidth.errors import ModelError
+from bitwidth.backends.tensorflow.plain_data import NotAllowedError, a_dtype, sizes
+from bitwidth.backends.tensorflow.promises import keep_promises, kept_promises
+from bitwidth.errors import BitwidthError, ModelError, UnsafeFileError
 from bitwidth.tensors import Encoding
-from bitwidth.text import brief
+from bitwidth.text import brief, quoted
 
 
 def architecture_of(model: Any, specs: Any) -> Architecture:
@@ -34,63 +39,99 @@ def architecture_of(model: Any, specs: Any) -> Architecture:
         reason = _not_rebuilt(config, _inputs(specs), model)
         config = None if reason else config
     variables = [[v.name, [int(n) for n in v.shape], str(v.dtype)] for v in model.variables]
-    layers = [path for path, _, _ in names_of(model).layers]
-    return Architecture("keras", config, reason, _inputs(specs), variables, _assets(model), layers)
+    names = names_of(model)
+    layers, paths = [path for path, _, _ in names.layers], [path for path, _, _ in names.variables]
+    return Architecture("keras", config, reason, _inputs(specs), variables, assets_of(model), layers, paths)
 
 
 def build_model(
     architecture: Architecture,
-    values: list[NDArray[Any]],
-    encodings: Mapping[int, Encoding],
+    stored: Stored,
     inputs: LayerInputs,
     custom_objects: Mapping[str, Any] | None = None,
     model: Any = None,
 ) -> Any:
     """See `Backend.build`."""
-    if model is None:
-        if architecture.config is None:
-            raise ModelError(
-                f"the file holds no architecture ({architecture.reason}): build the model and pass it as `model=`"
-            )
-        model = _rebuild(architecture.config, architecture.inputs, custom_objects)
+    if model is not None:
+        return _fill_whole(model, architecture, stored, inputs)
+    if architecture.config is None:
+        raise ModelError(
+            f"the file holds no architecture ({quoted(architecture.reason)}): build the model and pass it as `model=`"
+        )
+    model = rebuild(architecture.config, architecture.inputs, custom_objects)
     _check_variables(model, architecture)
-    for variable, value in zip(model.variables, values, strict=True):
-        variable.assign(value)
-    _load_assets(model, architecture.assets)
-    finalize(model)
-    attach(model, _by_present_names(model, inputs, architecture.layers))
-    keep_promises(model, encodings)
+    _check_paths(model, architecture)
+    _fill(model, architecture, stored, inputs)
     return model
 
 
-def _by_present_names(model: Any, inputs: LayerInputs, layers: Sequence[str]) -> LayerInputs:
-    """`inputs` by the paths that layers have in `model`: a name that Keras made up, or a configuration left out, is
+# ---- a model from its configuration
 
-    another one in each model. Layers count by their place; where there are more or fewer of them, by name.
+
+def rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """A model built from a configuration, without values: `give_value` gives them. No initializer runs.
+
+    Args:
+        config: what `Architecture.config` holds; untrusted.
+        inputs: shapes and dtypes of the inputs, as `Architecture.inputs`; untrusted.
+        custom_objects: the caller's classes and functions by name.
+
+    Raises:
+        UnsafeFileError: the configuration names what a file may not.
+        ModelError: the model cannot be built.
     """
-    here = [path for path, _, _ in names_of(model).layers]
-    present = dict(zip(layers, here, strict=True)) if len(layers) == len(here) else {}
-    return {present.get(path, path): held for path, held in inputs.items()}
+    try:
+        read = Configuration(custom_objects).read(config, Kind.LAYER, "the configuration")
+        skeleton = _skeleton(inputs)
+    except NotAllowedError as error:
+        raise UnsafeFileError(str(error)) from error
+    with _random_states_kept():
+        with deferred() as pending:
+            model = _deserialized(read, skeleton, custom_objects)
+        finish(pending, model)
+    return model
 
 
-def finalize(model: Any) -> None:
-    """Let layers that compute with constants made of their variables (Normalization) make them anew."""
-    for layer in model._flatten_layers():
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
+def _deserialized(config: Any, skeleton: Any, custom_objects: Mapping[str, Any] | None) -> Any:
+    try:
+        model = keras.saving.deserialize_keras_object(config, custom_objects=dict(custom_objects or {}), safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise ModelError(f"expected a model, got a {type(model).__name__}")
+        if not model.built or not model.variables:
+            model(skeleton)
+    except Exception as error:  # a user's from_config or call may raise anything
+        raise ModelError(f"the model cannot be built from its configuration: {brief(error)}") from error
+    return model
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Constructors draw seeds from these for values that are replaced."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _config(model: Any) -> tuple[Any, str]:
     try:
-        config = keras.saving.serialize_keras_object(model)
-        config.pop("compile_config", None)
-        config = json.loads(json.dumps(config))
+        config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
     except Exception as error:  # a user's get_config may raise anything
         return None, f"{type(model).__name__} has no configuration: {brief(error)}"
     found = next(_lambdas(config), None)
     if found is not None:
         return None, f"its configuration carries Python code ({found}), which a file must not hold"
-    return config, ""
+    return _uncompiled(config), ""
+
+
+def _uncompiled(config: Any) -> Any:
+    """`config` without what its models were compiled with, nested ones too: a reader builds none of it."""
+    if isinstance(config, dict):
+        compiled = "class_name" in config and "config" in config
+        return {k: _uncompiled(v) for k, v in config.items() if not (compiled and k == "compile_config")}
+    return [_uncompiled(part) for part in config] if isinstance(config, list) else config
 
 
 def _lambdas(config: Any, name: str = "a lambda") -> Iterator[str]:
@@ -111,41 +152,106 @@ def _not_rebuilt(config: Any, inputs: Any, model: Any) -> str:
     classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
     custom = {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
     try:
-        rebuilt = _rebuild(config, inputs, custom)
-    except ModelError as error:
+        shapes = [tuple(v.shape) for v in rebuild(config, inputs, custom).variables]
+    except BitwidthError as error:
         return str(error)
-    if [tuple(v.shape) for v in rebuilt.variables] != [tuple(v.shape) for v in model.variables]:
+    if shapes != [tuple(v.shape) for v in model.variables]:
         return "a model built from its configuration has other variables"
     return ""
 
 
-def _rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None) -> Any:
-    config = json.loads(json.dumps(config))  # Keras takes things out of the configuration that it reads
-    # Initializers without a seed, and constructors, draw from these for values that are replaced.
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        model = keras.saving.deserialize_keras_object(config, custom_objects=dict(custom_objects or {}), safe_mode=True)
-        if not model.built or not model.variables:
-            model(_skeleton(inputs))
-    except Exception as error:  # a user's from_config or call may raise anything
-        raise ModelError(f"the model cannot be built from its configuration: {brief(error)}") from error
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+# ---- its values
+
+
+def _fill(model: Any, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> None:
+    """Give a model its values, and all that it needs to be used and compressed further."""
+    encodings: dict[int, Encoding] = {}
+    for index, (variable, (values, encoding)) in enumerate(zip(model.variables, stored(), strict=True)):
+        give_value(variable, values)
+        encodings[index] = encoding
+    check_assets(model, architecture.assets)
+    load_assets(model, architecture.assets)
+    finalize(model)
+    attach(model, _by_present_names(model, inputs, architecture.layers))
+    keep_promises(model, encodings)
+
+
+def _fill_whole(model: Any, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> Any:
+    """Fill a user's own model: after all was read and checked, and with what it had before if that fails after all."""
+    _check_variables(model, architecture)
+    check_assets(model, architecture.assets)
+    for _ in stored():
+        pass  # each is decoded and checked, and none is kept
+    with _put_back(model):
+        _fill(model, architecture, stored, inputs)
     return model
 
 
+@contextmanager
+def _put_back(model: Any) -> Iterator[None]:
+    """Within this context a model may be changed; where it is left by an error, nothing of that stays."""
+    before = [(variable, tf.convert_to_tensor(variable.value)) for variable in model.variables]
+    assets, grids, promises = assets_of(model), attached_to(model), kept_promises(model)
+    try:
+        yield
+    except BaseException:
+        for variable, value in before:
+            variable.value.assign(value)
+        load_assets(model, assets)
+        finalize(model)
+        attach(model, grids)
+        keep_promises(model, promises)
+        raise
+
+
+def _by_present_names(model: Any, inputs: LayerInputs, layers: Sequence[str]) -> LayerInputs:
+    """`inputs` by the paths that layers have in `model`: a name that Keras made up, or a configuration left out, is
+
+    another one in each model. Layers count by their place; where there are more or fewer of them, by name.
+    """
+    here = [path for path, _, _ in names_of(model).layers]
+    present = dict(zip(layers, here, strict=True)) if len(layers) == len(here) else {}
+    return {present.get(path, path): held for path, held in inputs.items()}
+
+
+def finalize(model: Any) -> None:
+    """Let layers that compute with constants made of their variables (Normalization) make them anew."""
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+# ---- checks
+
+
 def _check_variables(model: Any, architecture: Architecture) -> None:
-    expected = [(name, tuple(shape)) for name, shape, _ in architecture.variables]
-    found = [(variable.name, tuple(int(n) for n in variable.shape)) for variable in model.variables]
+    """Raise unless a model has the variables that the file holds: as many, of the same shapes and dtypes."""
+    expected = [(name, tuple(shape), dtype) for name, shape, dtype in architecture.variables]
+    found = [(v.name, tuple(int(n) for n in v.shape), str(v.dtype)) for v in model.variables]
     if len(expected) != len(found):
         raise ModelError(f"the file holds {len(expected)} variables, the model {model.name!r} has {len(found)}")
     for position, (there, here) in enumerate(zip(expected, found, strict=True)):
-        if there[1] != here[1]:
+        if there[1:] != here[1:]:
             raise ModelError(
-                f"variable {position} of {model.name!r} is {here[0]} of shape {here[1]}; "
-                f"the file holds {there[0]} of shape {there[1]}"
+                f"variable {position} of {model.name!r} is {here[0]} of shape {here[1]} and dtype {here[2]}; "
+                f"the file holds {quoted(there[0])} of shape {there[1]} and dtype {quoted(there[2])}"
             )
+
+
+def _check_paths(model: Any, architecture: Architecture) -> None:
+    """Raise unless the file calls its parameters what they are called in the model built from it.
+
+    Names that Keras makes up from a counter differ from model to model within a user's own classes.
+    """
+    own = any(not type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
+    here = [path for path, _, _ in names_of(model).variables]
+    for there, path in zip(architecture.paths, here, strict=True):
+        if there != path and (not own or _uncounted(there) != _uncounted(path)):
+            raise ModelError(f"the file calls the parameter {path} of the model built from it {quoted(there)}")
+
+
+def _uncounted(path: str) -> str:
+    return re.sub(r"_\d+(?=/|$)", "", path)
 
 
 def _inputs(specs: Any) -> Any:
@@ -157,42 +263,10 @@ def _inputs(specs: Any) -> Any:
 
 
 def _skeleton(inputs: Any) -> Any:
-    if "dict" in inputs:
+    """Symbolic tensors for the inputs that a file describes."""
+    if isinstance(inputs, dict) and isinstance(inputs.get("dict"), dict):
         return {key: _skeleton(value) for key, value in inputs["dict"].items()}
-    if "list" in inputs:
+    if isinstance(inputs, dict) and isinstance(inputs.get("list"), list):
         return [_skeleton(value) for value in inputs["list"]]
-    return keras.KerasTensor(inputs["shape"], inputs["dtype"])
-
-
-def _asset_owners(model: Any) -> Iterator[tuple[int, Any]]:
-    inner: set[int] = set()
-    for index, layer in enumerate(model._flatten_layers()):
-        if hasattr(layer, "save_assets") and id(layer) not in inner:
-            inner |= {id(part) for part in layer._flatten_layers(include_self=False)}
-            yield index, layer
-
-
-def _assets(model: Any) -> dict[str, bytes]:
-    assets = {}
-    for index, layer in _asset_owners(model):
-        with tempfile.TemporaryDirectory() as folder:
-            layer.save_assets(folder)
-            for path in sorted(Path(folder).rglob("*")):
-                if path.is_file():
-                    assets[f"{index}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
-    return assets
-
-
-def _load_assets(model: Any, assets: Mapping[str, bytes]) -> None:
-    for index, layer in _asset_owners(model):
-        mine = {name.partition("/")[2]: data for name, data in assets.items() if name.partition("/")[0] == str(index)}
-        if not mine:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            for name, data in mine.items():
-                path = Path(folder, name)
-                if not path.resolve().is_relative_to(Path(folder).resolve()):
-                    raise ModelError(f"the file names an asset outside its folder: {name!r}")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-            layer.load_assets(folder)
+    shape, dtype = (inputs.get("shape"), inputs.get("dtype")) if isinstance(inputs, dict) else (None, None)
+    return keras.KerasTensor(sizes(shape, "the inputs"), a_dtype(dtype, "the inputs"))

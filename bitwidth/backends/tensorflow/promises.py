@@ -22,6 +22,11 @@ def keep_promises(model: Any, encodings: Mapping[int, Encoding]) -> None:
     _PROMISES[model] = dict(encodings)
 
 
+def kept_promises(model: Any) -> Mapping[int, Encoding]:
+    """What `keep_promises` was told of a model; empty where it was told nothing."""
+    return _PROMISES.get(model, {})
+
+
 def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:
     """The encodings of the tensors that enter layers, by the tensors' names."""
     return {
@@ -42,7 +47,7 @@ def promised(model: Any, graph: Graph) -> Graph:
         model: the user's model.
         graph: the graph of a copy of it.
     """
-    encodings = _PROMISES.get(model, {})
+    encodings = kept_promises(model)
     graph = graph.update(activations=_entering(graph, attached_to(model)))
     found: dict[str, Encoding] = {}
     notes = []

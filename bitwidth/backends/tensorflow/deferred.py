@@ -1,0 +1,144 @@
+"""Models built without values: variables have shapes and dtypes, take no memory, and no initializer runs.
+
+Keras defers the values of variables that are created within a `keras.StatelessScope` and lists them as pending. This
+is the one door to that list, and to the private names of `keras.Variable` that it takes to give the values later.
+
+Holds since Keras 3.5 (`StatelessScope(initialize_variables=False)`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from keras.src.backend.common.variables import Variable as KerasVariable
+
+from bitwidth.errors import ModelError
+
+MAX_VARIABLES = 1 << 18
+MAX_ELEMENTS = 1 << 31  # of all variables together
+_PENDING = "uninitialized_variables"
+_SMALL = 1 << 16  # elements of a stand-in that may take memory while a layer is built
+_LOCK = threading.RLock()
+
+
+class Pending(list[Any]):
+    """The variables that wait for values. Each is refused, when it is created, if it is one too many or too large."""
+
+    elements = 0
+
+    def append(self, variable: Any) -> None:
+        """Called by Keras with each variable that is created.
+
+        Raises:
+            ModelError: the variables are more, or larger together, than a model may have.
+        """
+        self.elements += prod(variable.shape)
+        if len(self) >= MAX_VARIABLES or self.elements > MAX_ELEMENTS:
+            raise ModelError(
+                f"more than {MAX_VARIABLES:,} variables or {MAX_ELEMENTS:,} values: "
+                f"{variable.path} has shape {tuple(variable.shape)}"
+            )
+        variable._initializer = _StandIn(variable._initializer)
+        super().append(variable)
+
+
+class _StandIn:
+    """What a layer reads while it is built, in the place of a value: nothing is drawn."""
+
+    def __init__(self, initializer: Callable[..., Any]) -> None:
+        self.initializer = initializer
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        if isinstance(self.initializer, _Given):
+            return self.initializer(shape, dtype)
+        if tf.executing_eagerly() and prod(shape) > _SMALL:
+            raise ModelError(f"a layer reads a variable of shape {tuple(shape)} before it has a value")
+        return tf.zeros(shape, dtype)
+
+
+class _Given:
+    """The value that a variable was created with, where that was no initializer."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        return tf.cast(self.value, dtype) if dtype else self.value
+
+
+@contextmanager
+def deferred() -> Iterator[Pending]:
+    """Variables that Keras creates within this context, in this thread, have no values until `give_value`."""
+    outer, pending = global_state.get_global_attribute(_PENDING), Pending()
+    global_state.set_global_attribute(_PENDING, pending)
+    try:
+        with _values_deferred(), keras.StatelessScope(initialize_variables=False):
+            yield pending
+    finally:
+        global_state.set_global_attribute(_PENDING, outer)
+
+
+@contextmanager
+def _values_deferred() -> Iterator[None]:
+    """Let variables be created with values too (states of recurrent layers), which a StatelessScope refuses."""
+    thread = threading.get_ident()
+    with _LOCK:
+        original = KerasVariable.__init__
+
+        def create(
+            self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any
+        ) -> None:
+            if threading.get_ident() == thread and not callable(initializer) and not isinstance(initializer, str):
+                value = keras.ops.convert_to_tensor(initializer, dtype=dtype)
+                initializer, shape, dtype = _Given(value), value.shape, dtype or value.dtype
+            original(self, initializer, shape, dtype, *args, **kwargs)
+
+        KerasVariable.__init__ = create
+        try:
+            yield
+        finally:
+            KerasVariable.__init__ = original
+
+
+def has_value(variable: Any) -> bool:
+    """Whether a variable has a value."""
+    return variable._value is not None
+
+
+def give_value(variable: Any, value: Any) -> None:
+    """Give a variable its value; one that waits for its first has it from then on.
+
+    Args:
+        variable: a Keras variable.
+        value: array or tensor of its shape; cast to its dtype.
+    """
+    if has_value(variable):
+        variable.assign(value)
+        return
+    with tf.init_scope():
+        variable._initialize(keras.ops.convert_to_tensor(value, dtype=variable._dtype))
+    variable._initializer = None
+
+
+def finish(pending: Pending, model: Any) -> None:
+    """Give their first values to variables that are no part of the model: states of the seeds of initializers.
+
+    Raises:
+        ModelError: one of them is too large for that.
+    """
+    own = {id(variable) for variable in model.variables}
+    for variable in pending:
+        if id(variable) in own or has_value(variable):
+            continue
+        if prod(variable.shape) > _SMALL:
+            raise ModelError(f"{variable.path} of shape {tuple(variable.shape)} is no variable of the model")
+        seed = variable._dtype == "uint32"  # a seed's state is not drawn: it is [seed, 0]
+        make = variable._initializer.initializer if seed else tf.zeros
+        give_value(variable, make(variable.shape, dtype=variable._dtype))
