@@ -75,6 +75,17 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def label(name: str, limit: int = 80) -> str:
+    r"""A name of somebody else's for a message or a table: cut, and such as no terminal obeys.
+
+    Example:
+        >>> print(label("dense\x1b[2J"))
+        dense\x1b[2J
+    """
+    text = printable(name)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def quoted(value: object, limit: int = 80) -> str:
     r"""A value of somebody else's for a message: its `repr`, cut, which no terminal obeys.
 
@@ -82,8 +93,7 @@ def quoted(value: object, limit: int = 80) -> str:
         >>> print(quoted("a\x1b[2Jb"), quoted("x" * 9, limit=8))
         'a\\x1b[2Jb' 'xxxx...
     """
-    text = printable(repr(value))
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return label(repr(value), limit)
 
 
 def _is_number(cell: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from importlib import import_module
@@ -85,8 +85,10 @@ _UNEXPORTED = {
     "keras.src.models.functional": "Functional",
     "keras.src.applications.convnext": "LayerScale StochasticDepth",
     "keras.src.applications.inception_resnet_v2": "CustomScaleLayer",
-    "keras.src.legacy.layers": "AlphaDropout RandomHeight RandomWidth ThresholdedReLU",
 }
+
+# Layers of Keras 2 that Keras 3 still reads, where they are and under the name that it writes.
+_LEGACY = ("keras.src.legacy.layers", "keras._legacy.layers", "AlphaDropout RandomHeight RandomWidth ThresholdedReLU")
 
 # Reviewed: each computes with its arguments alone. Left out: what takes functions (Map, Scan, Cond, WhileLoop ...).
 OPERATIONS: Mapping[str, str] = {
@@ -157,10 +159,15 @@ def classes(kind: Kind) -> Mapping[str, Named]:
             target = getattr(home, name)
             if isinstance(target, type) and issubclass(target, BASES[kind]) and name not in REFUSED_LAYERS:
                 found[name] = Named(_HOMES[kind], name, target)
+    if kind is Kind.OPTIMIZER:  # Keras finds these in lower case too
+        found |= {name.lower(): named for name, named in found.items()}
     if kind is Kind.POLICY:
         found = {name: Named("keras.dtype_policies", name, getattr(keras.dtype_policies, name)) for name in _POLICIES}
     if kind is Kind.LAYER:
         found |= {name: Named("keras", name, getattr(keras, name)) for name in ("Sequential", "Model")}
+        home, written, names = _LEGACY
+        old = [replace(named, module=written) for named in _of_modules({home: names}).values()]
+        found |= {f"{written}.{named.name}": named for named in old}
         found |= _of_modules(_UNEXPORTED) | _of_modules(OPERATIONS)
     return found
 

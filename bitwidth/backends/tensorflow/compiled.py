@@ -12,7 +12,10 @@ from typing import Any
 import keras
 
 from bitwidth.backend import Objective, Training
+from bitwidth.backends.tensorflow.allowed import Kind
+from bitwidth.backends.tensorflow.configuration import Configuration
 from bitwidth.backends.tensorflow.copying import copy_object
+from bitwidth.backends.tensorflow.plain_data import NotAllowedError
 from bitwidth.errors import ConfigError
 from bitwidth.text import brief
 
@@ -125,7 +128,9 @@ def fresh(given: Any) -> Any:
     if isinstance(given, list | tuple):
         return [fresh(item) for item in given]
     if isinstance(given, dict):
-        return keras.metrics.get(given) if "class_name" in given else {key: fresh(v) for key, v in given.items()}
+        if "class_name" in given:
+            return _made(given, Kind.METRIC)
+        return {key: fresh(value) for key, value in given.items()}
     if not isinstance(given, keras.metrics.Metric):
         return given
     copy = copy_object(given)
@@ -138,7 +143,9 @@ def _loss(given: Any) -> Any:
     if isinstance(given, list | tuple):
         return [_loss(item) for item in given]
     if isinstance(given, dict):
-        return keras.losses.get(given) if "class_name" in given else {key: _loss(v) for key, v in given.items()}
+        if "class_name" in given:
+            return _made(given, Kind.LOSS)
+        return {key: _loss(value) for key, value in given.items()}
     return given
 
 
@@ -146,6 +153,23 @@ def _optimizer(given: Any) -> Any:
     try:
         if isinstance(given, keras.optimizers.Optimizer):
             return type(given).from_config(given.get_config())
-        return keras.optimizers.get(given)
+        return _made(given, Kind.OPTIMIZER) if isinstance(given, dict) else keras.optimizers.get(given)
+    except ConfigError:
+        raise
     except Exception as error:  # a user's own optimizer may raise anything
         raise ConfigError(f"optimizer {given!r} cannot be made anew: {brief(error)}") from error
+
+
+def _made(given: Any, kind: Kind) -> Any:
+    """The object of a configuration, which may come from a recipe.
+
+    Raises:
+        ConfigError: it names what is no loss, metric, optimizer or schedule of Keras's or of this process.
+    """
+    try:
+        read = Configuration().read(given, kind, kind.name.lower())
+    except NotAllowedError as error:
+        raise ConfigError(str(error)) from error
+    if isinstance(read, str):  # a function
+        return keras.losses.get(read) if kind is Kind.LOSS else keras.metrics.get(read)
+    return keras.saving.deserialize_keras_object(read)

@@ -27,7 +27,7 @@ from bitwidth.backends.tensorflow.plain_data import (
     plain,
     words,
 )
-from bitwidth.text import quoted
+from bitwidth.text import label, quoted
 
 _POLICY_NAMES = DTYPES | {"mixed_float16", "mixed_bfloat16"}
 _FREE_TEXTS = frozenset({"name", "oov_token", "mask_token"})  # whose texts are the user's and only ever compared
@@ -105,7 +105,7 @@ class Configuration:
         if not isinstance(settings, Mapping):
             raise NotAllowedError(f"{where}: expected the settings of {quoted(found.name)}, got {quoted(settings)}")
         name = settings.get("name")
-        where = f"{where} > {quoted(name if isinstance(name, str) else found.name)}"
+        where = f"{where} > {label(name if isinstance(name, str) else found.name)}"
         read = self._settings if own is None else self._own_settings
         made = {
             "module": found.module,
@@ -170,7 +170,7 @@ class Configuration:
         """The settings of a class of Keras: each key is a place of a kind, or holds plain data."""
         if issubclass(cls, keras.Model) and set(settings) >= _GRAPH:
             return self._graph(settings, where, lambda key, value, inside: self._setting(key, value, cls, inside))
-        return {key: self._setting(key, value, cls, f"{where}: {quoted(key)}") for key, value in items(settings, where)}
+        return {key: self._setting(key, value, cls, f"{where}: {label(key)}") for key, value in items(settings, where)}
 
     def _setting(self, key: str, value: Any, cls: type[Any], where: str) -> Any:
         kind = _PLACES.get(key) or _ENDINGS.get(key.rpartition("_")[2])
@@ -202,7 +202,7 @@ class Configuration:
             raise NotAllowedError(f"{where}: two layers of one name")
         made: dict[str, Any] = {"layers": []}
         for layer in layers:
-            inside = f"{where} > {quoted(layer['name'])}"
+            inside = f"{where} > {label(layer['name'])}"
             calls = [call(node, names, inside) for node in entries(layer.get("inbound_nodes", []), inside)]
             held = self._read(layer, Kind.LAYER, where)
             made["layers"].append({**held, "name": layer["name"], "inbound_nodes": calls})
@@ -210,7 +210,7 @@ class Configuration:
             if key in ("input_layers", "output_layers"):
                 made[key] = ends(value, names, f"{where}: {key}")
             elif key != "layers":
-                made[key] = rest(key, value, f"{where}: {quoted(key)}")
+                made[key] = rest(key, value, f"{where}: {label(key)}")
         return made
 
     def _own_settings(self, settings: Mapping[str, Any], cls: type[Any], where: str) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class Configuration:
             words(settings.get("vocabulary"), f"{where}: vocabulary")
         if issubclass(cls, keras.Model) and set(settings) >= _GRAPH:
             return self._graph(settings, where, lambda _, value, inside: self._anything(value, inside))
-        return {key: self._anything(value, f"{where}: {quoted(key)}") for key, value in items(settings, where)}
+        return {key: self._anything(value, f"{where}: {label(key)}") for key, value in items(settings, where)}
 
     def _anything(self, value: Any, where: str) -> Any:
         """Data of a user's own class: plain, or objects of a kind that may be named somewhere."""

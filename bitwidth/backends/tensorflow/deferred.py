@@ -25,6 +25,7 @@ MAX_VARIABLES = 1 << 18
 MAX_ELEMENTS = 1 << 31  # of all variables together
 _PENDING = "uninitialized_variables"
 _SMALL = 1 << 16  # elements of a stand-in that may take memory while a layer is built
+_BESIDE = 1 << 24  # elements of a variable that is no part of the model
 _LOCK = threading.RLock()
 
 
@@ -128,7 +129,7 @@ def give_value(variable: Any, value: Any) -> None:
 
 
 def finish(pending: Pending, model: Any) -> None:
-    """Give their first values to variables that are no part of the model: states of the seeds of initializers.
+    """Give their first values to variables beside the model: states of recurrent layers, and of seeds of initializers.
 
     Raises:
         ModelError: one of them is too large for that.
@@ -137,8 +138,14 @@ def finish(pending: Pending, model: Any) -> None:
     for variable in pending:
         if id(variable) in own or has_value(variable):
             continue
-        if prod(variable.shape) > _SMALL:
+        if prod(variable.shape) > _BESIDE:
             raise ModelError(f"{variable.path} of shape {tuple(variable.shape)} is no variable of the model")
-        seed = variable._dtype == "uint32"  # a seed's state is not drawn: it is [seed, 0]
-        make = variable._initializer.initializer if seed else tf.zeros
-        give_value(variable, make(variable.shape, dtype=variable._dtype))
+        give_value(variable, _first_value(variable))
+
+
+def _first_value(variable: Any) -> Any:
+    """Zeros, unless the variable was created with a value, or is the state of a seed, which is not drawn either."""
+    initializer = variable._initializer.initializer
+    if isinstance(initializer, _Given) or ("int" in variable._dtype and tuple(variable.shape) == (2,)):
+        return initializer(variable.shape, dtype=variable._dtype)
+    return tf.zeros(variable.shape, variable._dtype)

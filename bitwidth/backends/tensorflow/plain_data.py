@@ -99,12 +99,12 @@ def call(node: Any, names: Collection[str], where: str) -> dict[str, Any]:
         where: for messages.
     """
     shape = isinstance(node, Mapping) and set(node) == {"args", "kwargs"}
-    if not shape or not isinstance(node["args"], list) or not isinstance(node["kwargs"], Mapping):
+    if not shape or not isinstance(node["args"], list | tuple) or not isinstance(node["kwargs"], Mapping):
         raise NotAllowedError(f"{where}: expected the arguments of a call, got {quoted(node)}")
     tensors: list[Any] = []
 
     def argument(value: Any) -> Any:
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [argument(part) for part in value]
         if not isinstance(value, Mapping):
             return plain(value, where)
