@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 from bitwidth.artifact.activations import written
 from bitwidth.artifact.content import Content
 from bitwidth.artifact.layout import chunk_size, framed
-from bitwidth.artifact.streams import pack_parameter
-from bitwidth.errors import FileError
+from bitwidth.artifact.streams import all_finite, pack_parameter
+from bitwidth.errors import EncodingError, FileError
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,16 @@ def pack(content: Content, planes: bool | None = None) -> PackedFile:
     Args:
         content: the model.
         planes: whether integer codes are coded in bit planes; None where that costs no more than a percent.
+
+    Raises:
+        EncodingError: values that are not finite, or of a dtype that a file cannot hold.
     """
     chunks: list[bytes] = []
     entries: list[dict[str, Any]] = []
     sizes: dict[str, int] = {}
     for parameter in content.parameters:
+        if not all_finite(parameter.values):
+            raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
         config, packed = pack_parameter(parameter.encoding, parameter.values, parameter.dtype, planes)
         entry = {
             "path": parameter.path,
