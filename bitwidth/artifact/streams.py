@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.artifact.limits import DTYPES
 from bitwidth.artifact.states import arrays_of, config_of, state_of
-from bitwidth.artifact.written import check_written, coder_of
+from bitwidth.artifact.written import check_values, check_written, coder_of
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.tensors import (
     Dense,
@@ -164,6 +164,7 @@ def unpack_parameter(
             encoding, codes = _truncated(encoding, codes, entry.shape, bits)
         with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the values asks whether they are finite
             values = encoding.decode(_placed(codes, encoding, entry.shape))
+        check_values(encoding, values)
     except Exception as error:  # an encoding of a user's own may raise anything
         raise CorruptFileError(f"{where}: {error}") from error
     if str(values.dtype) != ("float32" if entry.dtype == "bfloat16" else entry.dtype):

@@ -47,6 +47,26 @@ def check_written(entry: Entry, encoding: Encoding) -> None:
             _check_array(stream, arrays[stream.name])
 
 
+def check_values(encoding: Encoding, values: NDArray[Any]) -> None:
+    """Raise unless `values`, decoded from a file, are what the encoding holds of them: else the next file would differ.
+
+    Codes that no values have are of this kind: those of a block whose scale is zero, or too small to be divided by.
+
+    Raises:
+        EncodingError: they are not.
+    """
+    if isinstance(encoding.unmasked, Dense):
+        return  # holds whatever it decodes
+    with np.errstate(over="ignore", invalid="ignore"):
+        again = encoding.project(values)
+    if again.dtype != values.dtype or not np.array_equal(_octets(again), _octets(values)):
+        raise EncodingError(f"codes that {encoding.describe()} does not give to what they stand for")
+
+
+def _octets(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
 def _within(found: Any, written: Any) -> bool:
     """Whether all that a file says of an encoding is what a writer says; it may say less, as an earlier one did."""
     if isinstance(found, Mapping) and isinstance(written, Mapping):

@@ -296,6 +296,19 @@ def test_codes_of_another_shape_or_coder(path: Path, parts: Parts) -> None:
     refused(path, recode(parts, COUNT, 0, ["codes", "integers", "int32", [2]], counts).file(), "codes")
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-45])
+def test_codes_that_a_writer_does_not_give(path: Path, scale: float) -> None:
+    """Where the scale is zero, or too small to be divided by, every value has the code of zero."""
+    grid = Quantized(uniform_levels(4), np.full((1, 1), scale, np.float32), (2, 2))
+    stored = StoredParameter("a", "kernel", "float32", True, grid, np.zeros((2, 2), np.float32))
+    parts = taken_apart(pack(Content("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))).data)
+    path.write_bytes(parts.file())
+    opened(path)
+    data = encode_integers(np.full((2, 2), -7, np.int32))
+    changed = recode(parts, 0, 1, ["codes", "integers", "int32", [2, 2]], data).file()
+    refused(path, changed, "does not give to what they stand for")
+
+
 def test_a_mask_of_no_axes_in_classes() -> None:
     for header in (5 | 1 << 3, 5 | 2 << 3, 5 | 3 << 3, 5):
         with pytest.raises(CorruptFileError):
