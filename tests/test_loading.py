@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bitwidth as bw
-from bitwidth.artifact import read_content
+from bitwidth.artifact import read_content, reader
 from bitwidth.errors import ConfigError, CorruptFileError
 from bitwidth.tensors import prefix
 
@@ -69,7 +69,7 @@ class Counter(io.FileIO):
 @pytest.mark.parametrize("bits", [2, 3, 4, 7, 8, 16])
 def test_only_the_prefix_is_read(path: Path, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = bw.inspect(path)
-    monkeypatch.setattr(Path, "open", lambda file, mode: Counter(str(file)))
+    monkeypatch.setattr(reader, "opened", Counter)
     Counter.count = 0
     read_content(path, bits)
     assert Counter.count == inside.prefix_bytes(bits)

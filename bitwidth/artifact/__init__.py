@@ -3,7 +3,8 @@
 from bitwidth.artifact.content import Content, StoredParameter
 from bitwidth.artifact.inspection import Inspection, inspect
 from bitwidth.artifact.reader import OpenFile, open_file, read_content
-from bitwidth.artifact.writer import pack, write_file
+from bitwidth.artifact.replacing import write_file
+from bitwidth.artifact.writer import pack
 
 __all__ = [
     "Content",

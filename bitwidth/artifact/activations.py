@@ -56,9 +56,12 @@ def _grids(held: Any, where: str) -> tuple[Encoding | None, ...]:
 
 def _grid(numbers: Any, where: str) -> Quantized:
     whole = isinstance(numbers, list) and len(numbers) == 4 and all(type(numbers[place]) is int for place in (0, 1, 3))
-    if not whole or not isinstance(numbers[2], int | float) or isinstance(numbers[2], bool):
+    if not whole or not isinstance(numbers[2], float):
         raise CorruptFileError(f"{where}: expected low, high, scale and zero point, got {str(numbers)[:80]}")
     low, high, scale, zero = numbers
+    with np.errstate(over="ignore"):
+        if float(np.float32(scale)) != scale:
+            raise CorruptFileError(f"{where}: the scale {scale!r} is no float32")
     try:
         point = np.asarray(zero, np.int32) if zero else None
         return Quantized(IntegerLevels(low, high), np.asarray(scale, np.float32), (), point)

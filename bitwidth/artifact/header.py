@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 from bitwidth.artifact.activations import read
+from bitwidth.artifact.agreement import (
+    check_assets,
+    check_owners,
+    check_variables,
+    checked_dtype,
+    checked_variables,
+)
 from bitwidth.artifact.layout import PREAMBLE, chunk_size
 from bitwidth.artifact.limits import (
     MAX_ELEMENTS,
@@ -18,12 +24,15 @@ from bitwidth.artifact.limits import (
     checked_encoding,
     checked_shape,
 )
+from bitwidth.artifact.strict_json import strict_json
 from bitwidth.errors import CorruptFileError
+from bitwidth.graph import Role
 from bitwidth.tensors import Encoding
 from bitwidth.tensors.coder import MAX_PLANES
 
 CODES = "codes"
 PLANES = "planes"  # a coder
+_ROLES = get_args(Role)
 _TEXTS = ("name", "framework", "reason")
 _ENTRY = {"path": str, "role": str, "shape": list, "dtype": str, "encoding": dict, "streams": list}
 
@@ -166,6 +175,18 @@ class Header:
         chunks = [entry.bytes for entry in self.entries] + [chunk_size([size]) for _, size in self.assets]
         return PREAMBLE + stored + sum(chunks)
 
+    def check_model(self, name: str) -> None:
+        """Raise unless there is a parameter for each variable, and each asset says whose it is: what a model needs.
+
+        Args:
+            name: of the file, for messages.
+
+        Raises:
+            CorruptFileError: saying what does not belong together.
+        """
+        check_variables(self.variables, [(entry.shape, entry.dtype) for entry in self.entries], name)
+        check_owners([asset for asset, _ in self.assets], name)
+
 
 def parse(text: bytes, name: str) -> Header:
     """The header from its JSON.
@@ -178,7 +199,7 @@ def parse(text: bytes, name: str) -> Header:
         CorruptFileError: it does not describe a model, or asks for more than a file may hold.
     """
     try:
-        data = json.loads(text)
+        data = strict_json(text)
     except (ValueError, RecursionError, MemoryError) as error:
         raise CorruptFileError(f"{name}: its header does not describe a model: {error}") from error
     if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in _TEXTS):
@@ -195,13 +216,14 @@ def parse(text: bytes, name: str) -> Header:
     for what in ([entry.path for entry in entries], [asset for asset, _ in assets]):
         if len(set(what)) != len(what):
             raise CorruptFileError(f"{name}: its header names something twice")
+    check_assets([asset for asset, _ in assets], name)
     return Header(
         name=data["name"],
         framework=data["framework"],
         architecture=data["architecture"],
         reason=data["reason"],
         inputs=data["inputs"],
-        variables=data["variables"],
+        variables=checked_variables(data["variables"], name),
         entries=entries,
         assets=assets,
         activations=read(data.get("activations", {}), name),
@@ -221,6 +243,9 @@ def _entry(item: Any, name: str) -> Entry:
     if any(stream.coder == PLANES and (stream.name != CODES or stream is not streams[-1]) for stream in streams):
         raise CorruptFileError(f"{name}: {path}: only codes, as the last stream, are coded in planes")
     checked_encoding(item["encoding"], f"{name}: {path}")
+    checked_dtype(item["dtype"], f"{name}: {path}")
+    if item["role"] not in _ROLES:
+        raise CorruptFileError(f"{name}: {path}: an unknown role {item['role'][:80]!r}")
     return Entry(path, item["role"], shape, item["dtype"], not frozen, item["encoding"], streams)
 
 

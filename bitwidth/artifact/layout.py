@@ -32,6 +32,7 @@ from bitwidth.errors import CorruptFileError, VersionError
 MAGIC = b"\x89BW\r\n\x1a\n\x00"
 VERSION = 2
 OLDEST = 1  # the first version that is still read
+WITH_PLANES = 2  # the first version that has bit planes
 _PREFIX = struct.Struct("<8sHHIIQ")
 _CRC = struct.Struct("<I")
 PREAMBLE = _PREFIX.size + _CRC.size
@@ -42,6 +43,7 @@ class Preamble:
     """The first 32 bytes of a file.
 
     Attributes:
+        version: of the format.
         stored: bytes of the header as stored.
         plain: bytes of the header as JSON.
         total: bytes of the whole file.
@@ -49,6 +51,7 @@ class Preamble:
         prefix: the bytes that the checksum begins with.
     """
 
+    version: int
     stored: int
     plain: int
     total: int
@@ -91,7 +94,7 @@ def parse_preamble(data: bytes, name: str) -> Preamble:
             f"{name}: version {version} of the format (flags {flags:#x}); this library reads versions "
             f"{OLDEST} to {VERSION}: a newer bitwidth wrote it, or its first bytes were altered"
         )
-    return Preamble(stored, plain, total, crc, data[: _PREFIX.size])
+    return Preamble(version, stored, plain, total, crc, data[: _PREFIX.size])
 
 
 def parse_header(preamble: Preamble, stored: bytes, name: str) -> bytes:
@@ -109,7 +112,7 @@ def parse_header(preamble: Preamble, stored: bytes, name: str) -> bytes:
         header = inflater.decompress(stored, preamble.plain + 1)
     except zlib.error as error:
         raise CorruptFileError(f"{name}: its header cannot be inflated: {error}") from error
-    if len(header) != preamble.plain or not inflater.eof:
+    if len(header) != preamble.plain or not inflater.eof or inflater.unused_data:
         raise CorruptFileError(f"{name}: its header is not as long as it says")
     return header
 

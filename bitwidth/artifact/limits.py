@@ -13,6 +13,15 @@ MAX_ELEMENTS = 1 << 31  # of all parameters together
 MAX_SIDE_ELEMENTS = 1 << 16  # of a stream that is not the codes, where the parameter itself has fewer
 MAX_PARAMETERS = 1 << 18
 MAX_DEPTH = 8
+_WIDTHS = ("8", "16", "32", "64")
+DTYPES = (
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    "bfloat16",
+    *(f"{sign}int{w}" for sign in ("", "u") for w in _WIDTHS),
+)
 
 
 def checked_shape(sizes: Any, where: str) -> tuple[int, ...]:

@@ -10,9 +10,17 @@ from typing import BinaryIO
 
 from bitwidth.artifact.content import Content, StoredParameter
 from bitwidth.artifact.header import Entry, Header, parse
-from bitwidth.artifact.layout import PREAMBLE, Preamble, chunk_size, parse_header, parse_preamble, split_chunk
+from bitwidth.artifact.layout import (
+    PREAMBLE,
+    WITH_PLANES,
+    Preamble,
+    chunk_size,
+    parse_header,
+    parse_preamble,
+    split_chunk,
+)
 from bitwidth.artifact.opening import FilePath, opened, path_text
-from bitwidth.artifact.streams import unpack_parameter
+from bitwidth.artifact.streams import all_finite, unpack_parameter
 from bitwidth.errors import BitwidthError, CorruptFileError, FileError
 from bitwidth.text import printable
 
@@ -103,7 +111,7 @@ class OpenFile:
 
 @contextlib.contextmanager
 def open_file(path: FilePath) -> Iterator[OpenFile]:
-    """A .bw file to read from; it is closed behind the block.
+    """A .bw file that holds a model, to read from; it is closed behind the block.
 
     Args:
         path: the file.
@@ -119,6 +127,15 @@ def open_file(path: FilePath) -> Iterator[OpenFile]:
         ...     for parameter in file.parameters():
         ...         print(parameter.path, parameter.values.shape)
     """
+    with _open_any(path) as file:
+        with _library_errors(file.name):
+            file.header.check_model(file.name)
+        yield file
+
+
+@contextlib.contextmanager
+def _open_any(path: FilePath) -> Iterator[OpenFile]:
+    """A file whose parts are sound each by itself, though they need not make a model."""
     name = printable(path_text(path))
     with opened(path) as file:
         with _library_errors(name):
@@ -127,13 +144,15 @@ def open_file(path: FilePath) -> Iterator[OpenFile]:
 
 
 def read_header(path: FilePath) -> tuple[str, Preamble, Header]:
-    """The path as text, and the beginning of a file; raises as `open_file` does."""
-    with open_file(path) as file:
+    """The path as text, and the beginning of a file; raises as `read_content` does."""
+    with _open_any(path) as file:
         return path_text(path), file.preamble, file.header
 
 
 def read_content(path: FilePath, bits: int | None = None) -> Content:
     """All that a .bw file holds, or the first `bits` bits of each of its codes.
+
+    Each part is checked by itself; that they make a model together is what `open_file` asks.
 
     Args:
         path: the file.
@@ -145,7 +164,7 @@ def read_content(path: FilePath, bits: int | None = None) -> Content:
         CorruptFileError: it is no .bw file, or was cut off or altered anywhere.
         VersionError: a newer version of the format.
     """
-    with open_file(path) as file:
+    with _open_any(path) as file:
         return file.content(bits)
 
 
@@ -176,6 +195,8 @@ def _shown(message: str) -> str:
 def _read_header(file: BinaryIO, name: str) -> tuple[Preamble, Header]:
     preamble = parse_preamble(file.read(PREAMBLE), name)
     header = parse(parse_header(preamble, file.read(preamble.stored), name), name)
+    if preamble.version < WITH_PLANES and any(entry.planes for entry in header.entries):
+        raise CorruptFileError(f"{name}: bit planes in a file of version {preamble.version}, which has none")
     found = os.fstat(file.fileno()).st_size
     if header.file_bytes(preamble.stored) != preamble.total or found != preamble.total:
         what = "cut off" if found < preamble.total else "not as long as its header says"
@@ -189,4 +210,6 @@ def _read_parameter(file: BinaryIO, place: int, entry: Entry, name: str, bits: i
     for size in entry.later[: max(entry.planes_read(bits) - 1, 0)]:
         streams += split_chunk(file.read(chunk_size([size])), [size], name, entry.path)
     encoding, values = unpack_parameter(entry, streams, f"{name}: {entry.path}", bits)
+    if not all_finite(values):
+        raise CorruptFileError(f"{name}: {entry.path}: values that are not finite")
     return StoredParameter(entry.path, entry.role, entry.dtype, entry.trainable, encoding, values)

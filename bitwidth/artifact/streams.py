@@ -7,7 +7,6 @@ holds them exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -16,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
+from bitwidth.artifact.limits import DTYPES
+from bitwidth.artifact.states import arrays_of, config_of, state_of
+from bitwidth.artifact.written import check_values, check_written, coder_of
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.tensors import (
     Dense,
     Encoding,
-    EncodingState,
     Quantized,
     encoding_from_state,
     least_format,
@@ -40,10 +41,8 @@ from bitwidth.tensors.coder import (
     encode_planes,
 )
 
-_INTEGERS = tuple(f"{sign}int{width}" for sign in ("", "u") for width in (8, 16, 32, 64))
 _PLANE_BYTES = 7  # of a plane after the first: its checksum, and its length in the header
 _DEARER = 0.01  # what bit planes may cost more than whole codes
-_DTYPES = ("bool", "float16", "float32", "float64", "bfloat16", *_INTEGERS)
 
 
 @dataclass
@@ -86,21 +85,25 @@ def pack_parameter(
         planes: whether integer codes are coded in bit planes; None where that costs no more than a percent.
     """
     packed = Packed()
-    for name, array in _arrays(encoding.state(), ""):
+    for name, array in arrays_of(encoding.state()):
         _pack_array(packed, name, array)
     codes = encoding.encode(values)
+    if dtype == "bfloat16" and codes.dtype == np.float32:  # as `unpack_parameter` gives them
+        codes = _as_bfloat16(codes)
     if encoding.mask is not None:
         codes = codes[encoding.mask]
     if codes.dtype.kind in "OSU":
         raise EncodingError(f"values of dtype {codes.dtype} cannot be stored")
-    integers = codes.dtype == np.int32 and dtype == "float32"
+    coder = coder_of(str(codes.dtype), dtype)
+    integers = coder == "integers"
     data = encode_integers(codes) if integers else encode_array(_storable(codes))
     parts = None if planes is False or not integers else _planes(encoding, codes, values.shape)
     if parts is not None and (planes or planes_cost(parts) <= len(data) * (1 + _DEARER)):
         packed.add_planes(CODES, str(codes.dtype), codes.shape, parts)
     else:
-        packed.add(CODES, "integers" if integers else "bytes", str(codes.dtype), codes.shape, data)
-    return _config(encoding.state()), packed
+        named = "bfloat16" if dtype == "bfloat16" and codes.dtype == np.uint16 else str(codes.dtype)
+        packed.add(CODES, coder, named, codes.shape, data)
+    return config_of(encoding.state()), packed
 
 
 def planes_cost(parts: list[bytes]) -> int:
@@ -151,18 +154,20 @@ def unpack_parameter(
         found = streams[: len(whole)] if parts else streams
         arrays = {s.name: _unpack_array(s, data) for s, data in zip(whole, found, strict=True)}
         codes = arrays.pop(CODES, None)
-        encoding = encoding_from_state(_state(entry.encoding, arrays, ""))
+        encoding = encoding_from_state(state_of(entry.encoding, arrays))
         encoding.check(entry.shape, where)
+        check_written(entry, encoding)
         if codes is None:
             encoding, codes = _from_planes(encoding, entry, parts, bits)
         encoding.unmasked.check_codes(codes)
         if not parts and bits is not None:
             encoding, codes = _truncated(encoding, codes, entry.shape, bits)
-        values = encoding.decode(_placed(codes, encoding, entry.shape))
-    except (EncodingError, KeyError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the values asks whether they are finite
+            values = encoding.decode(_placed(codes, encoding, entry.shape))
+        check_values(encoding, values)
+    except Exception as error:  # an encoding of a user's own may raise anything
         raise CorruptFileError(f"{where}: {error}") from error
-    expected = "float32" if entry.dtype == "bfloat16" else entry.dtype
-    if str(values.dtype) != expected or (encoding.unmasked.state().config.get("format") and expected != "float32"):
+    if str(values.dtype) != ("float32" if entry.dtype == "bfloat16" else entry.dtype):
         raise CorruptFileError(f"{where}: {values.dtype} values for a parameter of {entry.dtype}")
     return encoding, values
 
@@ -206,31 +211,6 @@ def _placed(codes: NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> 
     return full
 
 
-def _arrays(state: EncodingState, prefix: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    for name, array in state.arrays.items():
-        yield prefix + name, array
-    for name, part in state.parts.items():
-        yield from _arrays(part, f"{prefix}{name}.")
-
-
-def _config(state: EncodingState) -> dict[str, Any]:
-    config: dict[str, Any] = {"kind": state.kind, **state.config}
-    if state.parts:
-        config["parts"] = {name: _config(part) for name, part in state.parts.items()}
-    return config
-
-
-def _state(config: Mapping[str, Any], arrays: dict[str, NDArray[Any]], prefix: str) -> EncodingState:
-    plain = {key: value for key, value in config.items() if key not in ("kind", "parts")}
-    own = {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix) and "." not in name.removeprefix(prefix)
-    }
-    parts = {name: _state(part, arrays, f"{prefix}{name}.") for name, part in config.get("parts", {}).items()}
-    return EncodingState(config["kind"], plain, own, parts)
-
-
 def _pack_array(packed: Packed, name: str, array: NDArray[Any]) -> None:
     if array.dtype == np.bool_:
         packed.add(name, "mask", "bool", array.shape, encode_mask(array))
@@ -242,7 +222,7 @@ def _pack_array(packed: Packed, name: str, array: NDArray[Any]) -> None:
 
 
 def _unpack_array(stream: Stream, data: bytes) -> NDArray[Any]:
-    if stream.dtype not in _DTYPES:
+    if stream.dtype not in DTYPES:
         raise CorruptFileError(f"a stream of unknown dtype {stream.dtype!r}")
     if stream.coder == "mask":
         return decode_mask(data, stream.shape)
@@ -253,6 +233,21 @@ def _unpack_array(stream: Stream, data: bytes) -> NDArray[Any]:
     if stream.dtype == "bfloat16":
         return Dense("bfloat16").decode(decode_array(data, np.dtype(np.uint16), stream.shape))
     return decode_array(data, np.dtype(stream.dtype), stream.shape)
+
+
+def all_finite(values: NDArray[Any]) -> bool:
+    """Whether there is no infinity among floating point numbers, and nothing that is no number."""
+    if values.dtype.kind == "V":  # the floats of other packages
+        values = values.astype(np.float32)
+    return values.dtype.kind not in "fc" or bool(np.isfinite(values).all())
+
+
+def _as_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    held = Dense("bfloat16")
+    bits: NDArray[np.uint16] = held.encode(values)
+    if not np.array_equal(held.decode(bits), values, equal_nan=True):
+        raise EncodingError("values of a bfloat16 parameter that bfloat16 does not hold")
+    return bits
 
 
 def _storable(array: NDArray[Any]) -> NDArray[Any]:

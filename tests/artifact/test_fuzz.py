@@ -47,7 +47,9 @@ def content() -> Content:
         StoredParameter(path, "kernel", "float32", True, encoding, encoding.project(x.reshape(6, 4)))
         for path, encoding in held.items()
     ]
-    return Content("small", "keras", {"class_name": "Sequential"}, "", [], [], tuple(parameters), {"words": b"a\nb"})
+    variables = [["kernel", [6, 4], "float32"]] * len(held)
+    assets = {"0/words": b"a\nb"}
+    return Content("small", "keras", {"class_name": "Sequential"}, "", [], variables, tuple(parameters), assets)
 
 
 DATA = pack(content(), planes=True).data
@@ -231,18 +233,18 @@ OF_HEADERS: list[tuple[str, Any]] = [
     ("assets", 5),
     ("assets", {"a": 1}),
     ("assets", [5]),
-    ("assets", [["words", 3, 4]]),
-    ("assets", [["words", -1]]),
-    ("assets", [["words", "3"]]),
-    ("assets", [["words", 3.0]]),
-    ("assets", [["words", 3.5]]),
-    ("assets", [["words", None]]),
-    ("assets", [["words", float("inf")]]),
-    ("assets", [["words", float("nan")]]),
-    ("assets", [[["words"], 3]]),
+    ("assets", [["0/words", 3, 4]]),
+    ("assets", [["0/words", -1]]),
+    ("assets", [["0/words", "3"]]),
+    ("assets", [["0/words", 3.0]]),
+    ("assets", [["0/words", 3.5]]),
+    ("assets", [["0/words", None]]),
+    ("assets", [["0/words", float("inf")]]),
+    ("assets", [["0/words", float("nan")]]),
+    ("assets", [[["0/words"], 3]]),
     ("assets", [[5, 3]]),
-    ("assets", [["words", 10**30]]),
-    ("assets", [["words", 1], ["words", 2]]),
+    ("assets", [["0/words", 10**30]]),
+    ("assets", [["0/words", 1], ["0/words", 2]]),
 ]
 for _key, _wrong in OF_HEADERS:
     HOSTILE[f"{_key} is {_wrong}"] = put(_key, _wrong)

@@ -24,7 +24,15 @@ from bitwidth.artifact import (
 )
 from bitwidth.errors import ConfigError, CorruptFileError, FileError
 from bitwidth.tensors import Dense
-from tests.golden.make import content
+from tests.golden import make
+
+
+def content() -> Content:
+    """The parameters of the golden file as those of a model: a variable for each, and assets of its first layer."""
+    held = make.content()
+    variables = [[p.path.rpartition("/")[2], list(p.values.shape), p.dtype] for p in held.parameters]
+    assets = {f"0/{name}": data for name, data in held.assets.items()}
+    return replace(held, variables=variables, assets=assets)
 
 
 @pytest.fixture
@@ -72,7 +80,9 @@ def test_numbers_in_an_architecture_keep_their_value(tmp_path: Path) -> None:
 def test_large_values(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(300, 400)).astype(np.float32)
     stored = StoredParameter("a", "kernel", "float32", True, Dense(), values)
-    write_file(tmp_path / "m.bw", pack(Content("m", "keras", None, "", None, [], (stored,))).data)
+    write_file(
+        tmp_path / "m.bw", pack(Content("m", "keras", None, "", None, [["a", [300, 400], "float32"]], (stored,))).data
+    )
     assert read_content(tmp_path / "m.bw").parameters[0].values.tobytes() == values.tobytes()
 
 
@@ -96,7 +106,7 @@ def test_inspect_prints_a_table(path: Path) -> None:
     assert len(lines) == 3 + len(content().parameters) + 2
     row = next(line for line in lines if line.startswith("masked/asymmetric"))
     assert "26.7% zero, 4-bit" in row
-    assert "asset words.txt: 13 bytes" in lines
+    assert "asset 0/words.txt: 13 bytes" in lines
 
 
 class Spy(io.FileIO):

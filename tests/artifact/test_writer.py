@@ -193,7 +193,7 @@ def test_a_process_killed_while_writing_leaves_a_whole_file(tmp_path: Path) -> N
     for name in ("first", "second"):
         values = rng.normal(size=(5 << 20,)).astype(np.float32)
         stored = StoredParameter("kernel", "kernel", "float32", True, Dense(), values)
-        contents.append(pack(Content(name, "keras", None, "", [], [], (stored,))).data)
+        contents.append(pack(Content(name, "keras", None, "", [], [["kernel", [5 << 20], "float32"]], (stored,))).data)
         (tmp_path / name).write_bytes(contents[-1])
     assert min(map(len, contents)) > 15_000_000
     folder = tmp_path / "models"

@@ -185,6 +185,8 @@ def decode_mask(data: bytes, shape: Sequence[int]) -> NDArray[np.bool_]:
         flat = _as_bools(decode_symbols(reader.rest(), count))
     elif mode == _GAPS:
         flat = _decode_gaps(reader, count, bool(option))
+    elif not len(shape):
+        raise CorruptFileError("coded mask: classes of rows and columns in a mask without axes")
     else:
         flat = _decode_classes(reader, count, shape[-1], option)
     reader.end()

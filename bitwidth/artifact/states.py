@@ -1,0 +1,38 @@
+"""An encoding's state as it lies in a file: its configuration as JSON, its arrays by name, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bitwidth.tensors import EncodingState
+
+
+def arrays_of(state: EncodingState, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays of an encoding and of its parts, each by its name in a file."""
+    for name, array in state.arrays.items():
+        yield prefix + name, array
+    for name, part in state.parts.items():
+        yield from arrays_of(part, f"{prefix}{name}.")
+
+
+def config_of(state: EncodingState) -> dict[str, Any]:
+    """The configuration of an encoding and of its parts, without arrays."""
+    config: dict[str, Any] = {"kind": state.kind, **state.config}
+    if state.parts:
+        config["parts"] = {name: config_of(part) for name, part in state.parts.items()}
+    return config
+
+
+def state_of(config: Mapping[str, Any], arrays: dict[str, NDArray[Any]], prefix: str = "") -> EncodingState:
+    """What `arrays_of` and `config_of` took apart; whether it makes an encoding is not checked here."""
+    plain = {key: value for key, value in config.items() if key not in ("kind", "parts")}
+    own = {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix) and "." not in name.removeprefix(prefix)
+    }
+    parts = {name: state_of(part, arrays, f"{prefix}{name}.") for name, part in config.get("parts", {}).items()}
+    return EncodingState(config["kind"], plain, own, parts)
