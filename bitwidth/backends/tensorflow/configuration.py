@@ -173,7 +173,7 @@ class Configuration:
         return {key: self._setting(key, value, cls, f"{where}: {label(key)}") for key, value in items(settings, where)}
 
     def _setting(self, key: str, value: Any, cls: type[Any], where: str) -> Any:
-        kind = _PLACES.get(key) or _ENDINGS.get(key.rpartition("_")[2])
+        kind = _kind_of_place(key)
         if key == "name" and issubclass(cls, BASES[Kind.POLICY]):
             kind = Kind.POLICY
         if key == "fn":  # of losses and metrics that wrap a function
@@ -218,8 +218,15 @@ class Configuration:
         if issubclass(cls, _LOOKUPS):
             words(settings.get("vocabulary"), f"{where}: vocabulary")
         if issubclass(cls, keras.Model) and set(settings) >= _GRAPH:
-            return self._graph(settings, where, lambda _, value, inside: self._anything(value, inside))
-        return {key: self._anything(value, f"{where}: {label(key)}") for key, value in items(settings, where)}
+            return self._graph(settings, where, self._own_setting)
+        return {key: self._own_setting(key, value, f"{where}: {label(key)}") for key, value in items(settings, where)}
+
+    def _own_setting(self, key: str, value: Any, where: str) -> Any:
+        """An object under a key that Keras knows (a base class may read it) is of the kind of that place."""
+        kind = _kind_of_place(key)
+        if kind is not None and isinstance(value, Mapping) and "class_name" in value:
+            return self._read(value, kind, where)
+        return self._anything(value, where)
 
     def _anything(self, value: Any, where: str) -> Any:
         """Data of a user's own class: plain, or objects of a kind that may be named somewhere."""
@@ -245,6 +252,11 @@ class Configuration:
                 (kind for kind, base in BASES.items() if isinstance(own, type) and issubclass(own, base)), Kind.LAYER
             )
         return next((kind for kind in Kind if class_named(kind, module, name) is not None), Kind.LAYER)
+
+
+def _kind_of_place(key: str) -> Kind | None:
+    """The kind of what a key of a class of Keras holds; None for plain data."""
+    return _PLACES.get(key) or _ENDINGS.get(key.rpartition("_")[2])
 
 
 def _of_keras(config: Mapping[str, Any], kind: Kind, where: str) -> Named:
