@@ -63,13 +63,21 @@ def brief(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-def printable(text: str) -> str:
+def printable(text: str, longest: int | None = None) -> str:
     r"""`text` with every character escaped that a terminal would obey and not show: controls, line ends, directions.
+
+    Args:
+        text: any text.
+        longest: how many of its characters are shown at most; None for all.
 
     Example:
         >>> printable("a\x1b[2Jb\u202ec é\n")
         'a\\x1b[2Jb\\u202ec é\\n'
+        >>> printable("parameter", longest=5)
+        'param...'
     """
+    if longest is not None and len(text) > longest:
+        return printable(text[:longest]) + "..."
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

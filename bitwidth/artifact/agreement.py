@@ -10,6 +10,7 @@ from bitwidth.artifact.limits import DTYPES, MAX_PARAMETERS, checked_shape
 from bitwidth.errors import CorruptFileError
 
 _MAX_NAME = 1024  # bytes of an asset's name
+_MAX_FOLDERS = 32  # around it
 _MAX_PART = 255  # and of one part of it, as file systems have it
 _INDEX = re.compile(r"(0|[1-9][0-9]{0,8})/.")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -66,14 +67,15 @@ def check_assets(names: Sequence[str], where: str) -> None:
     Raises:
         CorruptFileError: naming the first that is not.
     """
-    folders = set()
     for name in names:
         _check_path(name, f"{where}: asset {name[:80]!r}")
-        parts = name.split("/")
-        folders |= {"/".join(parts[:end]) for end in range(1, len(parts))}
+    known = set(names)
     for name in names:
-        if name in folders:
-            raise CorruptFileError(f"{where}: asset {name[:80]!r} is the folder of another")
+        end = name.find("/")
+        while end >= 0:
+            if name[:end] in known:
+                raise CorruptFileError(f"{where}: asset {name[:end][:80]!r} is the folder of another")
+            end = name.find("/", end + 1)
 
 
 def check_owners(names: Sequence[str], where: str) -> None:
@@ -91,6 +93,8 @@ def _check_path(name: str, where: str) -> None:
     parts = name.split("/")
     if len(name.encode("utf-8", "surrogatepass")) > _MAX_NAME:
         raise CorruptFileError(f"{where}: a name of more than {_MAX_NAME} bytes")
+    if len(parts) > _MAX_FOLDERS:
+        raise CorruptFileError(f"{where}: in more than {_MAX_FOLDERS} folders")
     for part in parts:
         if part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > _MAX_PART:
             raise CorruptFileError(f"{where}: not a path of plain names of at most {_MAX_PART} bytes")

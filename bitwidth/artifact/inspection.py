@@ -15,6 +15,7 @@ from bitwidth.tensors import Encoding
 from bitwidth.text import bytes_text, printable, shape_text, table
 
 _PREFIXES = (2, 4, 8)
+_LONGEST = 500  # of a name in the text: names in a file may be as long as its header
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,16 @@ class Inspection:
             [e.path, shape_text(e.shape), e.role, e.kind, bytes_text(e.bytes), f"{8 * e.bytes / max(1, e.count):.2f}"]
             for e in self.parameters
         ]
-        rows = [[printable(cell) for cell in row] for row in rows]
+        rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
         columns = ["parameter", "shape", "role", "held as", "bytes", "bits/value"]
-        return "\n".join([printable(self._head()), table(columns, rows), *map(printable, self._tail())])
+        tail = [printable(line, 2 * _LONGEST) for line in self._tail()]
+        return "\n".join([self._head(), table(columns, rows), *tail])
 
     def _head(self) -> str:
         count = sum(entry.count for entry in self.parameters)
         size = f"{self.bytes:,} bytes ({self.header_bytes:,} of header)"
-        return f"{self.path}: {self.name!r}, {count:,} values in {size}"
+        name = printable(repr(self.name[:_LONGEST]))
+        return f"{printable(self.path)}: {name}, {count:,} values in {size}"
 
     def _tail(self) -> list[str]:
         tail = [f"asset {name}: {size:,} bytes" for name, size in self.assets.items()]

@@ -24,7 +24,7 @@ from bitwidth.artifact.streams import all_finite, unpack_parameter
 from bitwidth.errors import BitwidthError, CorruptFileError, FileError
 from bitwidth.text import printable
 
-_LONGEST = 500  # of a message: names in a file may be as long as its header
+_LONGEST = 500  # of a message behind the name of the file: names in a file may be as long as its header
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,19 +177,14 @@ def _library_errors(name: str) -> Iterator[None]:
     try:
         yield
     except BitwidthError as error:
-        if str(error) == (message := _shown(str(error))):
+        if str(error) == (message := printable(str(error), len(name) + _LONGEST)):
             raise
         raise type(error)(message) from error
     except OSError as error:
         raise FileError(f"{name}: cannot be read: {error.strerror or error}") from error
     except Exception as error:
         message = f"{name}: cannot be understood: {type(error).__name__}: {error}"
-        raise CorruptFileError(_shown(message)) from error
-
-
-def _shown(message: str) -> str:
-    text = printable(message)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+        raise CorruptFileError(printable(message, len(name) + _LONGEST)) from error
 
 
 def _read_header(file: BinaryIO, name: str) -> tuple[Preamble, Header]:

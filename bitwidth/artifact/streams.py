@@ -155,7 +155,7 @@ def unpack_parameter(
         arrays = {s.name: _unpack_array(s, data) for s, data in zip(whole, found, strict=True)}
         codes = arrays.pop(CODES, None)
         encoding = encoding_from_state(state_of(entry.encoding, arrays))
-        encoding.check(entry.shape, where)
+        encoding.check(entry.shape)
         check_written(entry, encoding)
         if codes is None:
             encoding, codes = _from_planes(encoding, entry, parts, bits)

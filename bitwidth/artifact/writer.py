@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitwidth.artifact.activations import written
+from bitwidth.artifact.agreement import check_assets
 from bitwidth.artifact.content import Content
 from bitwidth.artifact.layout import chunk_size, framed
 from bitwidth.artifact.streams import all_finite, pack_parameter
-from bitwidth.errors import EncodingError
+from bitwidth.errors import CorruptFileError, EncodingError, FileError
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ def pack(content: Content, planes: bool | None = None) -> PackedFile:
 
     Raises:
         EncodingError: values that are not finite, or of a dtype that a file cannot hold.
+        FileError: names that a file cannot hold.
     """
+    _check_names(content)
     chunks: list[bytes] = []
     entries: list[dict[str, Any]] = []
     sizes: dict[str, int] = {}
@@ -69,4 +72,19 @@ def pack(content: Content, planes: bool | None = None) -> PackedFile:
         header["activations"] = written(content.activations)
         header["layers"] = list(content.layers)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
-    return PackedFile(framed(text.encode(), [*chunks, *content.assets.values()]), sizes)
+    return PackedFile(framed(_utf8(text), [*chunks, *content.assets.values()]), sizes)
+
+
+def _check_names(content: Content) -> None:
+    try:
+        check_assets(list(content.assets), f"{content.name!r}")
+    except CorruptFileError as error:
+        raise FileError(f"{error}; it cannot be stored") from error
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start : error.start + 1]
+        raise FileError(f"the model's configuration or names hold half a character ({half!r})") from error

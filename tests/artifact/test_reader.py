@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitwidth.__main__ import main
 from bitwidth.artifact import (
     Content,
     StoredParameter,
@@ -305,4 +306,20 @@ def test_names_in_errors_are_escaped(tmp_path: Path) -> None:
     with pytest.raises(CorruptFileError) as caught:
         read_content(tmp_path / "m.bw")
     assert str(caught.value).isprintable()
-    assert len(str(caught.value)) <= 500
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_command_line_shows_names_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = Content(f"m{HARMFUL}", "keras", None, f"why{HARMFUL}", None, [], ())
+    write_file(tmp_path / "m.bw", pack(named).data)
+    assert main(["inspect", str(tmp_path / "m.bw")]) == 0
+    assert main(["inspect", f"{tmp_path}/{HARMFUL[:-1]}.bw"]) == 1
+    assert main(["inspect", f"{tmp_path}/{HARMFUL}.bw"]) == 1
+    shown = capsys.readouterr()
+    for line in (shown.out + shown.err).split("\n"):
+        assert line.isprintable()
+
+
+def test_an_error_of_the_caller_is_its_own(path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_file(path) as file:
+        assert next(file.parameters()).values.size / 0

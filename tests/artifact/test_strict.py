@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bitwidth.artifact import Content, StoredParameter, inspect, open_file, pack, read_content
-from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.errors import CorruptFileError, EncodingError, FileError
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
 from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask
 from bitwidth.tensors.coder.masks import decode_mask
@@ -352,6 +354,7 @@ NAMES = [
     *("", "/", "2/", "/2", "2//a", "2/.", "2/..", "2/../a", "../2/a", "2/./a", "2/a/", "2\\a", "2/a\\b"),
     *("2/a\0b", "2/a\nb", "2/\x1b[2J", "2/\x85", "2/C:", "2/c:/windows", "2/" + "x" * 256, "2/" + "é" * 128),
     "2/" + "/".join(["x" * 200] * 6),
+    "2/" + "/".join("x" * 40),
 ]
 NO_OWNERS = ["words", "x/a", "02/a", "-1/a", "+2/a", " 2/a", "2 /a", "\u0663/a", "2", "1e3/a", "9999999999/a"]
 
@@ -378,11 +381,44 @@ def test_an_asset_that_is_the_folder_of_another(path: Path, parts: Parts, first:
     refused(path, parts.file(), "'2/a' is the folder of another")
 
 
+@pytest.mark.parametrize("name", ["0/a\x1b", "0/" + "x" * 300, "0//a", "0/a\\b"])
+def test_a_writer_refuses_such_names_too(name: str) -> None:
+    with pytest.raises(FileError, match="it cannot be stored"):
+        pack(replace(CONTENT, assets={name: b""}))
+
+
+def test_a_writer_refuses_half_a_character() -> None:
+    with pytest.raises(FileError, match="half a character"):
+        pack(replace(CONTENT, architecture={"words": ["\ud800"]}))
+
+
 def test_names_of_assets_that_are_good(path: Path, parts: Parts) -> None:
     for name in ("0/vocabulary.txt", "12/a b/ü.txt", "2/.hidden", "2/...", "2/" + "é" * 127, "2/aa:b"):
         parts.header["assets"][0][0] = name
         path.write_bytes(parts.file())
         opened(path)
+
+
+# ---- headers that are slow to check, or large to show, in proportion to more than their length
+
+
+def test_many_keys_and_one_twice(path: Path, parts: Parts) -> None:
+    keys = ",".join(f'"{index}":0' for index in range(300_000))
+    parts.text = f'{{{keys},"1":0}}'.encode()
+    started = time.process_time()
+    refused(path, parts.file(), "names '1' twice")
+    assert time.process_time() - started < 10
+
+
+def test_one_long_name_among_many(path: Path, parts: Parts) -> None:
+    """A table is as wide as its widest cell."""
+    entry = {**parts.header["parameters"][KERNEL], "streams": [["codes", "bytes", "float32", [0], 0]], "shape": [0]}
+    many = [{**entry, "path": str(index)} for index in range(2_000)]
+    parts.header |= {"parameters": [{**entry, "path": "x" * 2_000_000}, *many], "assets": [], "name": "n" * 10**6}
+    parts.parameters, parts.assets = [[b""]] * 2_001, []
+    parts.together = [1] * 2_001
+    path.write_bytes(parts.file())
+    assert len(str(inspect(path))) < 2_000_000
 
 
 # ---- files that were written before
