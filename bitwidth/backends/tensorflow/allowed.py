@@ -18,6 +18,10 @@ from typing import Any
 
 import keras
 
+from bitwidth.backends.tensorflow.versions import check_keras
+
+check_keras()  # before anything is looked up that an older one does not have
+
 
 class Kind(Enum):
     """A kind of place in a configuration, and so of what may stand there."""

@@ -83,6 +83,8 @@ def rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None =
     try:
         read = Configuration(custom_objects).read(config, Kind.LAYER, "the configuration")
         skeleton = _skeleton(inputs)
+        if isinstance(read, dict):
+            read.pop("build_config", None)  # a model that its configuration leaves unbuilt is called on its inputs
     except NotAllowedError as error:
         raise UnsafeFileError(str(error)) from error
     with _random_states_kept():

@@ -3,7 +3,7 @@
 Keras defers the values of variables that are created within a `keras.StatelessScope` and lists them as pending. This
 is the one door to that list, and to the private names of `keras.Variable` that it takes to give the values later.
 
-Holds since Keras 3.5 (`StatelessScope(initialize_variables=False)`).
+Holds since Keras 3.5 (`StatelessScope(initialize_variables=False)`); tried with 3.12 and 3.15.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bitwidth.errors import ModelError
 MAX_VARIABLES = 1 << 18
 MAX_ELEMENTS = 1 << 31  # of all variables together
 _PENDING = "uninitialized_variables"
+_SEEDS = "global_seed_generator"  # made when something first draws without a seed of its own
 _SMALL = 1 << 16  # elements of a stand-in that may take memory while a layer is built
 _BESIDE = 1 << 24  # elements of a variable that is no part of the model
 _LOCK = threading.RLock()
@@ -77,13 +78,15 @@ class _Given:
 @contextmanager
 def deferred() -> Iterator[Pending]:
     """Variables that Keras creates within this context, in this thread, have no values until `give_value`."""
-    outer, pending = global_state.get_global_attribute(_PENDING), Pending()
+    outer = {name: global_state.get_global_attribute(name) for name in (_PENDING, _SEEDS)}
+    pending = Pending()
     global_state.set_global_attribute(_PENDING, pending)
     try:
         with _values_deferred(), keras.StatelessScope(initialize_variables=False):
             yield pending
     finally:
-        global_state.set_global_attribute(_PENDING, outer)
+        for name, value in outer.items():
+            global_state.set_global_attribute(name, value)
 
 
 @contextmanager

@@ -306,6 +306,7 @@ def test_the_draws_after_a_load_are_those_without_it(tmp_path: Path) -> None:
     path = saved(MODELS["dropout_seeded"](), tmp_path / "m.bw", bw.Quantize(4))
     draws = []
     for load in (False, True):
+        keras.utils.clear_session()
         keras.utils.set_random_seed(4)
         if load:
             bw.load(path)

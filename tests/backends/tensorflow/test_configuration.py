@@ -193,7 +193,7 @@ def test_operations_that_take_functions_are_not_listed() -> None:
                 Configuration().read(as_class(module, name), Kind.LAYER, "here")
     found = [f"{module}.{name}" for module, names in OPERATIONS.items() for name in names.split()]
     assert len(set(found)) == len(found)
-    assert len(set(found) & set(classes(Kind.LAYER))) > 0.9 * len(found)
+    assert len(set(found) & set(classes(Kind.LAYER))) > 0.8 * len(found)
 
 
 # ---- what else may not be said
