@@ -99,7 +99,7 @@ def quoted(value: object, limit: int = 80) -> str:
 
     Example:
         >>> print(quoted("a\x1b[2Jb"), quoted("x" * 9, limit=8))
-        'a\\x1b[2Jb' 'xxxx...
+        'a\x1b[2Jb' 'xxxx...
     """
     return label(repr(value), limit)
 

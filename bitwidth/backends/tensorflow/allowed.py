@@ -169,8 +169,8 @@ def classes(kind: Kind) -> Mapping[str, Named]:
         found = {name: Named("keras.dtype_policies", name, getattr(keras.dtype_policies, name)) for name in _POLICIES}
     if kind is Kind.LAYER:
         found |= {name: Named("keras", name, getattr(keras, name)) for name in ("Sequential", "Model")}
-        home, written, names = _LEGACY
-        old = [replace(named, module=written) for named in _of_modules({home: names}).values()]
+        source, written, names = _LEGACY
+        old = [replace(named, module=written) for named in _of_modules({source: names}).values()]
         found |= {f"{written}.{named.name}": named for named in old}
         found |= _of_modules(_UNEXPORTED) | _of_modules(OPERATIONS)
     return found

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -202,7 +202,7 @@ def around(folder: Path) -> list[Any]:
     return [settings, files, registry, random.getstate(), dict(os.environ), Path.cwd()]
 
 
-def run(seed: int, first: int, count: int, judge: Callable[[bytes, Path], bool] = judged) -> dict[str, Any]:
+def run(seed: int, first: int, count: int) -> dict[str, Any]:
     """Judge cases one after the other: how many gave a model, and what was wrong with which."""
     read, wrong = 0, {}
     honest()
@@ -212,7 +212,7 @@ def run(seed: int, first: int, count: int, judge: Callable[[bytes, Path], bool] 
             data = case(seed, number)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
-                read += judge(data, Path(name))
+                read += judged(data, Path(name))
             except (Exception, TooLong):
                 wrong[number] = traceback.format_exc(limit=-6)
             finally:

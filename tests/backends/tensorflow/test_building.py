@@ -249,7 +249,7 @@ def test_values_of_another_dtype_than_the_variables_are_refused(dtype: str, tmp_
 
 
 def surroundings() -> dict[str, Any]:
-    numpy_state = np.random.get_state()  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
     return {
         "floatx": keras.config.floatx(),
         "epsilon": keras.config.epsilon(),

@@ -18,13 +18,12 @@ import pytest
 from keras import layers
 
 from bitwidth.backend import Objective, Training
-from bitwidth.backends.tensorflow import architecture
 from bitwidth.backends.tensorflow.allowed import OPERATIONS, REFUSED_LAYERS, Kind, classes, functions
 from bitwidth.backends.tensorflow.architecture import rebuild
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.configuration import Configuration
 from bitwidth.backends.tensorflow.plain_data import NotAllowedError
-from bitwidth.errors import ConfigError, UnsafeFileError
+from bitwidth.errors import BitwidthError, ConfigError, UnsafeFileError
 from tests.zoo import MODELS
 
 Config = dict[str, Any]
@@ -150,7 +149,7 @@ def test_no_other_public_name_of_keras_reaches_it(
     for whole, item in public().items():
         module, _, name = whole.rpartition(".")
         before = len(reached)
-        with pytest.raises(architecture.BitwidthError):
+        with pytest.raises(BitwidthError):
             rebuild(put(form(module, name)), INPUTS)
         if len(reached) > before:
             let_through.add(whole)
@@ -271,13 +270,14 @@ def test_deep_nesting_ends_in_an_error(depth: int, reached: list[Any]) -> None:
     for _ in range(depth):
         value = [value]
     for config in (stack(dense(units=value)), graph(dense(), [tensor(), value])):
-        with pytest.raises(architecture.BitwidthError):
+        with pytest.raises(BitwidthError):
             rebuild(config, INPUTS)
 
 
+NO_SHAPES: list[Any] = [[-1], "x", [1] * 40, [4.0], None, {}]
 NO_INPUTS: list[Any] = [
     *(None, 5, [], {}, {"shape": [None, 4]}, {"list": 3}, {"dict": []}, {"list": [{"shape": [True], "dtype": "bool"}]}),
-    *({"shape": shape, "dtype": "float32"} for shape in ([-1], "x", [1] * 40, [4.0], None, {})),
+    *({"shape": shape, "dtype": "float32"} for shape in NO_SHAPES),
     *({"shape": [4], "dtype": dtype} for dtype in (["float32"], None, "object", "resource", "<U9")),
 ]
 
@@ -291,7 +291,7 @@ def test_inputs_that_are_none(inputs: Any) -> None:
 def test_what_models_were_compiled_with_does_not_reach_keras(reached: list[Any]) -> None:
     inner = {**stack(dense()), "compile_config": {"optimizer": "adam", "loss": as_function("keras.utils", "get_file")}}
     config = {**stack(inner, dense()), "compile_config": {"loss": as_function("keras.utils", "get_file")}}
-    with pytest.raises(architecture.BitwidthError, match="a spy"):
+    with pytest.raises(BitwidthError, match="a spy"):
         rebuild(config, INPUTS)
     assert "compile_config" not in json.dumps(reached)
     assert "get_file" not in json.dumps(reached)
@@ -343,7 +343,7 @@ class Cut(keras.losses.Loss):  # type: ignore[misc]
         return keras.ops.mean(keras.ops.abs(y_true - y_pred), -1)
 
 
-@keras.saving.register_keras_serializable("configuration")
+@keras.saving.register_keras_serializable("configuration")  # type: ignore[untyped-decorator]
 def bent(x: Any) -> Any:
     """A function of the process."""
     return keras.ops.maximum(x, 0.1 * x)
@@ -407,7 +407,7 @@ def test_the_callers_own_objects_are_known_and_others_are_not(reached: list[Any]
     with pytest.raises(UnsafeFileError, match="custom_objects"):
         rebuild(config, INPUTS)
     assert not reached
-    with pytest.raises(architecture.BitwidthError, match="a spy"):
+    with pytest.raises(BitwidthError, match="a spy"):
         rebuild(config, INPUTS, {"loose": loose})
 
 
