@@ -22,6 +22,7 @@ from bitwidth.backends.tensorflow.deferred import deferred, finish, give_value
 from bitwidth.backends.tensorflow.naming import names_of
 from bitwidth.backends.tensorflow.plain_data import NotAllowedError, a_dtype, sizes
 from bitwidth.backends.tensorflow.promises import keep_promises, kept_promises
+from bitwidth.backends.tensorflow.specs import declared_inputs, input_specs
 from bitwidth.errors import BitwidthError, ModelError, UnsafeFileError
 from bitwidth.tensors import Encoding
 from bitwidth.text import brief, quoted
@@ -61,6 +62,7 @@ def build_model(
     model = rebuild(architecture.config, architecture.inputs, custom_objects)
     _check_variables(model, architecture)
     _check_paths(model, architecture)
+    _check_inputs(model, architecture)
     _fill(model, architecture, stored, inputs)
     return model
 
@@ -83,8 +85,6 @@ def rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None =
     try:
         read = Configuration(custom_objects).read(config, Kind.LAYER, "the configuration")
         skeleton = _skeleton(inputs)
-        if isinstance(read, dict):
-            read.pop("build_config", None)  # a model that its configuration leaves unbuilt is called on its inputs
     except NotAllowedError as error:
         raise UnsafeFileError(str(error)) from error
     with _random_states_kept():
@@ -250,6 +250,15 @@ def _check_paths(model: Any, architecture: Architecture) -> None:
     for there, path in zip(architecture.paths, here, strict=True):
         if there != path and (not own or _uncounted(there) != _uncounted(path)):
             raise ModelError(f"the file calls the parameter {path} of the model built from it {quoted(there)}")
+
+
+def _check_inputs(model: Any, architecture: Architecture) -> None:
+    """Raise unless a model that declares its inputs declares those that the file says."""
+    if declared_inputs(model) is not None and _inputs(input_specs(model)) != architecture.inputs:
+        raise ModelError(
+            f"the file says that the model takes other inputs than the model built from it: "
+            f"{quoted(architecture.inputs)}"
+        )
 
 
 def _uncounted(path: str) -> str:

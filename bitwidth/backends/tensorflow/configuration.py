@@ -113,8 +113,8 @@ class Configuration:
             "config": read(settings, found.target, where),
             "registered_name": None if own is None else _registered_name(config),
         }
-        if config.get("build_config") is not None:
-            made["build_config"] = plain(config["build_config"], f"{where}: build_config")
+        if own is not None and config.get("build_config") is not None and _builds_itself(own.target):
+            made["build_config"] = self._anything(config["build_config"], f"{where}: build_config")
         return made
 
     def _own_class(self, config: Mapping[str, Any], kind: Kind, where: str) -> Named | None:
@@ -252,6 +252,12 @@ class Configuration:
                 (kind for kind, base in BASES.items() if isinstance(own, type) and issubclass(own, base)), Kind.LAYER
             )
         return next((kind for kind in Kind if class_named(kind, module, name) is not None), Kind.LAYER)
+
+
+def _builds_itself(cls: type[Any]) -> bool:
+    """Whether a class has a way of its own to be built from a file. All others are built by being called."""
+    known = (None, keras.Layer.build_from_config, keras.Model.build_from_config)
+    return getattr(cls, "build_from_config", None) not in known
 
 
 def _kind_of_place(key: str) -> Kind | None:
