@@ -16,6 +16,7 @@ a manager are raised before work starts wherever that is possible, and the user'
     │   └── PromiseError       a pass would break what an earlier pass promised
     └── FileError              a file cannot be written or read
         ├── CorruptFileError   truncated, altered, or not a .bw file at all
+        ├── UnknownEncodingError   holds tensors in an encoding that is not registered in this process
         ├── UnsafeFileError    asks for more than a model: code, files, addresses, other objects
         └── VersionError       written by a newer version of the format
 
@@ -68,6 +69,10 @@ class FileError(BitwidthError):
 
 class CorruptFileError(FileError):
     """The file is truncated, altered, or not a `.bw` file at all."""
+
+
+class UnknownEncodingError(FileError):
+    """The file is whole, but an encoding that it names is not registered in this process: import what registers it."""
 
 
 class UnsafeFileError(FileError):

@@ -133,16 +133,22 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """The encoding in words."""
-        config, masked = self._held, self.encoding["kind"] == "masked"
-        width = code_bits(config)
-        if config["kind"] != "quantized":
-            words = str(config.get("format") or self.dtype)
-        elif width is not None:
-            words = f"{width}-bit"
-        else:
-            words = "table" if any(stream.name.endswith("levels") for stream in self.streams) else "integer steps"
-        return f"{1 - self.kept / max(1, self.count):.1%} zero, {words}" if masked else words
+        """The encoding in words: a user's own by the name that it is registered under."""
+        words = self._words(self._held)
+        return f"{1 - self.kept / max(1, self.count):.1%} zero, {words}" if self.encoding["kind"] == "masked" else words
+
+    def _words(self, config: Mapping[str, Any]) -> str:
+        kind, width = config["kind"], code_bits(config)
+        if kind == "dense":
+            return str(config.get("format") or self.dtype)
+        if kind == "escaped":
+            count = next((prod(stream.shape) for stream in self.streams if stream.name.endswith("values")), 0)
+            return f"{self._words(config.get('parts', {}).get('base', {'kind': 'dense'}))}, {count:,} escaped"
+        if kind != "quantized":
+            return str(kind)
+        if width is not None:
+            return f"{width}-bit"
+        return "table" if any(stream.name.endswith("levels") for stream in self.streams) else "integer steps"
 
 
 def code_bits(config: Mapping[str, Any]) -> int | None:

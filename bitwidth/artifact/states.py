@@ -36,3 +36,10 @@ def state_of(config: Mapping[str, Any], arrays: dict[str, NDArray[Any]], prefix:
     }
     parts = {name: state_of(part, arrays, f"{prefix}{name}.") for name, part in config.get("parts", {}).items()}
     return EncodingState(config["kind"], plain, own, parts)
+
+
+def kinds_of(config: Mapping[str, Any]) -> Iterator[str]:
+    """The kinds of an encoding and of its parts, from its configuration."""
+    yield config["kind"]
+    for part in config.get("parts", {}).values():
+        yield from kinds_of(part)

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.artifact.limits import DTYPES
-from bitwidth.artifact.states import arrays_of, config_of, state_of
+from bitwidth.artifact.states import arrays_of, config_of, kinds_of, state_of
 from bitwidth.artifact.written import check_values, check_written, coder_of
-from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.errors import CorruptFileError, EncodingError, UnknownEncodingError
 from bitwidth.tensors import (
     Dense,
     Encoding,
     Quantized,
     encoding_from_state,
+    is_registered,
     least_format,
     magnitude_bits,
     ordered,
@@ -146,8 +147,15 @@ def unpack_parameter(
         bits: read only the first bits of each code; None for all.
 
     Raises:
+        UnknownEncodingError: an encoding that is not registered in this process.
         CorruptFileError: the streams do not make such a parameter.
     """
+    unknown = next((kind for kind in kinds_of(entry.encoding) if not is_registered(kind)), None)
+    if unknown is not None:
+        raise UnknownEncodingError(
+            f"{where}: held in an encoding {unknown!r} that is not registered in this process: import the package that "
+            "calls register_encoding for it, and read the file again"
+        )
     try:
         parts = streams[len(entry.streams) - 1 :] if entry.planes else []
         whole = entry.streams[:-1] if parts else entry.streams

@@ -15,7 +15,7 @@ from bitwidth.graph.model import Layer, Op, Parameter, Structure
 from bitwidth.graph.selectors import Where, selected
 from bitwidth.graph.table import graph_table
 from bitwidth.graph.values import Value, Values
-from bitwidth.tensors import Encoding
+from bitwidth.tensors import Encoding, rebased
 
 
 class Graph:
@@ -99,7 +99,8 @@ class Graph:
         """A new graph with some values and encodings exchanged.
 
         A parameter that gets an encoding and no values has its present values projected onto it, from the float master
-        that they were projected from last, if there is one; training will go on from that master.
+        that they were projected from last, if there is one; training will go on from that master. A mask overrides the
+        grid: an encoding without one is put under the mask that the parameter has, so what was pruned stays pruned.
 
         Args:
             values: new arrays by parameter path, of the parameter's shape; cast to its dtype.
@@ -110,10 +111,10 @@ class Graph:
             ModelError: a path or name that the model does not have.
             EncodingError: an array of another shape, or an encoding that does not fit the parameter.
         """
-        values, encodings = dict(values or {}), dict(encodings or {})
+        values = dict(values or {})
+        encodings = {path: _held_as(self[path], encoding) for path, encoding in (encodings or {}).items()}
         changes: dict[str, NDArray[Any] | Value] = {p: _fitted(self[p], array) for p, array in values.items()}
         for path, encoding in encodings.items():
-            encoding.check(self[path].shape, path)
             if path not in values:
                 old = self.values.value(path)
                 master = old.read() if old.master is None else old.master
@@ -178,6 +179,12 @@ class Graph:
     @override
     def __str__(self) -> str:
         return graph_table(self.structure, tuple(self))
+
+
+def _held_as(parameter: Parameter, encoding: Encoding) -> Encoding:
+    """`encoding`, which must fit, under the mask that the parameter has where it brings none."""
+    encoding.check(parameter.shape, parameter.path)
+    return rebased(parameter.encoding, encoding) if encoding.mask is None else encoding
 
 
 def _fitted(parameter: Parameter, array: NDArray[Any]) -> NDArray[Any]:

@@ -5,7 +5,7 @@ Encodings, their levels and blocks, scale search, and the entropy coder. Numpy o
 
 from bitwidth.tensors.blocks import Granularity, block_of, block_reduce, check_granularity, grid_shape, spread
 from bitwidth.tensors.dense import Dense, Format
-from bitwidth.tensors.encoding import Encoding, EncodingState, encoding_from_state, register_encoding
+from bitwidth.tensors.encoding import Encoding, EncodingState, encoding_from_state, is_registered, register_encoding
 from bitwidth.tensors.escape import Escaped
 from bitwidth.tensors.escaping import Escape, escape
 from bitwidth.tensors.fitting import fit
@@ -53,6 +53,7 @@ __all__ = [
     "fit",
     "fit_scale",
     "grid_shape",
+    "is_registered",
     "least_format",
     "magnitude_bits",
     "masked",

@@ -139,6 +139,11 @@ def register_encoding(kind: str) -> Callable[[E], E]:
     return decorate
 
 
+def is_registered(kind: str) -> bool:
+    """Whether this process knows an encoding by that name."""
+    return kind in _KINDS
+
+
 def encoding_from_state(state: EncodingState) -> Encoding:
     """Build an encoding from plain data.
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from bitwidth.artifact import Content, StoredParameter, inspect, pack, read_content
 from bitwidth.artifact.layout import MAGIC, framed
-from bitwidth.errors import CorruptFileError, VersionError
+from bitwidth.errors import CorruptFileError, UnknownEncodingError, VersionError
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
 from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask, encode_planes
 
-REFUSED = (CorruptFileError, VersionError)
+REFUSED = (CorruptFileError, VersionError, UnknownEncodingError)
 Header = dict[str, Any]
 
 

@@ -190,7 +190,6 @@ BAD: dict[str, tuple[dict[str, Any], list[Stream]]] = {
     "complex numbers": (DENSE, [("codes", "bytes", "complex64", [2, 2], b"\0" * 33)]),
     "bytes left over": (CONFIG, [SCALES, (*GOOD[:4], GOOD[4] + b"\0")]),
     "an empty stream": (CONFIG, [SCALES, (*GOOD[:4], b"")]),
-    "an unknown encoding": ({"kind": "wavelet"}, [ALL]),
     "no kind": ({"format": None, "width": 32}, [ALL]),
     "a kind that is a list": ({"kind": ["dense"]}, [ALL]),
     "no base": ({"kind": "masked"}, [MASK, KEPT]),
