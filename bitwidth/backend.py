@@ -218,6 +218,12 @@ class Session(Protocol):
     def finish(self, graph: Graph) -> Any:
         """An ordinary model, apart from the session, that holds the values of `graph`."""
 
+    def changed(self, graph: Graph) -> str:
+        """What the owner of the model that `finish(graph)` gave has changed in it since; empty for nothing.
+
+        Layers, variables and values count; seeds and states that move with every call do not.
+        """
+
     def architecture(self) -> Architecture:
         """What it takes to build the model again."""
 

@@ -12,13 +12,16 @@ from typing_extensions import override
 from bitwidth.artifact import Content, StoredParameter, pack, write_file
 from bitwidth.artifact.writer import PackedFile
 from bitwidth.backend import Session
-from bitwidth.errors import FileError
+from bitwidth.errors import FileError, ModelError
 from bitwidth.graph import Graph, layer_inputs
 from bitwidth.report import Report
 
 
 class Result:
     """What a run of passes gave.
+
+    A run on a result goes on from where the run before ended, float weights behind the compressed ones included: a
+    chain of passes cut into several runs gives what the whole chain gives. A file does not hold them.
 
     Attributes:
         model: an ordinary model of the framework, with the decoded values in its variables; compiled as the user's was.
@@ -58,14 +61,36 @@ class Result:
                 for models without a configuration; they are loaded with `load(path, model=...)`.
 
         Raises:
+            ModelError: `result.model` was changed since the run: trained, or its layers exchanged.
             FileError: the model has no configuration to build it from, or the file cannot be written.
         """
+        self.check_unchanged()
         if architecture and self._content.architecture is None:
             raise FileError(
                 f"{path}: the model could not be built from the file: {self._content.reason}. "
                 "Give the class a get_config, or save(..., architecture=False) and load with load(path, model=...)"
             )
         write_file(path, self._packed.data)
+
+    def check_unchanged(self) -> None:
+        """Raise if `model` is no longer what the run gave, so that nothing of its owner's is dropped silently.
+
+        Raises:
+            ModelError: it was trained, LoRA was enabled, or layers were added or removed; with what to do.
+        """
+        found = self._session.changed(self.graph)
+        if found:
+            raise ModelError(
+                f"result.model was changed since the run ({found}): take that in with "
+                "`bw.PassManager([]).run(result.model)`, and go on with the result of that"
+            )
+
+    def release(self) -> None:
+        """Drop the float weights behind the compressed ones, from which `run(result)` would go on training.
+
+        They take as much memory as the model. A later run starts from the values that the model computes with.
+        """
+        self.graph = self.graph.released()
 
     @cached_property
     def _content(self) -> Content:

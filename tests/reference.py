@@ -214,7 +214,12 @@ class ReferenceSession:
         network.weights = [array.copy() for array in self._weights(graph)]
         network.encodings = {parameter.path: parameter.encoding for parameter in graph}
         network.grids = layer_inputs(graph.structure)
+        self._handed = network
         return network
+
+    def changed(self, graph: Graph) -> str:
+        named = zip(paths(self._handed), self._handed.weights, strict=True)
+        return next((f"{path} has other values" for path, w in named if not np.array_equal(w, graph.values[path])), "")
 
     def architecture(self) -> Architecture:
         variables = [

@@ -126,6 +126,20 @@ class Graph:
         structure = self.structure if not activations else self._with_activations(activations)
         return Graph(structure, parameters, self.values.replace(changes))
 
+    def resumed(self, earlier: Graph) -> Graph:
+        """The graph with the float masters of an earlier snapshot of the same model: training goes on from them.
+
+        Args:
+            earlier: a graph of the same parameters, with the same values.
+        """
+        masters = {path: earlier.values.value(path).master for path in self.values if path in earlier.values}
+        held = {path: Value(self.values[path], master) for path, master in masters.items() if master is not None}
+        return Graph(self.structure, tuple(self), self.values.replace(held))
+
+    def released(self) -> Graph:
+        """The graph without float masters: training would start from the values that its encodings hold."""
+        return Graph(self.structure, tuple(self), Values(dict(self.values)))
+
     def freeze(self, layers: Iterable[str]) -> Graph:
         """A new graph in which training changes nothing in some layers: they compute as they do in inference.
 

@@ -87,8 +87,8 @@ class PassManager(Pass, name="chain"):
             model: as in `run`.
             data: an example of the inputs, only for a model that does not know them.
         """
-        session = _opened(model, data)
-        _, record = self(session.graph, Context(session), dry=True)
+        session, graph = _opened(model, data)
+        _, record = self(graph, Context(session), dry=True)
         return Report(session.graph.name, record.inner, planned=True, notes=session.graph.structure.notes)
 
     def apply(self, graph: Graph, context: Context) -> Graph:
@@ -141,7 +141,7 @@ class PassManager(Pass, name="chain"):
     def _open(self, model: Any, data: Any, validation: Any, objective: Objective, seed: int) -> tuple[Context, Graph]:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}")
-        session = _opened(model, data if data is not None else validation)
+        session, graph = _opened(model, data if data is not None else validation)
         objective = session.resolve(objective, self.objective() or Objective())
         context = Context(session, data, validation, objective, seed)
         for given, name in ((data, "data"), (validation, "validation")):
@@ -149,8 +149,8 @@ class PassManager(Pass, name="chain"):
                 session.check_data(given, name)
         if validation is not None:
             session.check_measuring(objective, validation)
-        self.check(session.graph, context)
-        return context, session.graph
+        self.check(graph, context)
+        return context, graph
 
     def _with_skips(self, graph: Graph, context: Context) -> Graph:
         touched = {record.path for inner in context.notes.inner for record in inner.touched}
@@ -161,12 +161,16 @@ class PassManager(Pass, name="chain"):
         return graph
 
 
-def _opened(model: Any, data: Any) -> Session:
+def _opened(model: Any, data: Any) -> tuple[Session, Graph]:
+    """A model opened, and the graph to start from: that of a result goes on from its float weights."""
     if isinstance(model, Result):
-        model = model.model
+        model.check_unchanged()
+        session = backend_for(model.model).open(model.model, data)
+        return session, session.graph.resumed(model.graph)
     if isinstance(model, type) or model is None:
         raise ConfigError(f"expected a model, got {model!r}")
-    return backend_for(model).open(model, data)
+    session = backend_for(model).open(model, data)
+    return session, session.graph
 
 
 def _notes(context: Context, initial: Mapping[str, float]) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,17 +13,19 @@ from bitwidth.backends.tensorflow.activations import attached_to
 from bitwidth.graph import Graph
 from bitwidth.tensors import Dense, Encoding
 
-_PROMISES: WeakKeyDictionary[Any, Mapping[int, Encoding]] = WeakKeyDictionary()
+_HELD = "_bitwidth_encoding"  # an attribute of the variable, which goes with it into a larger model
 
 
 def keep_promises(model: Any, encodings: Mapping[int, Encoding]) -> None:
     """Remember how the variables of a model are held, by their index. Its layers know how they take their inputs."""
-    _PROMISES[model] = dict(encodings)
+    for index, variable in enumerate(model.variables):
+        variable.__dict__[_HELD] = encodings.get(index)
 
 
-def kept_promises(model: Any) -> Mapping[int, Encoding]:
-    """What `keep_promises` was told of a model; empty where it was told nothing."""
-    return _PROMISES.get(model, {})
+def kept_promises(model: Any) -> dict[int, Encoding]:
+    """How the variables of a model are held that came out of a run or a file, by their index in the model."""
+    held = ((index, variable.__dict__.get(_HELD)) for index, variable in enumerate(model.variables))
+    return {index: encoding for index, encoding in held if encoding is not None}
 
 
 def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:

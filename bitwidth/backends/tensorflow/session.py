@@ -21,6 +21,7 @@ from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source
 from bitwidth.backends.tensorflow.gradients import SquaredGradients
+from bitwidth.backends.tensorflow.handed import Handed
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.moments import input_moments
 from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
@@ -255,7 +256,12 @@ class KerasSession:
         self._compile_as_given()
         encodings = {parameter.index: parameter.encoding for parameter in graph}
         keep_promises(self.model, encodings)
+        self._handed = Handed.of(self.model, graph)
         return self.model
+
+    def changed(self, graph: Graph) -> str:
+        """See `Session.changed`."""
+        return self._handed.difference(self.model, graph)
 
     def _compile_as_given(self) -> None:
         """Compile the model as the user's was; where that fails, the result is handed over uncompiled, and says so."""
