@@ -15,8 +15,9 @@ from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
 from bitwidth.passes.activations import RangeMethod, quantized_inputs
 from bitwidth.passes.base import Pass
+from bitwidth.passes.importance import fisher_weights, input_power
 from bitwidth.passes.roles import is_matrix
-from bitwidth.passes.rounding import moments_of, rounded
+from bitwidth.passes.rounding import rounded
 from bitwidth.passes.steps import coded_rate, equal_loss, factor_for_rate, settle, spreads, step_grid
 from bitwidth.tensors import (
     MAX_BITS,
@@ -246,11 +247,7 @@ class Quantize(Pass, name="quantize"):
             else:
                 formats[parameter.path] = encoding
         graph = graph.update(encodings=formats)
-        after = self._on_grids(graph, context, tuple(matrices), with_data)
-        for parameter in matrices:
-            if graph.values[parameter.path].any() and not after.values[parameter.path].any():
-                context.remark(f"{parameter.path}: every weight became zero")
-        return after
+        return self._on_grids(graph, context, tuple(matrices), with_data)
 
     def _on_grids(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], with_data: bool) -> Graph:
         if self.activations is not None:
@@ -290,8 +287,7 @@ class Quantize(Pass, name="quantize"):
         self, graph: Graph, context: Context, chosen: tuple[Parameter, ...]
     ) -> Mapping[str, NDArray[np.float32]]:
         if self.importance == "fisher":
-            curvature = context.ask(Fisher(samples=self.samples), graph)
-            return {p.path: curvature[p.path].astype(np.float32) for p in chosen}
+            return fisher_weights(graph, context, chosen, Fisher(samples=self.samples))
         if self.importance == "inputs":
             return {p.path: w for p, w in input_power(graph, context, chosen, self.samples)}
         return {}
@@ -323,7 +319,7 @@ class Quantize(Pass, name="quantize"):
             return graph
         if with_data:
             fisher = Fisher(samples=min(self.samples, 512))
-            relative = equal_loss(graph, chosen, context.ask(fisher, graph))
+            relative = equal_loss(graph, context, chosen, context.ask(fisher, graph))
             context.remark(f"steps that add equal loss, by Fisher over {fisher.samples:,} samples")
         else:
             relative = spreads(graph, chosen)
@@ -345,20 +341,6 @@ class Quantize(Pass, name="quantize"):
         whose = f"{chosen[0].path}: " if self.scope == "local" else ""
         context.remark(f"{whose}{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
         return found
-
-
-def input_power(
-    graph: Graph, context: Context, parameters: tuple[Parameter, ...], samples: int
-) -> list[tuple[Parameter, NDArray[np.float32]]]:
-    """Mean square of the input that each weight meets, of the parameter's shape; 1 where that is not known."""
-    found = []
-    for parameter, moments in moments_of(graph, context, parameters, samples):
-        power = np.ones(parameter.shape, np.float32)
-        for part in moments:
-            diagonal = np.einsum("gkk->gk", part.gram)
-            part.arrangement.put(power, np.broadcast_to(diagonal[:, :, None], part.arrangement.matrix))
-        found.append((parameter, power))
-    return found
 
 
 def _vector(graph: Graph, parameter: Parameter) -> Encoding | None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.analysis.unknown import filled, unknown, without
+from bitwidth.context import Context
 from bitwidth.graph import Graph, Parameter
 from bitwidth.tensors import Dense, IntegerLevels, Quantized
 from bitwidth.tensors.coder import encode_integers, entropy_bits
@@ -49,12 +51,31 @@ def spreads(graph: Graph, parameters: tuple[Parameter, ...]) -> dict[str, float]
 
 
 def equal_loss(
-    graph: Graph, parameters: tuple[Parameter, ...], curvature: Mapping[str, NDArray[np.float64]]
+    graph: Graph,
+    context: Context,
+    parameters: tuple[Parameter, ...],
+    curvature: Mapping[str, NDArray[np.float64]],
 ) -> dict[str, float]:
-    """Steps, up to a common factor, at which each weight adds the same loss."""
-    means = {p.path: float(kept(graph, p, curvature[p.path]).mean()) for p in parameters}
+    """Steps, up to a common factor, at which each weight adds the same loss.
+
+    A parameter at which no gradient arrives gets the step that the others have, in the median, for the spread of its
+    weights; a remark says so.
+    """
+    silent = unknown(graph, curvature, parameters)
+    spread = spreads(graph, parameters)
+    for path, words in without(graph, curvature, parameters).items():
+        context.remark(f"{path}: {words}; its step goes by the spread of its weights")
+    known = [p for p in parameters if p.path not in silent or not silent[p.path].all()]
+    if not known:
+        return spread
+    nothing: NDArray[np.bool_] = np.zeros((), np.bool_)
+    means = {
+        p.path: float(kept(graph, p, filled(curvature[p.path], silent.get(p.path, nothing))).mean()) for p in known
+    }
     least = max(max(means.values()) * _LEAST_FISHER, 1e-30)
-    return {path: 1 / float(np.sqrt(max(mean, least))) for path, mean in means.items()}
+    steps = {path: 1 / float(np.sqrt(max(mean, least))) for path, mean in means.items()}
+    median = float(np.median([step / spread[path] for path, step in steps.items()]))
+    return {p.path: steps.get(p.path, median * spread[p.path]) for p in parameters}
 
 
 def kept(graph: Graph, parameter: Parameter, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
