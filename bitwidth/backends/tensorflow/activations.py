@@ -45,7 +45,12 @@ class QuantizedCall:
 
 
 def is_tensor(leaf: Any) -> bool:
-    """Whether an argument of a call is a tensor."""
+    """Whether an argument of a call is a tensor, as the trace counts them: a variable that is handed over is none.
+
+    A stateful recurrent layer calls its cell on its state variables once, outside of the loop over the steps.
+    """
+    if isinstance(leaf, keras.Variable):
+        return False
     return tf.is_tensor(leaf) or isinstance(leaf, keras.KerasTensor)
 
 
