@@ -18,7 +18,17 @@ from bitwidth.passes.base import Pass
 from bitwidth.passes.importance import fisher_weights, input_power
 from bitwidth.passes.roles import is_matrix
 from bitwidth.passes.rounding import rounded
-from bitwidth.passes.steps import coded_rate, equal_loss, factor_for_rate, settle, spreads, step_grid
+from bitwidth.passes.steps import (
+    coded_rate,
+    equal_loss,
+    factor_for_rate,
+    finest,
+    fixed_steps,
+    least_factor,
+    settle,
+    spreads,
+    step_grid,
+)
 from bitwidth.tensors import (
     MAX_BITS,
     BitRule,
@@ -187,6 +197,9 @@ class Quantize(Pass, name="quantize"):
     def check(self, graph: Graph, context: Context) -> None:
         """The selection names something that can be quantized, and there is data where it is needed."""
         context.need_some(graph, self.where, self._unfit, "Quantize")
+        if self.step is not None:
+            chosen = context.fresh_notes().choose(graph, self.where, self._unfit)
+            fixed_steps(graph, tuple(p for p in chosen if is_matrix(p)), self.step)
         if self.needs_data:
             context.session.check_data(context.need_data("Quantize"), "data")
 
@@ -255,8 +268,7 @@ class Quantize(Pass, name="quantize"):
         if self.rate is not None and chosen:
             return self._at_rate(graph, context, chosen, with_data)
         if self.step is not None:
-            sizes = {path: self.step * spread for path, spread in spreads(graph, chosen).items()}
-            return self._on_steps(graph, context, chosen, sizes)
+            return self._on_steps(graph, context, chosen, fixed_steps(graph, chosen, self.step))
         weights = self._importance(graph, context, chosen)
         return self._rounded(graph, context, {p.path: self._grid(graph, p, weights.get(p.path)) for p in chosen})
 
@@ -330,16 +342,22 @@ class Quantize(Pass, name="quantize"):
     ) -> Graph:
         """Round at the steps that give the rate as coded."""
         assert self.rate is not None
-        found = graph
+        found, least, tried = graph, finest(graph, chosen), 0.0
 
         def rate_at(factor: float) -> float:
-            nonlocal found
-            found = self._on_steps(graph, context, chosen, {path: factor * step for path, step in relative.items()})
+            nonlocal found, tried
+            tried = factor
+            steps = {path: max(factor * step, least[path]) for path, step in relative.items()}
+            found = self._on_steps(graph, context, chosen, steps)
             return coded_rate(found, tuple(found[p.path] for p in chosen))
 
-        reached = settle(rate_at, factor_for_rate(graph, chosen, relative, self.rate), self.rate)
+        limit = 1.001 * least_factor(least, relative)
+        reached = settle(rate_at, factor_for_rate(graph, chosen, relative, self.rate), self.rate, limit)
         whose = f"{chosen[0].path}: " if self.scope == "local" else ""
-        context.remark(f"{whose}{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
+        words = f"{whose}{reached:.3f} bits per weight as coded, of {self.rate:g} asked for"
+        if tried <= limit and reached < self.rate:
+            words += ", which cannot be reached: that is all there is to code"
+        context.remark(words)
         return found
 
 

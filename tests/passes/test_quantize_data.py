@@ -51,6 +51,41 @@ def test_a_rate_is_what_the_file_pays(rate: float, rounding: Any, scope: Any) ->
             assert coded_rate(result.graph, (kernel,)) == pytest.approx(rate, rel=0.02)
 
 
+def mostly_nothing(share: float, factor: float) -> reference.Network:
+    """A network whose first kernel is, but for some weights, nearly zero."""
+    network = reference.Network([64, 256, 10], seed=1)
+    kernel = network.weights[0]
+    kernel *= np.where(np.random.default_rng(0).random(kernel.shape) < share, np.float32(factor), np.float32(1))
+    return network
+
+
+@pytest.mark.parametrize("nothing", [(0.8, 1e-30), (0.8, 1e-32), (0.95, 0.0), (0.8, 1e-6), (0.999, 1e-20)])
+@pytest.mark.parametrize("rate", [4.0, 8.0])
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_a_rate_never_destroys_a_kernel_of_which_most_is_nothing(nothing: Any, rate: float, scope: Any) -> None:
+    network = mostly_nothing(*nothing)
+    inputs = np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32)
+    result = run(bw.Quantize(rate=rate, scope=scope, vectors=None), data=None, model=network)
+    expected, found = (net.forward(inputs, net.weights)[-1] for net in (network, result.model))
+    assert np.square(found - expected).mean() < 0.02 * np.square(expected).mean()
+    for kernel in (p for p in result.graph if p.role == "kernel"):
+        assert np.abs(kernel.encoding.encode(result.graph.values[kernel.path])).max() < 1.01 * 2**18
+        reached = coded_rate(result.graph, (kernel,))
+        if scope == "local" and reached < 0.9 * rate:
+            remarks = [r for r in result.report.passes[0].remarks if r.startswith(kernel.path)]
+            assert any("cannot be reached: that is all there is to code" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize("step", [1e-4, 1e-5, 1e-9])
+def test_a_step_so_fine_that_codes_would_clip_is_refused_before_work_starts(step: float) -> None:
+    network = mostly_nothing(0.99999, 1e-30)
+    network.weights[0][3, 5] = 1.0
+    manager = bw.PassManager([bw.Prune(0.1, scope="local", where="layer1"), bw.Quantize(step=step, where="layer0")])
+    for work in (manager.run, manager.plan):
+        with pytest.raises(ConfigError, match=r"too fine for layer0/kernel.* give step=0.\d+ or more"):
+            work(network)
+
+
 @pytest.mark.parametrize("rate", [2, 8, 12])
 def test_a_rate_of_more_bits_than_few_weights_have_different_values(rate: float) -> None:
     network = reference.Network([8, 8, 2], seed=2)
