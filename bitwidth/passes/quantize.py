@@ -91,7 +91,8 @@ class Quantize(Pass, name="quantize"):
             values at either end, `"max"` covers all that was seen.
         escape: `bw.Escape(...)`: weights that are left as they were, coded sparsely.
         samples: how many samples of the data are looked at, at most.
-        damping: added to the diagonal of the input covariance, as a share of its mean.
+        damping: added to the diagonal of the input covariance, as a share of its mean, at least; of few samples for
+            many inputs it is more, by how far the covariance is expected to be off.
         price: with `rounding="entropy"`: what a bit costs, in units of `step^2` times the mean error weight.
         vectors: `"16-bit"` for the one-number-per-channel parameters, or None to leave them as they are.
 

@@ -301,3 +301,20 @@ def test_shared_layers_and_shared_tensors_share_a_grid() -> None:
         for place in range(max((len(call.inputs) for call in layer.calls), default=0)):
             grids = {id(graph.activations.get(call.inputs[place])) for call in layer.calls if place < len(call.inputs)}
             assert len(grids) == 1
+
+
+@pytest.mark.parametrize("rounding", ["error_feedback", "entropy"])
+def test_rounding_by_few_samples_holds_on_new_inputs(rounding: Any) -> None:
+    network = reference.Network([160, 32], seed=1)
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((40, 160)).astype(np.float32)
+    inputs, new = (rng.standard_normal((count, 40)).astype(np.float32) @ mixing for count in (60, 2000))
+
+    def error(one: bw.Quantize) -> float:
+        model = run(one, data=inputs, model=network).model
+        return float(
+            np.square(model.forward(new, model.weights)[-1] - network.forward(new, network.weights)[-1]).mean()
+        )
+
+    few = bw.Quantize(3, rounding=rounding, price=0.0, vectors=None)
+    assert error(few) < 0.7 * error(bw.Quantize(3, vectors=None))
