@@ -37,6 +37,7 @@ from bitwidth.tensors import (
     Escape,
     Granularity,
     Rule,
+    ScaleMethod,
     block_of,
     check_granularity,
     escape,
@@ -47,6 +48,7 @@ from bitwidth.tensors import (
 from bitwidth.tensors.rounding import DAMPING, EntropyPrice
 
 MILDEST_BITS = 8
+_UNCLIPPED_BITS = 8
 _OWN_WIDTH = ("ternary", "binary")  # rules that need no `bits`
 
 
@@ -75,7 +77,8 @@ class Quantize(Pass, name="quantize"):
         symmetric: False gives the uniform rule an integer zero point per scale, for lopsided values.
         where: the parameters, by path or layer (see `bitwidth.graph.selectors`); None for all.
         scale: `"mse"` searches the scale of least squared error, `"max"` puts the greatest magnitude on the outermost
-            level.
+            level. From 8 bits on the uniform rule does the latter in any case: clipping gains a percent or two of the
+            squared error there, and the one weight that is clipped may be the one that meets the greatest inputs.
         importance: what squared errors are weighted by while scales and levels are searched: None for nothing,
             `"fisher"` for the diagonal Fisher, `"inputs"` for the mean square of the input that a weight meets. The
             last two need data.
@@ -283,7 +286,7 @@ class Quantize(Pass, name="quantize"):
                 self.bits or MAX_BITS,
                 graph.values[parameter.path],
                 block,
-                scale=self.scale,
+                scale=self._method,
                 symmetric=self.symmetric,
                 keep=keep,
                 weights=weights,
@@ -295,6 +298,11 @@ class Quantize(Pass, name="quantize"):
         return rebased(
             parameter.encoding, escape(self.escape, grid, graph.values[parameter.path], keep, parameter.path)
         )
+
+    @property
+    def _method(self) -> ScaleMethod:
+        """How scales are found: a uniform grid that is fine enough covers the greatest magnitude."""
+        return "max" if self.rule == "uniform" and (self.bits or MAX_BITS) >= _UNCLIPPED_BITS else self.scale
 
     def _importance(
         self, graph: Graph, context: Context, chosen: tuple[Parameter, ...]

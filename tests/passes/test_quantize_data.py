@@ -318,3 +318,46 @@ def test_rounding_by_few_samples_holds_on_new_inputs(rounding: Any) -> None:
 
     few = bw.Quantize(3, rounding=rounding, price=0.0, vectors=None)
     assert error(few) < 0.7 * error(bw.Quantize(3, vectors=None))
+
+
+def outliers(kind: str) -> tuple[reference.Network, Any]:
+    """A layer with outliers that meet great inputs, and the inputs."""
+    rng, network = np.random.default_rng(7), reference.Network([256, 32], seed=3)
+    inputs, weights = rng.standard_normal((500, 256)).astype(np.float32), network.weights[0]
+    if kind == "one great weight of a great input":
+        weights[0], inputs[:, 0] = 12 * weights[0], 12 * inputs[:, 0]
+    elif kind == "many great weights of great inputs":
+        weights[:8], inputs[:, :8] = 8 * weights[:8], 30 * inputs[:, :8]
+    elif kind == "heavy tails":
+        weights[:] = rng.standard_t(3, weights.shape)
+        inputs *= np.abs(weights).max(axis=1)
+    elif kind == "a bias among the inputs":
+        weights[5], inputs[:, 5] = 1.0, 20.0
+    return network, inputs
+
+
+KINDS = ["normal", "one great weight of a great input", "many great weights of great inputs", "heavy tails"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "a bias among the inputs"])
+@pytest.mark.parametrize("fields", [{"bits": 8}, {"bits": 8, "symmetric": False}, {"bits": 8, "granularity": 64}])
+def test_the_default_scale_never_loses_to_the_greatest_magnitude_at_8_bits(kind: str, fields: Any) -> None:
+    network, inputs = outliers(kind)
+
+    def error(scale: Any) -> float:
+        model = run(bw.Quantize(**fields, scale=scale, vectors=None), data=None, model=network).model
+        changed = model.forward(inputs, model.weights)[-1] - network.forward(inputs, network.weights)[-1]
+        return float(np.linalg.norm(changed))
+
+    assert error("mse") <= 1.02 * error("max")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6])
+def test_the_default_scale_errs_less_on_the_weights_of_narrower_grids(bits: int) -> None:
+    kernel = NETWORK.weights[0]
+
+    def error(scale: Any) -> float:
+        result = run(bw.Quantize(bits, scale=scale), data=None)
+        return float(np.square(result.graph.values["layer0/kernel"] - kernel).mean())
+
+    assert error("mse") < error("max")
