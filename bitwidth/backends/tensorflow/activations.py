@@ -60,6 +60,10 @@ def fake_quantized(x: Any, encoding: Encoding) -> Any:
         raise ModelError(f"activations are held on integer grids, not as {encoding.describe()}")
     if isinstance(x, keras.KerasTensor) or not x.dtype.is_floating:
         return x
+    if isinstance(x, tf.SparseTensor):  # zero is on every grid of activations
+        return x.with_values(fake_quantized(x.values, encoding))
+    if isinstance(x, tf.RaggedTensor):
+        return x.with_flat_values(fake_quantized(x.flat_values, encoding))
     low, high = encoding.levels.bounds
     zero = 0 if encoding.zero_point is None else int(encoding.zero_point)
     scale, reciprocal = float(encoding.scale), float(encoding.reciprocal)

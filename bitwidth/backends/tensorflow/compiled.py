@@ -123,7 +123,7 @@ class Compiled:
 def fresh(given: Any) -> Any:
     """New metrics for those in `given`, so that the user's own hold no state of ours."""
     if isinstance(given, list | tuple):
-        return [fresh(item) for item in given]
+        return _like(given, [fresh(item) for item in given])
     if isinstance(given, dict):
         return keras.metrics.get(given) if "class_name" in given else {key: fresh(v) for key, v in given.items()}
     if not isinstance(given, keras.metrics.Metric):
@@ -133,10 +133,15 @@ def fresh(given: Any) -> Any:
     return copy
 
 
+def _like(given: Any, items: list[Any]) -> Any:
+    """A tuple for a tuple: Keras compares the structure of losses with that of the targets."""
+    return tuple(items) if isinstance(given, tuple) else items
+
+
 def _loss(given: Any) -> Any:
     """Losses hold no state and are shared; those that a recipe brings as data are made."""
     if isinstance(given, list | tuple):
-        return [_loss(item) for item in given]
+        return _like(given, [_loss(item) for item in given])
     if isinstance(given, dict):
         return keras.losses.get(given) if "class_name" in given else {key: _loss(v) for key, v in given.items()}
     return given
