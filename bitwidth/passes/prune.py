@@ -92,7 +92,7 @@ class Prune(Pass, name="prune"):
 
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Mask the weights of least importance."""
-        fisher = self.fisher
+        fisher = self.fisher if self.sparsity else None  # at a ramp's start nothing goes, by whatever criterion
         curvature = None if fisher is None else context.ask(fisher, graph)
         if curvature is not None and fisher is not None:
             context.remark(f"Fisher over {fisher.samples:,} samples, {fisher.describe(graph)}")
