@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf, sqrt
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, Session, Steer, Training
 from bitwidth.errors import ConfigError, SelectionError
@@ -55,6 +59,8 @@ class Context:
             touched.
         notes: where the pass writes skips and remarks.
         every_step: whether a pass that steers training is asked after every step of it.
+        drift: by how much the weights may have moved, relative to their norm, for an answer that changes slowly
+            (`holds_while_near`) to be taken again; 0 for not at all. A ramp sets it.
     """
 
     session: Session
@@ -65,7 +71,9 @@ class Context:
     scope: tuple[Where, ...] = ()
     notes: Notes = field(default_factory=Notes)
     every_step: bool = False
+    drift: float = 0.0
     _answers: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
+    _near: dict[Any, tuple[Mapping[str, NDArray[Any]], Any]] = field(default_factory=dict, repr=False)
 
     def select(self, graph: Graph, where: Where = None) -> tuple[Parameter, ...]:
         """The parameters that `where` and every selector around the pass name; the others are noted as skipped.
@@ -125,8 +133,18 @@ class Context:
             if any(old is not new for old, new in zip(held, state, strict=True)):
                 del self._answers[known]  # answers are large, and a model rarely becomes again what it was
         if question not in self._answers:
-            self._answers[question] = (state, question.answer(graph, self))
+            self._answers[question] = (state, self._answered(question, graph))
         answer: Answer = self._answers[question][1]
+        return answer
+
+    def _answered(self, question: Question[Answer], graph: Graph) -> Answer:
+        """The answer, measured, or that of weights which were nearly the same where that will do."""
+        if not self.drift or not getattr(question, "holds_while_near", False):
+            return question.answer(graph, self)
+        weights = {p.path: graph.values[p.path] for p in graph if p.is_float and len(p.shape) >= 2}
+        if question not in self._near or distance(self._near[question][0], weights) > self.drift:
+            self._near[question] = (weights, question.answer(graph, self))
+        answer: Answer = self._near[question][1]
         return answer
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Graph:
@@ -164,6 +182,21 @@ class Context:
     def fresh_notes(self) -> Context:
         """The context with an empty page of notes."""
         return replace(self, notes=Notes())
+
+
+def distance(before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> float:
+    """How far weights have moved: the norm of the change over that of the weights before; infinite for others.
+
+    Example:
+        >>> import numpy as np
+        >>> round(distance({"kernel": np.array([3.0, 4.0])}, {"kernel": np.array([3.0, 4.5])}), 6)
+        0.1
+    """
+    if before.keys() != after.keys() or any(before[path].shape != after[path].shape for path in before):
+        return inf
+    change = sum(float(np.square(after[path] - before[path], dtype=np.float64).sum()) for path in before)
+    size = sum(float(np.square(array, dtype=np.float64).sum()) for array in before.values())
+    return sqrt(change / size) if size else inf
 
 
 def check_count(value: object, owner: str, field: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from bitwidth.backend import Arrays
 from bitwidth.context import Context, check_count
@@ -41,6 +41,7 @@ class Fisher:
     samples: int = 1024
     labels: Literal["sampled", "data"] = "sampled"
     likelihood: Literal["auto"] | Likelihood = "auto"
+    holds_while_near: ClassVar[bool] = True  # a ramp takes it again while the weights have moved little
 
     def __post_init__(self) -> None:
         check_count(self.samples, "Fisher", "samples")

@@ -145,10 +145,17 @@ class Op:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer: the tensors it took and the tensors it gave. A shared layer has several."""
+    """One call of a layer: the tensors it took and the tensors it gave. A shared layer has several.
+
+    Attributes:
+        inputs: names of the tensors it took, in the order of its flattened arguments.
+        outputs: names of the tensors it gave.
+        masks: those of the inputs that were given for an argument whose name says that it is a mask.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    masks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

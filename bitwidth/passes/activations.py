@@ -11,6 +11,7 @@ from bitwidth.analysis import ActivationRanges
 from bitwidth.backend import Observed
 from bitwidth.context import Context
 from bitwidth.graph import Graph, Parameter
+from bitwidth.graph.exact import exact_inputs
 from bitwidth.tensors import IntegerLevels, Quantized, fit
 
 RangeMethod = Literal["mse", "percentile", "max"]
@@ -44,8 +45,9 @@ def quantized_inputs(
 
 
 def input_groups(graph: Graph, context: Context, parameters: Iterable[Parameter]) -> list[tuple[str, ...]]:
-    """Names of the tensors that have to share a grid."""
+    """Names of the tensors that have to share a grid. What a layer takes for exactly what it is has none."""
     floats = {t.name for t in graph.structure.tensors if "float" in t.dtype}
+    exact = exact_inputs(graph)
     layers = graph.layers
     merged: dict[str, set[str]] = {}
     for path in dict.fromkeys(use.layer for parameter in parameters for use in parameter.uses):
@@ -63,7 +65,15 @@ def input_groups(graph: Graph, context: Context, parameters: Iterable[Parameter]
                 together |= merged.get(name, set())
             for name in together:
                 merged[name] = together
-    return sorted({tuple(sorted(group)) for group in merged.values()})
+    exact = exact_inputs(graph)
+    groups = []
+    for group in sorted({tuple(sorted(group)) for group in merged.values()}):
+        reason = next((exact[name] for name in group if name in exact), None)
+        if reason is None:
+            groups.append(group)
+        else:
+            context.remark(f"{', '.join(group)}: not held on a grid, {reason}")
+    return groups
 
 
 def range_grid(seen: list[Observed], bits: int, method: RangeMethod) -> Quantized:

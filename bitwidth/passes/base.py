@@ -15,6 +15,7 @@ from bitwidth.context import Context
 from bitwidth.errors import ConfigError, ContractError, PromiseError
 from bitwidth.graph import Graph
 from bitwidth.passes.registry import plain, register_pass
+from bitwidth.passes.roles import is_matrix
 from bitwidth.report import PassRecord, compare
 from bitwidth.tensors import Encoding
 
@@ -112,6 +113,9 @@ class Pass(ABC):
         if not isinstance(after, Graph):
             raise ContractError(f"{self.label}.apply must return a Graph, got {type(after).__name__}")
         check_promises(graph, after, self.label)
+        if not context.notes.inner:  # else the pass inside has said it
+            for path in emptied(graph, after):
+                context.remark(f"{path}: every weight became zero")
         if not dry:
             self.ensures(graph, after, context)
         return after, self._record(graph, after, context, seconds)
@@ -167,6 +171,19 @@ def check_promises(before: Graph, after: Graph, owner: str) -> None:
                 f"{owner} leaves {off:,} values of {path} that its encoding ({encoding.describe()}) cannot hold; "
                 "project them with `parameter.encoding.project`, or pass a new encoding to `graph.update`"
             )
+
+
+def emptied(before: Graph, after: Graph) -> list[str]:
+    """Paths of the kernels and embeddings that had values other than zero, and have none now."""
+    return [
+        parameter.path
+        for parameter in after
+        if is_matrix(parameter)
+        and parameter.is_float
+        and before.values.value(parameter.path) is not after.values.value(parameter.path)
+        and not after.values[parameter.path].any()
+        and before.values[parameter.path].any()
+    ]
 
 
 def check_kept(before: Graph, after: Graph, owner: str) -> None:

@@ -15,9 +15,20 @@ from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
 from bitwidth.passes.activations import RangeMethod, quantized_inputs
 from bitwidth.passes.base import Pass
+from bitwidth.passes.importance import fisher_weights, input_power
 from bitwidth.passes.roles import is_matrix
-from bitwidth.passes.rounding import moments_of, rounded
-from bitwidth.passes.steps import coded_rate, equal_loss, factor_for_rate, settle, spreads, step_grid
+from bitwidth.passes.rounding import rounded
+from bitwidth.passes.steps import (
+    coded_rate,
+    equal_loss,
+    factor_for_rate,
+    finest,
+    fixed_steps,
+    least_factor,
+    settle,
+    spreads,
+    step_grid,
+)
 from bitwidth.tensors import (
     MAX_BITS,
     BitRule,
@@ -26,6 +37,7 @@ from bitwidth.tensors import (
     Escape,
     Granularity,
     Rule,
+    ScaleMethod,
     block_of,
     check_granularity,
     escape,
@@ -36,6 +48,7 @@ from bitwidth.tensors import (
 from bitwidth.tensors.rounding import DAMPING, EntropyPrice
 
 MILDEST_BITS = 8
+_UNCLIPPED_BITS = 8
 _OWN_WIDTH = ("ternary", "binary")  # rules that need no `bits`
 
 
@@ -64,7 +77,8 @@ class Quantize(Pass, name="quantize"):
         symmetric: False gives the uniform rule an integer zero point per scale, for lopsided values.
         where: the parameters, by path or layer (see `bitwidth.graph.selectors`); None for all.
         scale: `"mse"` searches the scale of least squared error, `"max"` puts the greatest magnitude on the outermost
-            level.
+            level. From 8 bits on the uniform rule does the latter in any case: clipping gains a percent or two of the
+            squared error there, and the one weight that is clipped may be the one that meets the greatest inputs.
         importance: what squared errors are weighted by while scales and levels are searched: None for nothing,
             `"fisher"` for the diagonal Fisher, `"inputs"` for the mean square of the input that a weight meets. The
             last two need data.
@@ -80,7 +94,8 @@ class Quantize(Pass, name="quantize"):
             values at either end, `"max"` covers all that was seen.
         escape: `bw.Escape(...)`: weights that are left as they were, coded sparsely.
         samples: how many samples of the data are looked at, at most.
-        damping: added to the diagonal of the input covariance, as a share of its mean.
+        damping: added to the diagonal of the input covariance, as a share of its mean, at least; of few samples for
+            many inputs it is more, by how far the covariance is expected to be off.
         price: with `rounding="entropy"`: what a bit costs, in units of `step^2` times the mean error weight.
         vectors: `"16-bit"` for the one-number-per-channel parameters, or None to leave them as they are.
 
@@ -186,6 +201,9 @@ class Quantize(Pass, name="quantize"):
     def check(self, graph: Graph, context: Context) -> None:
         """The selection names something that can be quantized, and there is data where it is needed."""
         context.need_some(graph, self.where, self._unfit, "Quantize")
+        if self.step is not None:
+            chosen = context.fresh_notes().choose(graph, self.where, self._unfit)
+            fixed_steps(graph, tuple(p for p in chosen if is_matrix(p)), self.step)
         if self.needs_data:
             context.session.check_data(context.need_data("Quantize"), "data")
 
@@ -246,11 +264,7 @@ class Quantize(Pass, name="quantize"):
             else:
                 formats[parameter.path] = encoding
         graph = graph.update(encodings=formats)
-        after = self._on_grids(graph, context, tuple(matrices), with_data)
-        for parameter in matrices:
-            if graph.values[parameter.path].any() and not after.values[parameter.path].any():
-                context.remark(f"{parameter.path}: every weight became zero")
-        return after
+        return self._on_grids(graph, context, tuple(matrices), with_data)
 
     def _on_grids(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], with_data: bool) -> Graph:
         if self.activations is not None:
@@ -258,8 +272,7 @@ class Quantize(Pass, name="quantize"):
         if self.rate is not None and chosen:
             return self._at_rate(graph, context, chosen, with_data)
         if self.step is not None:
-            sizes = {path: self.step * spread for path, spread in spreads(graph, chosen).items()}
-            return self._on_steps(graph, context, chosen, sizes)
+            return self._on_steps(graph, context, chosen, fixed_steps(graph, chosen, self.step))
         weights = self._importance(graph, context, chosen)
         return self._rounded(graph, context, {p.path: self._grid(graph, p, weights.get(p.path)) for p in chosen})
 
@@ -273,7 +286,7 @@ class Quantize(Pass, name="quantize"):
                 self.bits or MAX_BITS,
                 graph.values[parameter.path],
                 block,
-                scale=self.scale,
+                scale=self._method,
                 symmetric=self.symmetric,
                 keep=keep,
                 weights=weights,
@@ -286,12 +299,16 @@ class Quantize(Pass, name="quantize"):
             parameter.encoding, escape(self.escape, grid, graph.values[parameter.path], keep, parameter.path)
         )
 
+    @property
+    def _method(self) -> ScaleMethod:
+        """How scales are found: a uniform grid that is fine enough covers the greatest magnitude."""
+        return "max" if self.rule == "uniform" and (self.bits or MAX_BITS) >= _UNCLIPPED_BITS else self.scale
+
     def _importance(
         self, graph: Graph, context: Context, chosen: tuple[Parameter, ...]
     ) -> Mapping[str, NDArray[np.float32]]:
         if self.importance == "fisher":
-            curvature = context.ask(Fisher(samples=self.samples), graph)
-            return {p.path: curvature[p.path].astype(np.float32) for p in chosen}
+            return fisher_weights(graph, context, chosen, Fisher(samples=self.samples))
         if self.importance == "inputs":
             return {p.path: w for p, w in input_power(graph, context, chosen, self.samples)}
         return {}
@@ -323,7 +340,7 @@ class Quantize(Pass, name="quantize"):
             return graph
         if with_data:
             fisher = Fisher(samples=min(self.samples, 512))
-            relative = equal_loss(graph, chosen, context.ask(fisher, graph))
+            relative = equal_loss(graph, context, chosen, context.ask(fisher, graph))
             context.remark(f"steps that add equal loss, by Fisher over {fisher.samples:,} samples")
         else:
             relative = spreads(graph, chosen)
@@ -334,31 +351,23 @@ class Quantize(Pass, name="quantize"):
     ) -> Graph:
         """Round at the steps that give the rate as coded."""
         assert self.rate is not None
-        found = graph
+        found, least, tried = graph, finest(graph, chosen), 0.0
 
         def rate_at(factor: float) -> float:
-            nonlocal found
-            found = self._on_steps(graph, context, chosen, {path: factor * step for path, step in relative.items()})
+            nonlocal found, tried
+            tried = factor
+            steps = {path: max(factor * step, least[path]) for path, step in relative.items()}
+            found = self._on_steps(graph, context, chosen, steps)
             return coded_rate(found, tuple(found[p.path] for p in chosen))
 
-        reached = settle(rate_at, factor_for_rate(graph, chosen, relative, self.rate), self.rate)
+        limit = 1.001 * least_factor(least, relative)
+        reached = settle(rate_at, factor_for_rate(graph, chosen, relative, self.rate), self.rate, limit)
         whose = f"{chosen[0].path}: " if self.scope == "local" else ""
-        context.remark(f"{whose}{reached:.3f} bits per weight as coded, of {self.rate:g} asked for")
+        words = f"{whose}{reached:.3f} bits per weight as coded, of {self.rate:g} asked for"
+        if tried <= limit and reached < self.rate:
+            words += ", which cannot be reached: that is all there is to code"
+        context.remark(words)
         return found
-
-
-def input_power(
-    graph: Graph, context: Context, parameters: tuple[Parameter, ...], samples: int
-) -> list[tuple[Parameter, NDArray[np.float32]]]:
-    """Mean square of the input that each weight meets, of the parameter's shape; 1 where that is not known."""
-    found = []
-    for parameter, moments in moments_of(graph, context, parameters, samples):
-        power = np.ones(parameter.shape, np.float32)
-        for part in moments:
-            diagonal = np.einsum("gkk->gk", part.gram)
-            part.arrangement.put(power, np.broadcast_to(diagonal[:, :, None], part.arrangement.matrix))
-        found.append((parameter, power))
-    return found
 
 
 def _vector(graph: Graph, parameter: Parameter) -> Encoding | None:

@@ -69,12 +69,12 @@ def _fed_back(
     whole = [part for part in moments if part.arrangement.index is None]
     if whole:
         part = max(whole, key=lambda part: part.arrangement.matrix[1])
-        return feedback(values, encoding, part.arrangement, part.gram, damping, price)
+        return feedback(values, encoding, part.arrangement, part.gram, damping, price, part.rows)
     held = encoding.project(values)
     for part in moments:
         index = part.arrangement.index
         assert index is not None
-        found = feedback(values, encoding, part.arrangement, part.gram, damping, price)
+        found = feedback(values, encoding, part.arrangement, part.gram, damping, price, part.rows)
         held.reshape(-1)[index] = found.reshape(-1)[index]
     return held
 

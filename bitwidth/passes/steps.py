@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.analysis.unknown import filled, unknown, without
+from bitwidth.context import Context
+from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph, Parameter
 from bitwidth.tensors import Dense, IntegerLevels, Quantized
 from bitwidth.tensors.coder import encode_integers, entropy_bits
@@ -21,7 +24,7 @@ _LEAST_FISHER = 1e-6  # of the greatest: a tensor that the loss hardly depends o
 TOLERANCE = 0.01
 _TRIES = 7
 _NARROWEST = 1e-9  # factor to relative steps
-_WIDEST = 1 << 20  # codes
+_WIDEST = 1 << 18  # greatest code that a step is chosen for: what float32 tells apart, with room for error feedback
 _FEW = 256  # zeros that cost no more than what every tensor costs
 
 
@@ -39,6 +42,28 @@ def step_grid(values: NDArray[np.float32], step: float) -> Quantized:
     return Quantized(IntegerLevels(None, None), held, tuple(max(length, 1) for length in values.shape))
 
 
+def finest(graph: Graph, parameters: tuple[Parameter, ...]) -> dict[str, float]:
+    """The least step of each parameter whose codes a uniform grid can hold, by path; 0 where all is zero."""
+    return {p.path: float(np.abs(kept(graph, p)).max()) / _WIDEST for p in parameters}
+
+
+def fixed_steps(graph: Graph, parameters: tuple[Parameter, ...], step: float) -> dict[str, float]:
+    """Steps of `step` standard deviations, by path.
+
+    Raises:
+        ConfigError: a step is so fine that codes would be clipped.
+    """
+    spread, least = spreads(graph, parameters), finest(graph, parameters)
+    for path, width in spread.items():
+        if step * width < least[path]:
+            greatest, least_step = least[path] * _WIDEST / width, 1.01 * least[path] / width
+            raise ConfigError(
+                f"Quantize: step={step:g} is too fine for {path}, whose greatest weight is {greatest:,.0f} standard "
+                f"deviations: give step={least_step:.3g} or more, or leave it out with `where`"
+            )
+    return {path: step * width for path, width in spread.items()}
+
+
 def spreads(graph: Graph, parameters: tuple[Parameter, ...]) -> dict[str, float]:
     """Standard deviation of the weights that each parameter's mask keeps; their size where all are equal."""
 
@@ -49,12 +74,31 @@ def spreads(graph: Graph, parameters: tuple[Parameter, ...]) -> dict[str, float]
 
 
 def equal_loss(
-    graph: Graph, parameters: tuple[Parameter, ...], curvature: Mapping[str, NDArray[np.float64]]
+    graph: Graph,
+    context: Context,
+    parameters: tuple[Parameter, ...],
+    curvature: Mapping[str, NDArray[np.float64]],
 ) -> dict[str, float]:
-    """Steps, up to a common factor, at which each weight adds the same loss."""
-    means = {p.path: float(kept(graph, p, curvature[p.path]).mean()) for p in parameters}
+    """Steps, up to a common factor, at which each weight adds the same loss.
+
+    A parameter at which no gradient arrives gets the step that the others have, in the median, for the spread of its
+    weights; a remark says so.
+    """
+    silent = unknown(graph, curvature, parameters)
+    spread = spreads(graph, parameters)
+    for path, words in without(graph, curvature, parameters).items():
+        context.remark(f"{path}: {words}; its step goes by the spread of its weights")
+    known = [p for p in parameters if p.path not in silent or not silent[p.path].all()]
+    if not known:
+        return spread
+    nothing: NDArray[np.bool_] = np.zeros((), np.bool_)
+    means = {
+        p.path: float(kept(graph, p, filled(curvature[p.path], silent.get(p.path, nothing))).mean()) for p in known
+    }
     least = max(max(means.values()) * _LEAST_FISHER, 1e-30)
-    return {path: 1 / float(np.sqrt(max(mean, least))) for path, mean in means.items()}
+    steps = {path: 1 / float(np.sqrt(max(mean, least))) for path, mean in means.items()}
+    median = float(np.median([step / spread[path] for path, step in steps.items()]))
+    return {p.path: steps.get(p.path, median * spread[p.path]) for p in parameters}
 
 
 def kept(graph: Graph, parameter: Parameter, values: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -70,8 +114,9 @@ def factor_for_rate(
 ) -> float:
     """The factor to steps `relative` at which rounding to nearest gives `rate` bits per weight, all together.
 
-    Estimated by the entropy of an even selection of weights of each tensor.
+    Estimated by the entropy of an even selection of weights of each tensor. No step is finer than `finest`.
     """
+    least = finest(graph, parameters)
     rows = {}
     for parameter in parameters:
         row = kept(graph, parameter)
@@ -80,7 +125,7 @@ def factor_for_rate(
     def rate_at(factor: float) -> float:
         bits = 0.0
         for path, (row, size) in rows.items():
-            codes = np.rint(np.clip(row / (factor * relative[path]), -_WIDEST, _WIDEST)).astype(np.int64)
+            codes = np.rint(row / max(factor * relative[path], least[path] or 1.0)).astype(np.int64)
             bits += entropy_bits(codes) / row.size * size
         return bits / sum(size for _, size in rows.values())
 
@@ -88,7 +133,12 @@ def factor_for_rate(
     for _ in range(24):
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if rate_at(middle) > rate else (low, middle)
-    return float(np.sqrt(low * high))
+    return max(float(np.sqrt(low * high)), least_factor(least, relative))
+
+
+def least_factor(least: Mapping[str, float], relative: Mapping[str, float]) -> float:
+    """The factor to steps `relative` below which every step is the finest that there is; 0 where all is zero."""
+    return min((least[path] / step for path, step in relative.items() if least[path] > 0), default=0.0)
 
 
 def _bracket(rate_at: Callable[[float], float], rate: float) -> tuple[float, float]:
@@ -101,7 +151,7 @@ def _bracket(rate_at: Callable[[float], float], rate: float) -> tuple[float, flo
     return low, high
 
 
-def settle(rate_at: Callable[[float], float], factor: float, rate: float) -> float:
+def settle(rate_at: Callable[[float], float], factor: float, rate: float, least: float = 0.0) -> float:
     """Try factors from `factor` on until one gives the rate as coded, within 1 %; the last one tried counts: where
     none does that, the nearest is tried once more.
 
@@ -112,16 +162,17 @@ def settle(rate_at: Callable[[float], float], factor: float, rate: float) -> flo
         rate_at: the rate at a factor; it falls as the factor grows.
         factor: the first to try.
         rate: bits per weight.
+        least: a factor below which the rate does not grow.
 
     Returns:
-        The rate that was reached last: within 1 % of `rate`, or as near as seven tries came.
+        The rate that was reached last: within 1 % of `rate`, or as near as seven tries came, or all that there is.
     """
     tried: dict[float, float] = {}
     above: tuple[float, float] | None = None  # log2 of the factor, and its rate: more bits than asked for
     below: tuple[float, float] | None = None
     for _ in range(_TRIES):
         reached = tried[factor] = rate_at(factor)
-        if abs(reached - rate) <= TOLERANCE * rate:
+        if abs(reached - rate) <= TOLERANCE * rate or (reached < rate and factor <= least):
             return reached
         place = (float(np.log2(factor)), reached)
         above, below = (place, below) if reached > rate else (above, place)

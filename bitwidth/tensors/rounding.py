@@ -24,6 +24,8 @@ from bitwidth.tensors.matrices import Arrangement
 from bitwidth.tensors.quantized import Quantized
 
 DAMPING = 0.01
+_SHRUNK = 0.25  # of `shrinkage`: rounding asks for less than estimating does, by 35 mixtures of ranks, spectra and rows
+_MOST_DAMPING = 10.0  # beyond it rounding is to nearest in all but name
 _BLOCK = 64  # inputs whose errors are fed back one by one; those of earlier blocks come in one product
 _SPAN = 512  # inputs whose errors are held at once, at most
 _PANEL = 128  # columns of a Cholesky factor that are made together
@@ -53,6 +55,7 @@ def feedback(
     gram: Array,
     damping: float = DAMPING,
     price: EntropyPrice | None = None,
+    rows: int | None = None,
 ) -> Array:
     """`values` on the grid of `encoding`, each rounded with the errors of those before it made up for.
 
@@ -61,8 +64,10 @@ def feedback(
         encoding: a `Quantized` grid, or one under a mask.
         arrangement: where the tensor's elements stand in (groups, inputs, outputs).
         gram: float32 (groups, inputs, inputs): mean of x xT.
-        damping: added to the diagonal of each gram, as a fraction of its mean.
+        damping: added to the diagonal of each gram, as a fraction of its mean, at least; see `rows`.
         price: what to pay for bits; None for none.
+        rows: of how many rows each gram is the mean. Of few rows for many inputs it is damped more, by how far it is
+            expected to be off (`shrinkage`). None for as many as it takes.
 
     Returns:
         float32 of the shape of `values`, on the encoding. Elements that the arrangement does not hold are as in
@@ -81,7 +86,7 @@ def feedback(
     weights = arrangement.take(np.asarray(values, np.float32))
     columns = _Columns(encoding, arrangement, values.shape)
     order = np.argsort(-np.einsum("gkk->gk", gram), axis=1, kind="stable")
-    upper, pivots = factor(gram, order, damping)
+    upper, pivots = factor(gram, order, damping, rows)
     solved = arrangement.take(out)  # where that is a view, what is solved needs no second array
     if price is None:
         _solve(weights, columns, order, upper, solved, lambda k, target, column: column.project(target))
@@ -92,7 +97,7 @@ def feedback(
     return out
 
 
-def factor(gram: Array, order: NDArray[np.intp], damping: float) -> tuple[Array, Array]:
+def factor(gram: Array, order: NDArray[np.intp], damping: float, rows: int | None = None) -> tuple[Array, Array]:
     """U (groups, inputs, inputs; unit upper triangular) and D (groups, inputs) of each damped gram in a new order.
 
     Raises:
@@ -103,12 +108,37 @@ def factor(gram: Array, order: NDArray[np.intp], damping: float) -> tuple[Array,
     if gram.shape[1] == 1:  # nothing to feed back to
         return np.ones_like(gram), gram[:, 0] + np.float32(damping * float(gram.mean()) or 1.0)
     if len(gram) == 1:
-        upper, pivot = _factor_one(gram[0], order[0], damping)
+        upper, pivot = _factor_one(gram[0], order[0], max(damping, _SHRUNK * shrinkage(gram[0], rows)))
         return upper[None], pivot[None]
     uppers, pivots = np.empty_like(gram), np.empty(gram.shape[:2], np.float32)
     for group, chosen in enumerate(order):
-        uppers[group], pivots[group] = _factor_one(gram[group], chosen, damping)
+        own = max(damping, _SHRUNK * shrinkage(gram[group], rows))
+        uppers[group], pivots[group] = _factor_one(gram[group], chosen, own)
     return uppers, pivots
+
+
+def shrinkage(gram: Array, rows: int | None) -> float:
+    """What to add to the diagonal of a second moment of few rows, as a fraction of its mean.
+
+    The least expected squared error of a mixture of the gram and a multiple of the identity, for normal rows: the
+    weight of the identity grows as rows are fewer, and as the gram itself is closer to the identity (Chen et al. 2010,
+    "Shrinkage algorithms for MMSE covariance estimation", section III, equation 23).
+
+    Args:
+        gram: (inputs, inputs), the mean of x xT over the rows.
+        rows: their number; None for many.
+
+    Example:
+        >>> [round(shrinkage(np.eye(100, dtype=np.float32) + 1, rows), 3) for rows in (10, 100, 10000)]
+        [0.427, 0.042, 0.0]
+    """
+    count = len(gram)
+    if rows is None or count < 2:
+        return 0.0
+    squares, trace = float(np.square(gram, dtype=np.float64).sum()), float(np.einsum("kk->k", gram).sum())
+    apart = (rows + 1 - 2 / count) * (squares - trace**2 / count)
+    weight = ((1 - 2 / count) * squares + trace**2) / apart if apart > 0 else 1.0
+    return min(weight / (1 - weight), _MOST_DAMPING) if weight < 1 else _MOST_DAMPING
 
 
 def _factor_one(gram: Array, order: NDArray[np.intp], damping: float) -> tuple[Array, Array]:

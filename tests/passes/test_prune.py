@@ -6,12 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 import bitwidth as bw
-from bitwidth.passes.prune import keep_most_important
 from tests import reference
 
 NETWORK = reference.Network([6, 8, 2])
@@ -22,23 +18,6 @@ def mask_of(graph: bw.Graph, path: str) -> Any:
     mask = graph[path].encoding.mask
     assert mask is not None
     return mask
-
-
-SCORES = arrays.arrays(np.float64, arrays.array_shapes(max_dims=2, max_side=8), elements=st.floats(0, 10))
-
-
-@given(st.lists(SCORES, min_size=1, max_size=4), st.floats(0, 0.99))
-def test_the_least_important_go_and_one_stays(scores: list[Any], sparsity: float) -> None:
-    keeps = keep_most_important(scores, sparsity)
-    assert [keep.shape for keep in keeps] == [score.shape for score in scores]
-    total, kept = sum(score.size for score in scores), sum(int(keep.sum()) for keep in keeps)
-    wanted = total - round(sparsity * total)
-    assert wanted <= kept <= wanted + len(scores)
-    assert all(keep.any() for keep in keeps)
-    dropped = [score[~keep].max(initial=-1) for score, keep in zip(scores, keeps, strict=True)]
-    if kept == wanted:
-        staying = [score[keep].min(initial=np.inf) for score, keep in zip(scores, keeps, strict=True)]
-        assert max(dropped) <= min(staying)
 
 
 def test_global_and_local() -> None:
@@ -73,6 +52,10 @@ def test_pruning_twice_only_adds() -> None:
         ({"sparsity": -0.1}, "at least 0"),
         ({"sparsity": "half"}, "number"),
         ({"sparsity": float("nan")}, "at least 0"),
+        ({"sparsity": 0.5, "floor": -0.1}, "floor must be from 0 to 1"),
+        ({"sparsity": 0.5, "floor": 1.5}, "floor must be from 0 to 1"),
+        ({"sparsity": 0.5, "floor": "much"}, "floor must be a number"),
+        ({"sparsity": 0.5, "floor": float("nan")}, "floor must be from 0 to 1"),
         ({"sparsity": 0.5, "scope": "layer"}, "scope"),
         ({"sparsity": 0.5, "criterion": "random"}, "criterion"),
     ],
@@ -80,3 +63,76 @@ def test_pruning_twice_only_adds() -> None:
 def test_fields_are_checked(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(bw.errors.ConfigError, match=message):
         bw.Prune(**fields)
+
+
+def scaled(factors: list[float], widths: list[int], seed: int = 0) -> reference.Network:
+    """A network of layers of very different scales."""
+    network = reference.Network(widths, seed=seed)
+    for place, factor in enumerate(factors):
+        network.weights[2 * place] *= np.float32(factor)
+    return network
+
+
+def left(network: Any, one: bw.Prune) -> tuple[list[Any], tuple[str, ...]]:
+    """The masks of the kernels, and the remarks."""
+    result = bw.PassManager([one]).run(network)
+    return [mask_of(result.graph, p.path) for p in result.graph if p.role == "kernel"], result.report.passes[0].remarks
+
+
+@pytest.mark.parametrize("factors", [[1.0, 1.0, 0.01], [100.0, 1.0, 1.0], [1e-6, 1.0, 1e6], [3.0, 0.1, 0.5]])
+@pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.9])
+def test_layers_of_other_scales_keep_their_floors(factors: list[float], sparsity: float) -> None:
+    network = scaled(factors, [32, 64, 48, 10])
+    masks, _ = left(network, bw.Prune(sparsity))
+    assert sum(int(mask.sum()) for mask in masks) == round(sum(m.size for m in masks) * (1 - sparsity))
+    assert all(mask.mean() >= 0.2 * (1 - sparsity) for mask in masks)
+    assert masks[-1].any(axis=0).all()
+
+
+def test_the_scale_of_a_layer_does_not_matter() -> None:
+    plain, _ = left(scaled([1, 1, 1], [32, 64, 48, 10]), bw.Prune(0.7))
+    other, _ = left(scaled([256, 1, 1 / 1024], [32, 64, 48, 10]), bw.Prune(0.7))
+    for one, two in zip(plain, other, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_an_output_layer_of_one_unit_that_is_small_keeps_weights() -> None:
+    """100 inputs to one output, beside a layer of greater weights: the first case that was met."""
+    network = scaled([1.0, 0.01], [20, 100, 1])
+    (_, last), _ = left(network, bw.Prune(0.5))
+    assert last.sum() >= 10
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.2, 0.5, 1.0])
+def test_the_floor_is_a_share_of_what_local_would_leave(floor: float) -> None:
+    network = scaled([1.0, 1.0], [64, 64, 16])
+    network.weights[2] = np.random.default_rng(0).standard_cauchy((64, 16)).astype(np.float32) ** 5
+    masks, remarks = left(network, bw.Prune(0.5, floor=floor))
+    assert masks[1].mean() == pytest.approx(max(floor * 0.5, masks[1].mean()), abs=1e-3)
+    assert any(remark.startswith("layer1/kernel: nearly emptied") for remark in remarks) == (masks[1].mean() <= 0.11)
+    assert sum(int(mask.sum()) for mask in masks) == (64 * 64 + 64 * 16) // 2
+
+
+@pytest.mark.parametrize(
+    ("widths", "one", "greatest"),
+    [
+        ([2, 64], bw.Prune(0.6), 0.5),
+        ([4, 4, 40], bw.Prune(0.9), 0.767),
+        ([6, 8, 2], bw.Prune(0.99), 0.9531),
+    ],
+)
+def test_floors_that_leave_no_room_are_refused_before_work_starts(widths: Any, one: bw.Prune, greatest: float) -> None:
+    network = reference.Network(widths)
+    for work in (bw.PassManager([one]).run, bw.PassManager([one]).plan):
+        with pytest.raises(bw.errors.ConfigError, match=rf"give sparsity={greatest} at most, or a lower floor"):
+            work(network)
+    masks, _ = left(network, bw.Prune(greatest))
+    assert masks[-1].any(axis=0).all()
+    left(network, bw.Prune(one.sparsity, floor=0))
+
+
+def test_masks_of_before_count_with_floors() -> None:
+    first = bw.PassManager([bw.Prune(0.9, where="layer0")]).run(reference.Network([32, 32, 8]))
+    again = bw.PassManager([bw.Prune(0.9)]).run(first)
+    assert not (mask_of(again.graph, "layer0/kernel") & ~mask_of(first.graph, "layer0/kernel")).any()
+    assert sum(int(mask_of(again.graph, f"layer{i}/kernel").sum()) for i in (0, 1)) == 128

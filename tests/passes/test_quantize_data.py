@@ -51,6 +51,41 @@ def test_a_rate_is_what_the_file_pays(rate: float, rounding: Any, scope: Any) ->
             assert coded_rate(result.graph, (kernel,)) == pytest.approx(rate, rel=0.02)
 
 
+def mostly_nothing(share: float, factor: float) -> reference.Network:
+    """A network whose first kernel is, but for some weights, nearly zero."""
+    network = reference.Network([64, 256, 10], seed=1)
+    kernel = network.weights[0]
+    kernel *= np.where(np.random.default_rng(0).random(kernel.shape) < share, np.float32(factor), np.float32(1))
+    return network
+
+
+@pytest.mark.parametrize("nothing", [(0.8, 1e-30), (0.8, 1e-32), (0.95, 0.0), (0.8, 1e-6), (0.999, 1e-20)])
+@pytest.mark.parametrize("rate", [4.0, 8.0])
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_a_rate_never_destroys_a_kernel_of_which_most_is_nothing(nothing: Any, rate: float, scope: Any) -> None:
+    network = mostly_nothing(*nothing)
+    inputs = np.random.default_rng(1).standard_normal((64, 64)).astype(np.float32)
+    result = run(bw.Quantize(rate=rate, scope=scope, vectors=None), data=None, model=network)
+    expected, found = (net.forward(inputs, net.weights)[-1] for net in (network, result.model))
+    assert np.square(found - expected).mean() < 0.02 * np.square(expected).mean()
+    for kernel in (p for p in result.graph if p.role == "kernel"):
+        assert np.abs(kernel.encoding.encode(result.graph.values[kernel.path])).max() < 1.01 * 2**18
+        reached = coded_rate(result.graph, (kernel,))
+        if scope == "local" and reached < 0.9 * rate:
+            remarks = [r for r in result.report.passes[0].remarks if r.startswith(kernel.path)]
+            assert any("cannot be reached: that is all there is to code" in remark for remark in remarks)
+
+
+@pytest.mark.parametrize("step", [1e-4, 1e-5, 1e-9])
+def test_a_step_so_fine_that_codes_would_clip_is_refused_before_work_starts(step: float) -> None:
+    network = mostly_nothing(0.99999, 1e-30)
+    network.weights[0][3, 5] = 1.0
+    manager = bw.PassManager([bw.Prune(0.1, scope="local", where="layer1"), bw.Quantize(step=step, where="layer0")])
+    for work in (manager.run, manager.plan):
+        with pytest.raises(ConfigError, match=r"too fine for layer0/kernel.* give step=0.\d+ or more"):
+            work(network)
+
+
 @pytest.mark.parametrize("rate", [2, 8, 12])
 def test_a_rate_of_more_bits_than_few_weights_have_different_values(rate: float) -> None:
     network = reference.Network([8, 8, 2], seed=2)
@@ -266,3 +301,63 @@ def test_shared_layers_and_shared_tensors_share_a_grid() -> None:
         for place in range(max((len(call.inputs) for call in layer.calls), default=0)):
             grids = {id(graph.activations.get(call.inputs[place])) for call in layer.calls if place < len(call.inputs)}
             assert len(grids) == 1
+
+
+@pytest.mark.parametrize("rounding", ["error_feedback", "entropy"])
+def test_rounding_by_few_samples_holds_on_new_inputs(rounding: Any) -> None:
+    network = reference.Network([160, 32], seed=1)
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((40, 160)).astype(np.float32)
+    inputs, new = (rng.standard_normal((count, 40)).astype(np.float32) @ mixing for count in (60, 2000))
+
+    def error(one: bw.Quantize) -> float:
+        model = run(one, data=inputs, model=network).model
+        return float(
+            np.square(model.forward(new, model.weights)[-1] - network.forward(new, network.weights)[-1]).mean()
+        )
+
+    few = bw.Quantize(3, rounding=rounding, price=0.0, vectors=None)
+    assert error(few) < 0.7 * error(bw.Quantize(3, vectors=None))
+
+
+def outliers(kind: str) -> tuple[reference.Network, Any]:
+    """A layer with outliers that meet great inputs, and the inputs."""
+    rng, network = np.random.default_rng(7), reference.Network([256, 32], seed=3)
+    inputs, weights = rng.standard_normal((500, 256)).astype(np.float32), network.weights[0]
+    if kind == "one great weight of a great input":
+        weights[0], inputs[:, 0] = 12 * weights[0], 12 * inputs[:, 0]
+    elif kind == "many great weights of great inputs":
+        weights[:8], inputs[:, :8] = 8 * weights[:8], 30 * inputs[:, :8]
+    elif kind == "heavy tails":
+        weights[:] = rng.standard_t(3, weights.shape)
+        inputs *= np.abs(weights).max(axis=1)
+    elif kind == "a bias among the inputs":
+        weights[5], inputs[:, 5] = 1.0, 20.0
+    return network, inputs
+
+
+KINDS = ["normal", "one great weight of a great input", "many great weights of great inputs", "heavy tails"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "a bias among the inputs"])
+@pytest.mark.parametrize("fields", [{"bits": 8}, {"bits": 8, "symmetric": False}, {"bits": 8, "granularity": 64}])
+def test_the_default_scale_never_loses_to_the_greatest_magnitude_at_8_bits(kind: str, fields: Any) -> None:
+    network, inputs = outliers(kind)
+
+    def error(scale: Any) -> float:
+        model = run(bw.Quantize(**fields, scale=scale, vectors=None), data=None, model=network).model
+        changed = model.forward(inputs, model.weights)[-1] - network.forward(inputs, network.weights)[-1]
+        return float(np.linalg.norm(changed))
+
+    assert error("mse") <= 1.02 * error("max")
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6])
+def test_the_default_scale_errs_less_on_the_weights_of_narrower_grids(bits: int) -> None:
+    kernel = NETWORK.weights[0]
+
+    def error(scale: Any) -> float:
+        result = run(bw.Quantize(bits, scale=scale), data=None)
+        return float(np.square(result.graph.values["layer0/kernel"] - kernel).mean())
+
+    assert error("mse") < error("max")

@@ -61,7 +61,7 @@ PASSES: list[bw.Pass] = [
     bw.Quantize(4, escape=bw.Escape(plane=planes, format="float16")),
     bw.Prune(0.5),
     bw.Prune(0.9, scope="local", criterion="fisher", where="head"),
-    bw.Prune(0.25, criterion=bw.Fisher(samples=64, labels="data", likelihood="gaussian")),
+    bw.Prune(0.25, floor=0.1, criterion=bw.Fisher(samples=64, labels="data", likelihood="gaussian")),
     bw.Finetune(),
     bw.Finetune(
         epochs=3,

@@ -23,7 +23,7 @@ from bitwidth.tensors import (
     rebased,
 )
 from bitwidth.tensors.coder import entropy_bits
-from bitwidth.tensors.rounding import EntropyPrice, cholesky_in_place, factor, feedback
+from bitwidth.tensors.rounding import EntropyPrice, cholesky_in_place, factor, feedback, shrinkage
 
 Array = NDArray[np.float32]
 
@@ -191,3 +191,45 @@ def test_the_factor_times_itself_is_the_matrix(size: int, seed: int) -> None:
 def test_a_matrix_that_is_not_positive_has_no_factor() -> None:
     with pytest.raises(np.linalg.LinAlgError):
         cholesky_in_place(-np.eye(3, dtype=np.float32))
+
+
+@pytest.mark.parametrize(("inputs", "rank", "noise"), [(320, 60, 0.3), (256, 256, 0.0), (160, 40, 0.1)])
+@pytest.mark.parametrize("share", [0.125, 0.5, 1.0, 8.0])
+def test_few_rows_for_many_inputs_do_not_fit_their_own_noise(
+    inputs: int, rank: int, noise: float, share: float
+) -> None:
+    """On new inputs feedback never loses to rounding to nearest, and comes near the best damping."""
+    rng = np.random.default_rng(0)
+    mixing = (
+        rng.standard_normal((rank, inputs))
+        / np.sqrt(inputs)
+        * (1.0 if noise else np.arange(1, rank + 1)[:, None] ** -0.5)
+    )
+
+    def drawn(count: int) -> Any:
+        x = rng.standard_normal((count, rank)) @ mixing + noise * rng.standard_normal((count, inputs)) / 4
+        return x.astype(np.float32)
+
+    weights = (rng.standard_normal((inputs, 48)) / np.sqrt(inputs)).astype(np.float32)
+    rows = int(share * inputs)
+    x, new = drawn(rows), drawn(3000)
+    gram = (x.T @ x / rows).astype(np.float32)[None]
+    grid, arrangement = fit("uniform", 3, weights, (inputs, 1)), plain_matrix(weights.shape, (1,))
+
+    def error(held: Any) -> float:
+        return float(np.linalg.norm(new @ (held - weights)) / np.linalg.norm(new @ weights))
+
+    found = error(feedback(weights, grid, arrangement, gram, rows=rows))
+    tried = [error(feedback(weights, grid, arrangement, gram, damping)) for damping in (0.01, 0.1, 0.3, 1.0, 3.0)]
+    assert found < error(grid.project(weights))
+    assert found < 1.2 * min(tried)
+
+
+def test_many_rows_are_not_damped_more() -> None:
+    gram = np.diag(np.arange(1, 33, dtype=np.float32))
+    assert shrinkage(gram, 10**7) < 1e-4
+    assert shrinkage(gram, None) == shrinkage(gram[:1, :1], 3) == 0.0
+    assert shrinkage(np.eye(32, dtype=np.float32), 10) == shrinkage(np.zeros((4, 4), np.float32), 10) == 10.0
+    assert [shrinkage(gram, rows) for rows in (4, 16, 64)] == sorted(
+        (shrinkage(gram, r) for r in (4, 16, 64)), reverse=True
+    )

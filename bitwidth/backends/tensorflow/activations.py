@@ -45,7 +45,12 @@ class QuantizedCall:
 
 
 def is_tensor(leaf: Any) -> bool:
-    """Whether an argument of a call is a tensor."""
+    """Whether an argument of a call is a tensor, as the trace counts them: a variable that is handed over is none.
+
+    A stateful recurrent layer calls its cell on its state variables once, outside of the loop over the steps.
+    """
+    if isinstance(leaf, keras.Variable):
+        return False
     return tf.is_tensor(leaf) or isinstance(leaf, keras.KerasTensor)
 
 
@@ -55,6 +60,10 @@ def fake_quantized(x: Any, encoding: Encoding) -> Any:
         raise ModelError(f"activations are held on integer grids, not as {encoding.describe()}")
     if isinstance(x, keras.KerasTensor) or not x.dtype.is_floating:
         return x
+    if isinstance(x, tf.SparseTensor):  # zero is on every grid of activations
+        return x.with_values(fake_quantized(x.values, encoding))
+    if isinstance(x, tf.RaggedTensor):
+        return x.with_flat_values(fake_quantized(x.flat_values, encoding))
     low, high = encoding.levels.bounds
     zero = 0 if encoding.zero_point is None else int(encoding.zero_point)
     scale, reciprocal = float(encoding.scale), float(encoding.reciprocal)

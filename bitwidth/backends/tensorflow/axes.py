@@ -26,6 +26,11 @@ def origins(axes: Axes, positions: Sequence[int] | None = None) -> tuple[int, ..
     return tuple(sorted({origin for factors in chosen for held, _ in factors for origin in held}))
 
 
+def repeats(axes: Axes) -> bool:
+    """Whether the tensor holds the parameter's elements several times: it was broadcast along an axis, or a part."""
+    return any(not held and size > 1 for factors in axes for held, size in factors)
+
+
 def reshaped(axes: Axes, shape: Sequence[int]) -> Axes | None:
     """The axes after a reshape to `shape` in row-major order; None where a factor would be torn unevenly."""
     left = [factor for factors in axes for factor in factors]
@@ -57,18 +62,28 @@ def permuted(axes: Axes, order: Sequence[int]) -> Axes:
     return tuple(axes[position] for position in order)
 
 
-def fitted(axes: Axes, shape: Sequence[int]) -> Axes | None:
-    """The axes after a broadcast, slice, pad, split, tile or concatenation to `shape`, aligned at the last axis."""
+def fitted(axes: Axes, shape: Sequence[int], repeated: bool = False) -> Axes | None:
+    """The axes after a broadcast, slice, pad, split, tile or concatenation to `shape`, aligned at the last axis.
+
+    Args:
+        axes: those before.
+        shape: of the tensor after it.
+        repeated: whether an axis of one index grows by repeating it, as in a broadcast or a tile.
+    """
     if len(shape) < len(axes):
         return None
     padded = ((),) * (len(shape) - len(axes)) + axes
-    return tuple(_resized(factors, size) for factors, size in zip(padded, shape, strict=True))
+    return tuple(_resized(factors, size, repeated) for factors, size in zip(padded, shape, strict=True))
 
 
-def _resized(factors: tuple[Factor, ...], size: int) -> tuple[Factor, ...]:
-    """The factors of an axis cut or extended to `size`; what is left of each is not known, and one index is no axis."""
+def _resized(factors: tuple[Factor, ...], size: int, repeated: bool) -> tuple[Factor, ...]:
+    """The factors of an axis cut or extended to `size`; what is left of each is not known, and one index is no axis.
+
+    An axis that the parameter is repeated along has a factor without origins.
+    """
+    length = prod(length for _, length in factors)
     if size == 1:
-        return factors if prod(length for _, length in factors) == 1 else ()
-    if not factors or prod(length for _, length in factors) == size:
-        return factors
-    return ((origins((factors,)), size),)
+        return factors if length == 1 else ()
+    if not origins((factors,)) or (repeated and length == 1):
+        return (((), size),)
+    return factors if length == size else ((origins((factors,)), size),)

@@ -14,7 +14,7 @@ import keras
 from bitwidth.backend import Objective, Training
 from bitwidth.backends.tensorflow.allowed import Kind
 from bitwidth.backends.tensorflow.configuration import Configuration
-from bitwidth.backends.tensorflow.copying import copy_object
+from bitwidth.backends.tensorflow.copying import copy_object, uncompile
 from bitwidth.backends.tensorflow.plain_data import NotAllowedError
 from bitwidth.errors import ConfigError
 from bitwidth.text import brief
@@ -78,6 +78,23 @@ class Compiled:
             **settings,
         )
 
+    def compile_as_given(self, model: Any, variables: Sequence[Any]) -> str:
+        """Compile `model` as the user's was. Where that fails it stays uncompiled, and the reason is returned.
+
+        Args:
+            model: a model that takes the place of the user's.
+            variables: its variables, in the order of the user's.
+        """
+        if self.optimizer is None:
+            return ""
+        try:
+            optimizer = self.optimizer_for(Training(Objective(), None), None, variables)
+            self.compile(model, Objective(), optimizer=optimizer)
+        except Exception as error:  # the user's own classes raise anything, and nothing may be lost now
+            uncompile(model)
+            return f"result.model is not compiled: {brief(error)}"
+        return ""
+
     def optimizer_for(self, training: Training, steps: int | None, variables: Sequence[Any]) -> Any:
         """A fresh optimizer for a run of training.
 
@@ -126,7 +143,7 @@ class Compiled:
 def fresh(given: Any) -> Any:
     """New metrics for those in `given`, so that the user's own hold no state of ours."""
     if isinstance(given, list | tuple):
-        return [fresh(item) for item in given]
+        return _like(given, [fresh(item) for item in given])
     if isinstance(given, dict):
         if "class_name" in given:
             return _made(given, Kind.METRIC)
@@ -138,10 +155,15 @@ def fresh(given: Any) -> Any:
     return copy
 
 
+def _like(given: Any, items: list[Any]) -> Any:
+    """A tuple for a tuple: Keras compares the structure of losses with that of the targets."""
+    return tuple(items) if isinstance(given, tuple) else items
+
+
 def _loss(given: Any) -> Any:
     """Losses hold no state and are shared; those that a recipe brings as data are made."""
     if isinstance(given, list | tuple):
-        return [_loss(item) for item in given]
+        return _like(given, [_loss(item) for item in given])
     if isinstance(given, dict):
         if "class_name" in given:
             return _made(given, Kind.LOSS)

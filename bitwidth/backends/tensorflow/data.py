@@ -8,9 +8,9 @@ from itertools import chain, islice
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.rows import as_parts, as_tensor, cut, dense, length_of, taken
 from bitwidth.errors import DataError
 
 
@@ -31,21 +31,23 @@ class Batch:
 class Source:
     """Data of any form that `model.fit` takes, or inputs alone.
 
-    A tuple is `(inputs, targets)` or `(inputs, targets, weights)`; an array, a list of arrays or a dict of arrays is
-    inputs alone.
+    A tuple is `(inputs, targets)` or `(inputs, targets, weights)`, each an array, a sparse tensor, or a list, tuple or
+    dict of these, nested as the model takes and gives them; anything but a tuple is inputs alone. Models are given the
+    rows of sparse tensors as dense batches.
 
     Raises:
-        DataError: the data is empty, its arrays differ in length, or a floating point array holds values that are not
-            finite.
+        DataError: the data is empty, its arrays differ in length, a floating point array holds values that are not
+            finite, or the data has a form that is not taken: ragged tensors, lists of batches.
     """
 
     def __init__(self, data: Any, name: str = "data") -> None:
         self.name = name
         self.batched = _is_batched(data)
-        self.data = data if self.batched else _as_arrays(data, name)
+        self.data = data
+        self.parts = () if self.batched else as_parts(data, name)  # inputs, targets, weights
         self._first: list[Any] = []  # of an iterator: the batches that were looked at and not yet given
         if not self.batched:
-            self.length = _length(self.data, name)
+            self.length = length_of(self.parts, name)
 
     @property
     def has_targets(self) -> bool:
@@ -76,11 +78,11 @@ class Source:
         Raises:
             DataError: there are none.
         """
-        held = [_batch(item) for item in self._first]
+        held = [_batch(item, self.name) for item in self._first]
         missing = count - sum(batch.size for batch in held)
         while missing > 0 and (more := list(islice(self.data, 1))):
             self._first += more
-            held += map(_batch, more)
+            held += [_batch(item, self.name) for item in more]
             missing -= held[-1].size
         if not held:
             raise DataError(
@@ -98,7 +100,7 @@ class Source:
         found = False
         for item in self._whole() if self.batched else self._slices(size):
             found = True
-            yield _batch(item)
+            yield _batch(item, self.name)
         if not found:
             raise DataError(f"{self.name} is empty: expected at least one batch")
 
@@ -128,11 +130,10 @@ class Source:
         """
         if self.batched:
             return self._whole()
-        tensors = tf.nest.map_structure(tf.convert_to_tensor, self.data)
+        tensors = [tf.nest.map_structure(as_tensor, part) for part in self.parts]
 
         def gather(index: Any) -> Any:
-            batch = _without_lists(tf.nest.map_structure(lambda array: tf.gather(array, index), tensors))
-            return batch if isinstance(self.data, tuple) else (batch,)
+            return tuple(_without_lists(tf.nest.map_structure(lambda rows: taken(rows, index), p)) for p in tensors)
 
         def epoch(number: Any) -> Any:
             # stateless: the order depends on nothing but `seed`, not on TensorFlow's global one
@@ -159,11 +160,26 @@ class Source:
 
     def _slices(self, size: int) -> Iterator[Any]:
         for start in range(0, self.length, size):
-            yield tf.nest.map_structure(lambda array, start=start: array[start : start + size], self.data)
+            yield tuple(
+                tf.nest.map_structure(lambda rows, start=start: cut(rows, start, start + size), part)
+                for part in self.parts
+            )
 
 
-def _batch(item: Any) -> Batch:
-    return Batch(*item) if isinstance(item, tuple) else Batch(item)
+def _batch(item: Any, name: str) -> Batch:
+    """A batch of a dataset, a generator or an iterator.
+
+    Raises:
+        DataError: it is a list, which Keras does not take, or holds ragged tensors.
+    """
+    if isinstance(item, list):
+        raise DataError(
+            f"{name}: a batch is a tuple (inputs, targets) or inputs alone, got a list of {len(item)}: give tuples"
+        )
+    parts = item if isinstance(item, tuple) else (item,)
+    if not 1 <= len(parts) <= 3:
+        raise DataError(f"{name}: a batch is (inputs, targets) or (inputs, targets, weights), got {len(parts)} parts")
+    return Batch(*(dense(part, name) for part in parts))
 
 
 def _without_lists(nest: Any) -> Any:
@@ -180,43 +196,3 @@ def _is_batched(data: Any) -> bool:
         return True
     iterable = hasattr(data, "__iter__") and not hasattr(data, "__array__") and not tf.is_tensor(data)
     return iterable and not isinstance(data, list | tuple | dict)
-
-
-def _as_arrays(data: Any, name: str) -> Any:
-    if isinstance(data, tuple) and not 1 <= len(data) <= 3:
-        raise DataError(f"{name}: a tuple is (inputs, targets) or (inputs, targets, weights), got {len(data)} parts")
-    if isinstance(data, tuple):
-        while len(data) > 1 and data[-1] is None:
-            data = data[:-1]
-        return tuple(_as_arrays_of(part, name) for part in data)
-    return _as_arrays_of(data, name)
-
-
-def _as_arrays_of(part: Any, name: str) -> Any:
-    if isinstance(part, dict):
-        return {key: _as_arrays_of(value, f"{name}[{key!r}]") for key, value in part.items()}
-    if isinstance(part, list) and part and hasattr(part[0], "shape"):
-        return [_as_arrays_of(value, f"{name}[{index}]") for index, value in enumerate(part)]
-    if hasattr(part, "to_numpy"):
-        part = part.to_numpy()
-    array = part if tf.is_tensor(part) else np.asarray(part)
-    if len(array.shape) == 0:
-        raise DataError(f"{name}: expected arrays with one row per sample, got {part!r}")
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
-    if isinstance(array, np.ndarray) and array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(np.count_nonzero(~np.isfinite(array)))
-        raise DataError(f"{name}: {bad:,} of {array.size:,} values are NaN or infinite")
-    if isinstance(array, np.ndarray) and array.dtype.kind == "O":
-        array = array.astype(str)
-    return array
-
-
-def _length(data: Any, name: str) -> int:
-    lengths = {int(array.shape[0]) for array in tf.nest.flatten(data) if array is not None}
-    if len(lengths) > 1:
-        raise DataError(f"{name}: arrays of different lengths: {', '.join(map(str, sorted(lengths)))}")
-    length = lengths.pop() if lengths else 0
-    if not length:
-        raise DataError(f"{name} is empty: expected at least one sample")
-    return length

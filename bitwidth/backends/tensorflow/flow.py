@@ -4,7 +4,8 @@ Every tensor is one of three: computed from the model's inputs (features, None),
 from parameters and constants alone (the parameters with their axes); a variable that is not the model's is a constant
 here. An operation with a parameter and features among its inputs uses the parameter; one with parameters and constants
 only passes it on, so a kernel behind a cast, a reshape, a mask or a norm is still that kernel. A contraction or a
-look-up is a use in any case.
+look-up is a use in any case. What is repeated along the kernel while that is computed (a gain for each channel, a
+temperature, an offset) is not a kernel itself, but does to it what it was joined by.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from bitwidth.backends.tensorflow.axes import Axes, whole
+from bitwidth.backends.tensorflow.axes import Axes, origins, repeats, whole
 from bitwidth.backends.tensorflow.frames import Frame
 from bitwidth.backends.tensorflow.record import FuncTrace
-from bitwidth.backends.tensorflow.rules import SHAPE_ONLY, Reading, transformed, use_rule
+from bitwidth.backends.tensorflow.rules import SHAPE_ONLY, Effect, Reading, transformed, use_rule
 from bitwidth.graph import Use
 
 Carried: TypeAlias = dict[str, Axes | None] | None
@@ -53,6 +54,7 @@ class _Follower:
         self.trace = trace
         self.flow = Flow()
         self._last: dict[str, tuple[Frame, Any]] = {}
+        self._joined: dict[str, Effect] = {}  # what a parameter does to others that it was joined with first
 
     def follow(self, frame: Frame, entering: Mapping[str, Carried]) -> list[Carried]:
         """Go through one graph, given what its inputs carry; what its outputs carry comes back."""
@@ -99,11 +101,24 @@ class _Follower:
             return [None if is_features else {} for _ in op.outputs]
         rule, always = use_rule(op.type)
         if not has_features and not always:
+            self._join(op, inputs)
             return [_passed_on(op, inputs, output) for output in range(len(op.outputs))]
         for position, item in enumerate(inputs):
             for path, axes in (item or {}).items():
-                self._use(frame, op, path, Reading("unknown") if axes is None else rule(op, position, axes))
+                reading = Reading("unknown") if axes is None else rule(op, position, axes)
+                if axes is not None and reading.effect in ("contract", "look_up") and _is_repeated(path, axes, item):
+                    reading = reading._replace(effect=self._joined.get(path, "multiply"))
+                self._use(frame, op, path, reading)
         return [None if has_features else {} for _ in op.outputs]
+
+    def _join(self, op: Any, inputs: list[Carried]) -> None:
+        """Note what each parameter does where it is first joined with others of more axes, one element by another."""
+        rule, _ = use_rule(op.type)
+        for position, item in enumerate(inputs):
+            for path, axes in (item or {}).items():
+                effect = "unknown" if axes is None else rule(op, position, axes).effect
+                if effect in ("add", "multiply"):
+                    self._joined.setdefault(path, effect)
 
     def _enter(self, frame: Frame, op: Any, inputs: list[Carried]) -> list[Carried]:
         """Go into the graphs that an operation runs. What a loop changes, and what a branch chooses, are features."""
@@ -119,6 +134,12 @@ class _Follower:
         if is_loop:
             return [inputs[place] if _is_invariant(branches, place) else None for place in range(len(op.outputs))]
         return results[0] if len(results) == 1 else [None for _ in op.outputs]
+
+
+def _is_repeated(path: str, axes: Axes, item: Carried) -> bool:
+    """Whether a parameter is repeated along an operand in which another one is not, or varies along no axis of it."""
+    others = [held for other, held in (item or {}).items() if other != path]
+    return not origins(axes) or (repeats(axes) and any(held is None or not repeats(held) for held in others))
 
 
 def _is_invariant(branches: list[Frame], place: int) -> bool:

@@ -21,6 +21,7 @@ from bitwidth.backends.tensorflow.operands import (
     operand_of,
     regathered,
 )
+from bitwidth.backends.tensorflow.patches import positions_of, thinned, with_features
 from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.backends.tensorflow.replay import Edit, Replay
 from bitwidth.errors import ModelError
@@ -138,15 +139,18 @@ class _Gram(_Sum):
         groups, count, _ = arrangement.matrix
         self.gram: NDArray[np.float32] = np.zeros((groups, count, count), np.float32)
         self.total: NDArray[np.float64] = np.zeros((groups, count))
+        self.turn = 0
 
     def add(self, name: str, op: Any, inputs: list[Any]) -> None:
         """See `_Sum.add`. Of many rows an even selection is taken."""
         operand = self.operands[name]
         groups, count, _ = self.arrangement.matrix
+        least = max(_LEAST_ROWS, 4 * count)
+        op, inputs = thinned(op, inputs, max(least, _PATCH_BYTES // (4 * groups * count)), self.turn)
+        self.turn += 1
         for part in _slices(op, inputs, operand, groups * count):
             x = features_of(op, part, operand)
-            stride = max(1, x.shape[0] // max(_LEAST_ROWS, 4 * count))
-            x = x[::stride]
+            x = x[:: max(1, x.shape[0] // least)]
             by_group = tf.transpose(x, [1, 0, 2])
             self.gram += tf.matmul(by_group, by_group, transpose_a=True).numpy()
             self.total += tf.reduce_sum(x, axis=0).numpy()
@@ -183,11 +187,6 @@ def _slices(op: Any, inputs: list[Any], operand: Operand, width: int) -> Iterabl
     x = inputs[place]
     if "Conv" not in op.type or not x.shape.rank or regathered(op) is not None:
         return [inputs]
-    positions = max(
-        1, prod(op.outputs[0].shape.as_list()[1:-1]) if op.outputs[0].shape[1:].is_fully_defined() else 1024
-    )
+    positions = prod(positions_of(op, inputs))
     size = max(1, _PATCH_BYTES // (4 * positions * width))
-    return (
-        [x[start : start + size] if index == place else tensor for index, tensor in enumerate(inputs)]
-        for start in range(0, x.shape[0], size)
-    )
+    return (with_features(op, inputs, x[start : start + size]) for start in range(0, x.shape[0], size))

@@ -97,7 +97,7 @@ def _moved(trace: FuncTrace, frame: Frame, op: Any, tensor: Any, variable: Any) 
     others = [tf.get_static_value(given) for place, given in enumerate(op.inputs) if place != data]
     if any(other is None for other in others):
         return None
-    return np.asarray(_MOVED[op.type](op, held, others)[op.outputs.index(tensor)])
+    return np.asarray(_MOVED[op.type](op, held, others)[tensor.value_index])  # `==` of tensors is an operation
 
 
 def _strided_slice(op: Any, held: Any, others: list[Any]) -> list[Any]:

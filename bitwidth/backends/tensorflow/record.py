@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import warnings
 from collections.abc import Iterator
@@ -43,12 +44,13 @@ class Reader:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer, with the graph it was made in and the tensors it took and gave."""
+    """One call of a layer, with the graph it was made in and the tensors it took (masks among them) and gave."""
 
     layer: str
     graph: Any
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    masks: tuple[Any, ...] = ()
 
 
 @dataclass(eq=False)
@@ -200,7 +202,7 @@ class _Recorder:
         finally:
             self._stack.pop()
         self._ranges.append((graph, start, graph.num_operations(), path))
-        self.calls.append(Call(path, graph, _tensors((args, kwargs)), _tensors(outputs)))
+        self.calls.append(Call(path, graph, _tensors((args, kwargs)), _tensors(outputs), _masks(layer, args, kwargs)))
         return outputs
 
     def _path(self, layer: Any) -> str:
@@ -240,3 +242,12 @@ def _without_cudnn(layer: Any) -> Iterator[None]:
 def _tensors(nest: Any) -> tuple[Any, ...]:
     leaves = tf.nest.flatten(keras.tree.flatten(nest), expand_composites=True)
     return tuple(leaf for leaf in leaves if tf.is_symbolic_tensor(leaf))
+
+
+def _masks(layer: Any, args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """Tensors that a call is given for arguments whose names say that they are masks."""
+    try:
+        given = {**inspect.signature(layer.call).bind_partial(*args).arguments, **kwargs}
+    except (TypeError, ValueError):  # a callable without a signature
+        given = kwargs
+    return _tensors([value for name, value in given.items() if "mask" in name.lower()])

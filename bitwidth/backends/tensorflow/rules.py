@@ -106,7 +106,7 @@ def transformed(op: Any, position: int, axes: Axes, output: int) -> Axes | None:
         return _sliced(op, axes, sizes)
     # What is left keeps the axes where its output has the shape of its inputs broadcast to each other.
     if op.type in _RESIZES or tuple(sizes) == _broadcast(op):
-        return fitted(axes, sizes)
+        return fitted(axes, sizes, repeated=op.type not in _RESIZES or op.type in ("Tile", "BroadcastTo"))
     return None
 
 

@@ -30,6 +30,7 @@ from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
+from bitwidth.backends.tensorflow.undisturbed import state_of, undisturbed, untracked_of
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
 from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
@@ -130,12 +131,8 @@ class KerasSession:
     def _undisturbed(self) -> Iterator[None]:
         """Within this context the model may run: counters, seeds and states that it moves are put back."""
         self._settle()
-        before = [(variable, variable.numpy()) for variable in self.model.non_trainable_variables]
-        try:
+        with undisturbed(state_of(self.model, self._trace)):
             yield
-        finally:
-            for variable, value in before:
-                variable.assign(value)
 
     @property
     def _declared_batch(self) -> int | None:
@@ -174,7 +171,7 @@ class KerasSession:
     def _outputs(self, source: Source, batch: Batch) -> Any:
         """What the model gives for a batch; its running statistics and counters stay as they are."""
         try:
-            with keras.StatelessScope():
+            with self._undisturbed(), keras.StatelessScope():
                 return self.model(batch.inputs, training=False)
         except Exception as error:  # Keras and the user's own code raise anything
             raise DataError(f"{source.name}: the model cannot be called on it: {brief(error)}") from error
@@ -243,7 +240,8 @@ class KerasSession:
                 lowering.learn()
         with self._attached(views), self._frozen(graph, training.only, refused):
             steering = Steering(graph, lowerings, steer, self._masters, training.every_step)
-            history = self._fit(training, steering) if self.model.trainable_variables else {}
+            with undisturbed(untracked_of(self.model, self._trace)):
+                history = self._fit(training, steering) if self.model.trainable_variables else {}
         return Trained(
             self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only), history, refused
         )
@@ -253,7 +251,8 @@ class KerasSession:
         self.write(graph)
         self._settle()
         uncompile(self.model)
-        self._compile_as_given()
+        if reason := self._compiled.compile_as_given(self.model, parameters_of(self.model)):
+            self.remarks.append(reason)
         encodings = {parameter.index: parameter.encoding for parameter in graph}
         keep_promises(self.model, encodings)
         self._handed = Handed.of(self.model, graph)
@@ -262,17 +261,6 @@ class KerasSession:
     def changed(self, graph: Graph) -> str:
         """See `Session.changed`."""
         return self._handed.difference(self.model, graph)
-
-    def _compile_as_given(self) -> None:
-        """Compile the model as the user's was; where that fails, the result is handed over uncompiled, and says so."""
-        if self._compiled.optimizer is None:
-            return
-        try:
-            optimizer = self._compiled.optimizer_for(Training(Objective(), None), None, parameters_of(self.model))
-            self._compiled.compile(self.model, Objective(), optimizer=optimizer)
-        except Exception as error:  # the user's own classes raise anything, and nothing may be lost now
-            uncompile(self.model)
-            self.remarks.append(f"result.model is not compiled: {brief(error)}")
 
     def architecture(self) -> Architecture:
         """See `Session.architecture`."""

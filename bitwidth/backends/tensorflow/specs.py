@@ -63,8 +63,7 @@ def retyped(specs: Any, dtype: str, leaves: set[int] | None = None) -> Any:
 
 
 def _declared(tensor: Any) -> Any:
-    if getattr(tensor, "sparse", False):
-        return tf.SparseTensorSpec(tensor.shape, tensor.dtype)
+    """The spec of a declared input. One that may be sparse is traced, and given data, as a dense one: see `rows`."""
     return tf.TensorSpec(tensor.shape, tensor.dtype)
 
 

@@ -156,8 +156,12 @@ def _layer_call(frame: Frame, call: Call) -> LayerCall | None:
     if ends and not any(tensor.op.name in holder.live for holder, tensor in ends):
         return None
     starts = [(holder, tensor) for tensor in call.inputs if (holder := frame.holder(tensor)) is not None]
-    inputs = tuple(holder.name(tensor) for holder, tensor in starts)
-    return LayerCall(inputs, tuple(holder.name(tensor) for holder, tensor in ends))
+    given = {id(tensor) for tensor in call.masks}
+    return LayerCall(
+        inputs=tuple(holder.name(tensor) for holder, tensor in starts),
+        outputs=tuple(holder.name(tensor) for holder, tensor in ends),
+        masks=tuple(holder.name(tensor) for holder, tensor in starts if id(tensor) in given),
+    )
 
 
 def _parameters(model: Any, trace: FuncTrace, flow: Flow) -> list[Parameter]:

@@ -8,8 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as L  # noqa: N812
 
+import bitwidth as bw
 from bitwidth.backends.tensorflow.session import KerasSession
 
 RNG = np.random.default_rng(0)
@@ -76,6 +78,62 @@ def test_recurrent_cells_are_seen_at_every_step(make: Any) -> None:
         part.arrangement.put(covered, part.arrangement.take(covered) + 1)
         assert part.rows == 24 * 6
     assert (covered == 1).all()
+
+
+class Cut(L.Layer):  # type: ignore[misc]
+    """One kernel, cut into parts that are used by themselves."""
+
+    def __init__(self, cut: Callable[[Any], list[Any]], shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.cut, self.shape = cut, shape
+        self.kernel = self.add_weight(shape=shape, name="kernel")
+
+    def call(self, x: Any) -> Any:
+        return sum(keras.ops.mean(x @ part, axis=-1, keepdims=True) for part in self.cut(self.kernel))
+
+
+CUT: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "split": (lambda: Cut(lambda kernel: list(tf.split(kernel, 3, axis=1)), (6, 12)), (6,)),
+    "split from the end": (lambda: Cut(lambda kernel: list(tf.split(kernel, 3, axis=-1)), (6, 12)), (6,)),
+    "split unevenly": (lambda: Cut(lambda kernel: list(tf.split(kernel, [3, 9], axis=1)), (6, 12)), (6,)),
+    "unstack": (lambda: Cut(lambda kernel: list(tf.unstack(kernel)), (3, 6, 4)), (6,)),
+    "unstack in the middle": (lambda: Cut(lambda kernel: list(tf.unstack(kernel, axis=1)), (6, 3, 4)), (6,)),
+    "LSTM by gates": (lambda: L.LSTM(4, implementation=1), (5, 6)),
+    "ConvLSTM1D": (lambda: L.ConvLSTM1D(3, 2), (3, 6, 2)),
+    "ConvLSTM2D": (lambda: L.ConvLSTM2D(3, 2, padding="same"), (3, 5, 4, 2)),
+    "ConvLSTM3D": (lambda: L.ConvLSTM3D(2, 2), (2, 3, 3, 3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_each_part_of_a_kernel_that_is_cut_up_has_moments(name: str) -> None:
+    make, shape = CUT[name]
+    model, x = single(make, *shape)
+    session = KerasSession(model)
+    paths = [p.path for p in session.graph if p.role in ("kernel", "recurrent_kernel")]
+    found = session.input_moments(session.graph, x, 24, paths)
+    for path in paths:
+        covered = np.zeros(session.graph[path].shape, np.float32)
+        for part in found[path]:
+            part.arrangement.put(covered, part.arrangement.take(covered) + 1)
+            assert part.rows
+            if len(shape) == 1:
+                np.testing.assert_allclose(part.gram[0], x.T @ x / 24, rtol=1e-4, atol=1e-4)
+        assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_passes_that_ask_for_moments_take_a_kernel_that_is_cut_up(name: str) -> None:
+    make, shape = CUT[name]
+    model, x = single(make, *shape)
+    for one in (
+        bw.Quantize(3, rounding="error_feedback"),
+        bw.Quantize(4, importance="inputs"),
+        bw.CorrectBias(bw.Quantize(3)),
+    ):
+        result = bw.PassManager([one]).run(model, data=x)
+        assert not any("rounded to nearest" in remark for remark in result.report.passes[0].remarks)
+        assert np.isfinite(result.model(x).numpy()).all()
 
 
 class Tied(keras.Model):  # type: ignore[misc]
