@@ -41,7 +41,7 @@ class Handed:
                 return f"LoRA was enabled on {path}"
         layers = [layer for _, layer, _ in names.layers]
         if len(layers) != len(self.layers) or any(a is not b for a, b in zip(layers, self.layers, strict=True)):
-            return f"it has {len(layers)} layers that are not the {len(self.layers)} of before"
+            return f"layers were added, removed or exchanged: it has {len(layers)}, and had {len(self.layers)}"
         if {id(v) for v in model.variables} != {id(v) for v in self.variables.values()}:
             return "it has other variables"
         for parameter in graph:
