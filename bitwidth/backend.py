@@ -157,7 +157,8 @@ class Session(Protocol):
         """Check a run of training before work starts.
 
         Raises:
-            ConfigError: there is no loss, or the optimizer or loss is not known.
+            ConfigError: there is no loss, the optimizer or loss is not known, class weights do not fit the data, or
+                something among the callbacks is none.
             DataError: the data is empty, not finite, or has no targets.
         """
 

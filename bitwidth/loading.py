@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bitwidth.artifact import open_file
+from bitwidth.artifact import OpenFile, open_file
 from bitwidth.backend import BACKENDS, Architecture, load_backend
 from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
 from bitwidth.tensors import MAX_BITS, Encoding
@@ -42,7 +42,7 @@ def load(
         An uncompiled `keras.Model`.
 
     Raises:
-        ConfigError: `bits` is no whole number of 2 to 16.
+        ConfigError: `bits` is no whole number of 2 to 16, `custom_objects` no dict, or `path` no path.
         FileError: the file cannot be opened.
         CorruptFileError: it is no .bw file, or was cut off, or altered anywhere that is read.
         UnsafeFileError: what it says of the model names code, files, addresses or other objects than a model's.
@@ -51,20 +51,13 @@ def load(
     """
     if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= MAX_BITS):
         raise ConfigError(f"load: bits must be a whole number of 2 to {MAX_BITS}, got {bits!r}")
+    if custom_objects is not None and not isinstance(custom_objects, Mapping):
+        raise ConfigError(f"load: custom_objects must be a dict of classes and functions, got {quoted(custom_objects)}")
     with open_file(path) as file:
         header = file.header
         if header.framework not in BACKENDS:
             raise CorruptFileError(f"{file.name}: a model of an unknown framework {quoted(header.framework)}")
-        architecture = Architecture(
-            framework=header.framework,
-            config=header.architecture,
-            reason=header.reason,
-            inputs=header.inputs,
-            variables=header.variables,
-            assets=file.assets(),
-            layers=header.layers,
-            paths=[entry.path for entry in header.entries],
-        )
+        architecture = _architecture(file)
 
         def stored() -> Iterator[tuple[NDArray[Any], Encoding]]:
             return ((parameter.values, parameter.encoding) for parameter in file.parameters(bits))
@@ -74,3 +67,17 @@ def load(
             return backend.build(architecture, stored, header.activations, custom_objects, model)
         except (ModelError, UnsafeFileError) as error:
             raise type(error)(f"{file.name}: {error}") from error
+
+
+def _architecture(file: OpenFile) -> Architecture:
+    header = file.header
+    return Architecture(
+        framework=header.framework,
+        config=header.architecture,
+        reason=header.reason,
+        inputs=header.inputs,
+        variables=header.variables,
+        assets=file.assets(),
+        layers=header.layers,
+        paths=[entry.path for entry in header.entries],
+    )

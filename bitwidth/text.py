@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_BRIEF = 300  # characters of another library's message
+
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned under their heads; those that hold only numbers are aligned to the right.
@@ -52,15 +54,25 @@ def shape_text(shape: Sequence[int]) -> str:
 def brief(error: BaseException) -> str:
     r"""The message of another library's error on one line, without colours and without its tail.
 
+    Where it quotes the error behind it (after a whole configuration, say), what is cut is what stands between.
+
     Example:
         >>> brief(ValueError("first\n\nsecond"))
         'first second'
+        >>> brief(TypeError("cannot be read: " + "x" * 999 + " Exception encountered: no field 'size'"))[-60:]
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...: no field 'size'"
     """
     words = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split()
     text = " ".join(words).partition(" Arguments received by")[0]
     if not text:
         return type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
+    if len(text) <= _BRIEF:
+        return text
+    head, _, cause = text.rpartition("Exception encountered: ")
+    if not head:
+        return f"{text[: _BRIEF - 3]}..."
+    cause = cause if len(cause) <= _BRIEF else f"{cause[: _BRIEF - 3]}..."
+    return f"{head[: _BRIEF // 3]}...: {cause}"
 
 
 def printable(text: str, longest: int | None = None) -> str:

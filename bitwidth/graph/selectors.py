@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from bitwidth.errors import SelectionError
 from bitwidth.graph.model import Parameter, Structure
+from bitwidth.text import brief, quoted
 
 Where: TypeAlias = str | Sequence[str] | Callable[[Parameter], bool] | None
 
@@ -28,7 +29,7 @@ def selected(structure: Structure, parameters: Sequence[Parameter], where: Where
     if where is None:
         return tuple(parameters)
     if callable(where):
-        chosen = tuple(parameter for parameter in parameters if where(parameter))
+        chosen = tuple(parameter for parameter in parameters if _chosen(where, parameter))
         if not chosen:
             count = len(parameters)
             raise SelectionError(f"where={where!r} chooses none of the {count} parameters of {structure.name!r}")
@@ -38,6 +39,16 @@ def selected(structure: Structure, parameters: Sequence[Parameter], where: Where
         if not any(names(pattern, parameter) for parameter in parameters):
             raise SelectionError(_unknown(structure, parameters, pattern))
     return tuple(parameter for parameter in parameters if any(names(pattern, parameter) for pattern in patterns))
+
+
+def _chosen(where: Callable[[Parameter], bool], parameter: Parameter) -> bool:
+    try:
+        return bool(where(parameter))
+    except Exception as error:  # a user's own function, or a layer that was given in place of its path
+        raise SelectionError(
+            f"where={quoted(where)} cannot be asked about {parameter.path}: {brief(error)}; give a path, a list of "
+            "paths or a function from a parameter to True or False"
+        ) from error
 
 
 def names(pattern: str, parameter: Parameter) -> bool:

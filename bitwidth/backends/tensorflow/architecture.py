@@ -180,6 +180,8 @@ def _fill(model: Any, architecture: Architecture, stored: Stored, inputs: LayerI
 
 def _fill_whole(model: Any, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> Any:
     """Fill a user's own model: after all was read and checked, and with what it had before if that fails after all."""
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"model=: expected a built keras.Model, got {quoted(model)}")
     _check_variables(model, architecture)
     check_assets(model, architecture.assets)
     for _ in stored():

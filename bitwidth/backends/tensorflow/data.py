@@ -133,7 +133,7 @@ class Source:
         tensors = [tf.nest.map_structure(as_tensor, part) for part in self.parts]
 
         def gather(index: Any) -> Any:
-            return tuple(_without_lists(tf.nest.map_structure(lambda rows: taken(rows, index), p)) for p in tensors)
+            return tuple(without_lists(tf.nest.map_structure(lambda rows: taken(rows, index), p)) for p in tensors)
 
         def epoch(number: Any) -> Any:
             # stateless: the order depends on nothing but `seed`, not on TensorFlow's global one
@@ -182,11 +182,11 @@ def _batch(item: Any, name: str) -> Batch:
     return Batch(*(dense(part, name) for part in parts))
 
 
-def _without_lists(nest: Any) -> Any:
+def without_lists(nest: Any) -> Any:
     """`nest` with tuples for lists: a dataset takes a list for one tensor."""
     if isinstance(nest, dict):
-        return {key: _without_lists(value) for key, value in nest.items()}
-    return tuple(_without_lists(value) for value in nest) if isinstance(nest, list | tuple) else nest
+        return {key: without_lists(value) for key, value in nest.items()}
+    return tuple(without_lists(value) for value in nest) if isinstance(nest, list | tuple) else nest
 
 
 def _is_batched(data: Any) -> bool:

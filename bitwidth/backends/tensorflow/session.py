@@ -10,16 +10,15 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
 from bitwidth.backends.tensorflow.activations import attach, detach, on_grids
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
-from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model, need_targets
+from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
-from bitwidth.backends.tensorflow.data import Batch, Source
+from bitwidth.backends.tensorflow.data import Source
 from bitwidth.backends.tensorflow.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.handed import Handed
 from bitwidth.backends.tensorflow.lowering import Lowering, lower
@@ -29,13 +28,12 @@ from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
-from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
+from bitwidth.backends.tensorflow.trace import graph_of, value_of
+from bitwidth.backends.tensorflow.trials import Trials, traced_for_training
 from bitwidth.backends.tensorflow.undisturbed import state_of, undisturbed, untracked_of
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
-from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
 from bitwidth.tensors import Moments
-from bitwidth.text import brief
 
 WATCHING_BATCH = 64  # samples at a time where features are looked at one operation after another
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
@@ -56,7 +54,7 @@ class KerasSession:
         detach(self.model)
         self._sources: dict[int, tuple[Any, Source]] = {}
         example = None if data is None else self._source(data, "data").peek(2).inputs
-        trace = traced(self.model, example)
+        trace = traced_for_training(self.model, example)
         self._trace, self._specs = trace, trace.specs
         check_apart(model, trace)
         self.remarks: list[str] = []
@@ -66,6 +64,7 @@ class KerasSession:
         self._held: dict[str, Value] = {path: opened.values.value(path) for path in opened.values}
         self._gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = {}  # traced with the views of the moment
         self._proven: dict[frozenset[str], dict[str, str]] = {}
+        self._trials = Trials(self.model, self._compiled, self._source, self._undisturbed, self._declared_batch)
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
@@ -91,33 +90,15 @@ class KerasSession:
 
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
         """See `Session.check_data`."""
-        source = self._source(data, name)
-        if targets:
-            need_targets(source)
-        self._outputs(source, source.peek(self._declared_batch or 2))
+        self._trials.data(data, name, targets)
 
     def check_training(self, training: Training) -> None:
         """See `Session.check_training`."""
-        if not self.can_measure(training.objective):
-            raise ConfigError(f"no loss: give `loss=`, or compile the model {self.model.name!r} with one")
-        source = self._source(training.data, "data")
-        if not self._own_loss:
-            need_targets(source)
-        if source.is_endless and training.steps_per_epoch is None:
-            raise ConfigError("the data has no end: give steps_per_epoch")
-        steps = training.steps_per_epoch or source.steps(training.batch_size)
-        self._compiled.optimizer_for(training, steps, parameters_of(self.model))
-        self._try_out(training.objective, source, training.batch_size)
+        self._trials.training(training)
 
     def check_measuring(self, objective: Objective, data: Any) -> None:
         """See `Session.check_measuring`."""
-        source = self._source(data, "validation")
-        if source.is_endless:
-            raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
-        if source.is_read_once:
-            raise DataError("validation is read after each pass, and an iterator once only: give arrays or a dataset")
-        if source.has_targets and self.can_measure(objective):
-            self._try_out(objective, source, self._declared_batch or MEASURING_BATCH)
+        self._trials.measuring(objective, data, self._declared_batch or MEASURING_BATCH)
 
     def resolve(self, given: Objective, brought: Objective) -> Objective:
         """See `Session.resolve`."""
@@ -125,7 +106,7 @@ class KerasSession:
 
     def can_measure(self, objective: Objective) -> bool:
         """See `Session.can_measure`."""
-        return self._own_loss or self._compiled.resolve(objective).loss is not None
+        return self._trials.can_measure(objective)
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
@@ -140,41 +121,11 @@ class KerasSession:
         sizes = [spec.shape[0] for spec in keras.tree.flatten(self._specs) if spec.shape.rank]
         return sizes[0] if sizes else None
 
-    @property
-    def _own_loss(self) -> bool:
-        """Whether the model's class computes its own loss."""
-        own = type(self.model)
-        return own.train_step is not keras.Model.train_step or own.compute_loss is not keras.Model.compute_loss
-
     def _source(self, data: Any, name: str) -> Source:
         """The data, converted and checked once; `data` is kept, so that its id stays its own."""
         if id(data) not in self._sources:
             self._sources[id(data)] = (data, Source(data, name))
         return self._sources[id(data)][1]
-
-    def _try_out(self, objective: Objective, source: Source, batch_size: int) -> None:
-        """Compute loss and metrics once, on one batch, so that what does not fit is found before work starts."""
-        if self._own_loss:
-            return
-        batch = source.peek(batch_size)
-        outputs = self._outputs(source, batch)
-        try:
-            self._compiled.compile(self.model, objective)
-            targets = keras.tree.map_structure(tf.convert_to_tensor, batch.targets)
-            self.model.compute_loss(batch.inputs, targets, outputs, batch.weights, training=False)
-            self.model.compute_metrics(batch.inputs, targets, outputs, batch.weights)
-        except Exception as error:  # Keras and the user's own code raise anything
-            raise DataError(f"{source.name}: loss or metrics cannot be computed on it: {brief(error)}") from error
-        finally:
-            uncompile(self.model)
-
-    def _outputs(self, source: Source, batch: Batch) -> Any:
-        """What the model gives for a batch; its running statistics and counters stay as they are."""
-        try:
-            with self._undisturbed(), keras.StatelessScope():
-                return self.model(batch.inputs, training=False)
-        except Exception as error:  # Keras and the user's own code raise anything
-            raise DataError(f"{source.name}: the model cannot be called on it: {brief(error)}") from error
 
     def measure(
         self, graph: Graph, objective: Objective, data: Any, batch_size: int = MEASURING_BATCH
@@ -182,7 +133,7 @@ class KerasSession:
         """See `Session.measure`."""
         self.write(graph)
         source = self._source(data, "validation")
-        if not source.has_targets:
+        if not source.has_targets and not self._trials.adds_loss:
             return {}
         self._compiled.compile(self.model, objective)
         with self._undisturbed():
@@ -198,7 +149,7 @@ class KerasSession:
         if key not in self._gradients:
             self._gradients[key] = SquaredGradients(self.model, likelihoods, labels)
         with self._undisturbed():
-            found = self._gradients[key].over(self._source(data, "data"), samples, seed)
+            found = self._gradients[key].over(self._trials.watched(data), samples, seed)
         return {parameter.path: found[parameter.index] for parameter in graph}
 
     def input_moments(
@@ -207,7 +158,7 @@ class KerasSession:
         """See `Session.input_moments`."""
         self.write(graph)
         uses = {path: [use.op for use in graph[path].uses] for path in paths}
-        batches = self._source(data, "data").samples(samples, self._declared_batch or WATCHING_BATCH)
+        batches = self._trials.watched(data).samples(samples, self._declared_batch or WATCHING_BATCH)
         with self._undisturbed():
             inputs = (batch.inputs for batch in batches)
             return input_moments(self._trace, self._variables, uses, inputs, on_grids(graph.activations))
@@ -215,14 +166,14 @@ class KerasSession:
     def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
         """See `Session.observe`."""
         self.write(graph)
-        batches = self._source(data, "data").samples(samples, self._declared_batch or WATCHING_BATCH)
+        batches = self._trials.watched(data).samples(samples, self._declared_batch or WATCHING_BATCH)
         with self._undisturbed():
             return observed(self._trace, tensors, (batch.inputs for batch in batches), on_grids(graph.activations))
 
     def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Mapping[str, NDArray[Any]]:
         """See `Session.batch_statistics`."""
         self.write(graph)
-        batches = self._source(data, "data").samples(samples, self._declared_batch or batch_size)
+        batches = self._trials.watched(data).samples(samples, self._declared_batch or batch_size)
         with self._undisturbed():
             found = batch_statistics(self.model, batches)
         return {path: found[id(variable)] for path, variable in self._variables.items() if id(variable) in found}
@@ -332,7 +283,7 @@ class KerasSession:
         self._compiled.spare(optimizer, steering.learned)
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
         validation = None if training.validation is None else self._source(training.validation, "validation")
-        measured = validation is not None and validation.has_targets
+        measured = validation is not None and (validation.has_targets or self._trials.adds_loss)
         history = self.model.fit(
             source.for_fit(training.batch_size, training.seed),
             epochs=training.epochs,

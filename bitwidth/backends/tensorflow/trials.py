@@ -1,0 +1,227 @@
+"""What a run of training will use, tried before work starts: loss, metrics, weights and callbacks, on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bitwidth.backend import Objective, Training
+from bitwidth.backends.tensorflow.check import need_targets
+from bitwidth.backends.tensorflow.compiled import Compiled
+from bitwidth.backends.tensorflow.copying import uncompile
+from bitwidth.backends.tensorflow.data import Batch, Source, without_lists
+from bitwidth.backends.tensorflow.record import FuncTrace
+from bitwidth.backends.tensorflow.trace import traced
+from bitwidth.backends.tensorflow.views import parameters_of
+from bitwidth.errors import ConfigError, DataError, ModelError
+from bitwidth.text import brief, quoted
+
+
+class Trials:
+    """The checks of a session: each tries on one batch what the run will do with the data.
+
+    Attributes:
+        adds_loss: whether the model was seen to add losses of its own (`add_loss`) when it was called.
+
+    Args:
+        model: the session's copy of the user's model.
+        compiled: what the user's model was compiled with.
+        source: gives the data, converted and checked, for data and its name.
+        undisturbed: a context in which calling the model leaves no trace.
+        declared_batch: the batch size that the model is made for, if it is made for one.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        compiled: Compiled,
+        source: Callable[[Any, str], Source],
+        undisturbed: Callable[[], AbstractContextManager[None]],
+        declared_batch: int | None,
+    ) -> None:
+        self.adds_loss = False
+        self._model, self._compiled, self._source, self._undisturbed = model, compiled, source, undisturbed
+        self._declared_batch = declared_batch
+        self._not_inputs: dict[int, str] = {}  # by id of the data: why the model cannot be called on it
+
+    def can_measure(self, objective: Objective) -> bool:
+        """See `Session.can_measure`."""
+        return own_loss(self._model) or self.adds_loss or self._has_loss(objective)
+
+    def data(self, data: Any, name: str, targets: bool) -> None:
+        """See `Session.check_data`."""
+        source = self._source(data, name)
+        if targets:
+            need_targets(source)
+        try:
+            self._outputs(source, source.peek(self._declared_batch or 2))
+        except DataError as error:
+            if not own_step(self._model):
+                raise
+            self._not_inputs[id(data)] = str(error)  # its `train_step` may take what its `call` does not
+
+    def training(self, training: Training) -> None:
+        """See `Session.check_training`."""
+        if not self.can_measure(training.objective):
+            raise ConfigError(f"no loss: give `loss=`, or compile the model {self._model.name!r} with one")
+        check_callbacks(training.callbacks)
+        check_class_weight(training.class_weight)
+        source = self._source(training.data, "data")
+        if self._has_loss(training.objective) and not own_loss(self._model):
+            need_targets(source)
+        if source.is_endless and training.steps_per_epoch is None:
+            raise ConfigError("the data has no end: give steps_per_epoch")
+        steps = training.steps_per_epoch or source.steps(training.batch_size)
+        self._compiled.optimizer_for(training, steps, parameters_of(self._model))
+        self._objective(training.objective, source, training.batch_size)
+        try_weights(self._model, self._compiled, training, source.peek(training.batch_size))
+
+    def measuring(self, objective: Objective, data: Any, batch_size: int) -> None:
+        """See `Session.check_measuring`; `batch_size` for data that is not batched yet."""
+        source = self._source(data, "validation")
+        if source.is_endless:
+            raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
+        if source.is_read_once:
+            raise DataError("validation is read after each pass, and an iterator once only: give arrays or a dataset")
+        if source.has_targets and self.can_measure(objective):
+            self._objective(objective, source, batch_size)
+
+    def watched(self, data: Any) -> Source:
+        """Data to watch the model on.
+
+        Raises:
+            DataError: it is for the model's own training step, and its `call` takes something else.
+        """
+        if id(data) in self._not_inputs:
+            raise DataError(f"{self._not_inputs[id(data)]}; a pass that watches the model needs data for its call")
+        return self._source(data, "data")
+
+    def _has_loss(self, objective: Objective) -> bool:
+        return self._compiled.resolve(objective).loss is not None
+
+    def _objective(self, objective: Objective, source: Source, batch_size: int) -> None:
+        """Compute loss and metrics once, on one batch."""
+        if self._has_loss(objective) and not own_loss(self._model):
+            batch = source.peek(batch_size)
+            outputs = self._outputs(source, batch)
+            try_objective(self._model, self._compiled, objective, batch, outputs, source.name)
+
+    def _outputs(self, source: Source, batch: Batch) -> Any:
+        """What the model gives for a batch; its running statistics and counters stay as they are."""
+        try:
+            with self._undisturbed(), keras.StatelessScope(collect_losses=True) as scope:
+                outputs = self._model(batch.inputs, training=False)
+        except Exception as error:  # Keras and the user's own code raise anything
+            raise DataError(f"{source.name}: the model cannot be called on it: {brief(error)}") from error
+        self.adds_loss |= bool(scope.losses)
+        return outputs
+
+
+def traced_for_training(model: Any, example: Any) -> FuncTrace:
+    """The trace of a model on an example of its training data, or on the shapes it was built with.
+
+    A model whose own training step takes its data apart may be trained on what its `call` does not take.
+    """
+    try:
+        return traced(model, example)
+    except ModelError:
+        if example is None or not own_step(model):
+            raise
+        return traced(model)
+
+
+def own_loss(model: Any) -> bool:
+    """Whether a model's class computes its own loss."""
+    own = type(model)
+    return own.train_step is not keras.Model.train_step or own.compute_loss is not keras.Model.compute_loss
+
+
+def own_step(model: Any) -> bool:
+    """Whether a model's class takes its data apart itself, so that data need not be what `call` takes."""
+    return type(model).train_step is not keras.Model.train_step
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Raise unless all are callbacks of Keras.
+
+    Raises:
+        ConfigError: naming the one that is not.
+    """
+    for place, item in enumerate(callbacks):
+        if not isinstance(item, keras.callbacks.Callback):
+            hint = "; it is a class: call it" if isinstance(item, type) else ""
+            raise ConfigError(f"callbacks[{place}]: expected a keras.callbacks.Callback, got {quoted(item)}{hint}")
+
+
+def check_class_weight(class_weight: Any) -> None:
+    """Raise unless this is a weight for each class.
+
+    Raises:
+        ConfigError: saying what is not.
+    """
+    if class_weight is None:
+        return
+    if not isinstance(class_weight, Mapping):
+        raise ConfigError(f"class_weight: expected a dict, a number for each class, got {quoted(class_weight)}")
+    for key, weight in class_weight.items():
+        if not _is_whole(key) or isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ConfigError(f"class_weight: expected a number for each class, got {quoted(key)}: {quoted(weight)}")
+
+
+def try_objective(model: Any, compiled: Compiled, objective: Objective, batch: Batch, outputs: Any, name: str) -> None:
+    """Compute loss and metrics once.
+
+    Args:
+        model: left uncompiled.
+        compiled: what the user's model was compiled with.
+        objective: loss and metrics.
+        batch: one batch of the data.
+        outputs: what the model gives for it.
+        name: of the data, for messages.
+
+    Raises:
+        DataError: they cannot be computed.
+    """
+    try:
+        compiled.compile(model, objective)
+        targets = keras.tree.map_structure(tf.convert_to_tensor, batch.targets)
+        model.compute_loss(batch.inputs, targets, outputs, batch.weights, training=False)
+        model.compute_metrics(batch.inputs, targets, outputs, batch.weights)
+    except ConfigError:
+        raise
+    except Exception as error:  # Keras and the user's own code raise anything
+        raise DataError(f"{name}: loss or metrics cannot be computed on it: {brief(error)}") from error
+    finally:
+        uncompile(model)
+
+
+def try_weights(model: Any, compiled: Compiled, training: Training, batch: Batch) -> None:
+    """Let Keras take class weights with one batch of the data, without a step.
+
+    Raises:
+        ConfigError: it does not: several outputs, sample weights besides.
+    """
+    if training.class_weight is None:
+        return
+    parts = tuple(without_lists(part) for part in (batch.inputs, batch.targets, batch.weights) if part is not None)
+    try:
+        compiled.compile(model, training.objective, optimizer="sgd")
+        model.fit(
+            tf.data.Dataset.from_tensors(parts),
+            epochs=0,
+            class_weight=dict(training.class_weight),
+            shuffle=False,
+            verbose=0,
+        )
+    except Exception as error:  # Keras raises anything
+        raise ConfigError(f"class_weight cannot be used with this data: {brief(error)}") from error
+    finally:
+        uncompile(model)
+
+
+def _is_whole(key: Any) -> bool:
+    return isinstance(key, int) and not isinstance(key, bool) and key >= 0
