@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import functools
 import types
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,6 +25,7 @@ from tensorflow.python.trackable.data_structures import ListWrapper, _DictWrappe
 _TF_FUNCTION = type(tf.function(lambda: None))
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 _FOREIGN = ("tensorflow", "numpy", "threading", "logging", "weakref", "inspect", "h5py", "_thread", "re", "contextvars")
+_COPIES: weakref.WeakSet[Any] = weakref.WeakSet()
 _TRAINER_STATE: dict[str, Any] = {
     "train_function": None,
     "test_function": None,
@@ -50,6 +52,11 @@ def copy_model(model: Any) -> Any:
     copy = copy_object(model)
     uncompile(copy)
     return copy
+
+
+def is_copy(layer: Any) -> bool:
+    """Whether a layer was made by copying a model, and is not the user's own."""
+    return layer in _COPIES
 
 
 def copy_object(value: Any) -> Any:
@@ -150,7 +157,10 @@ class _Copier:
         if isinstance(value, collections.defaultdict):
             return collections.defaultdict(value.default_factory)
         kind: Any = type(value)
-        return kind.__new__(kind) if _is_mutable(value) else object.__new__(kind)
+        made = kind.__new__(kind) if _is_mutable(value) else object.__new__(kind)
+        if isinstance(value, keras.Layer):
+            _COPIES.add(made)
+        return made
 
     def _fill(self, value: Any, made: Any) -> None:
         if isinstance(value, types.CellType):

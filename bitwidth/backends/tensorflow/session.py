@@ -64,7 +64,9 @@ class KerasSession:
         self._held: dict[str, Value] = {path: opened.values.value(path) for path in opened.values}
         self._gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = {}  # traced with the views of the moment
         self._proven: dict[frozenset[str], dict[str, str]] = {}
-        self._trials = Trials(self.model, self._compiled, self._source, self._undisturbed, self._declared_batch)
+        self._trials = Trials(
+            self.model, self._compiled, self._source, self._undisturbed, self._declared_batch, self._trace
+        )
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""

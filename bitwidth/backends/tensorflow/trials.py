@@ -12,12 +12,12 @@ import tensorflow as tf
 from bitwidth.backend import Objective, Training
 from bitwidth.backends.tensorflow.check import need_targets
 from bitwidth.backends.tensorflow.compiled import Compiled
-from bitwidth.backends.tensorflow.copying import uncompile
+from bitwidth.backends.tensorflow.copying import is_copy, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source, without_lists
 from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.backends.tensorflow.trace import traced
 from bitwidth.backends.tensorflow.views import parameters_of
-from bitwidth.errors import ConfigError, DataError, ModelError
+from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
 from bitwidth.text import brief, quoted
 
 
@@ -33,6 +33,7 @@ class Trials:
         source: gives the data, converted and checked, for data and its name.
         undisturbed: a context in which calling the model leaves no trace.
         declared_batch: the batch size that the model is made for, if it is made for one.
+        trace: of the copy.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Trials:
         source: Callable[[Any, str], Source],
         undisturbed: Callable[[], AbstractContextManager[None]],
         declared_batch: int | None,
+        trace: FuncTrace,
     ) -> None:
         self.adds_loss = False
         self._model, self._compiled, self._source, self._undisturbed = model, compiled, source, undisturbed
-        self._declared_batch = declared_batch
+        self._declared_batch, self._trace = declared_batch, trace
         self._not_inputs: dict[int, str] = {}  # by id of the data: why the model cannot be called on it
 
     def can_measure(self, objective: Objective) -> bool:
@@ -68,6 +70,7 @@ class Trials:
         """See `Session.check_training`."""
         if not self.can_measure(training.objective):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self._model.name!r} with one")
+        check_reach(self._model, self._trace)
         check_callbacks(training.callbacks)
         check_class_weight(training.class_weight)
         source = self._source(training.data, "data")
@@ -143,6 +146,21 @@ def own_loss(model: Any) -> bool:
 def own_step(model: Any) -> bool:
     """Whether a model's class takes its data apart itself, so that data need not be what `call` takes."""
     return type(model).train_step is not keras.Model.train_step
+
+
+def check_reach(model: Any, trace: FuncTrace) -> None:
+    """Raise if training the copy of a model would train a layer of the user's.
+
+    Raises:
+        UnsupportedModelError: naming the layer that the copy calls and that is no copy.
+    """
+    for _, layer, _ in trace.untracked:
+        if layer.variables and not is_copy(layer):
+            raise UnsupportedModelError(
+                f"{model.name!r} cannot be trained: its call reaches the layer {layer.name!r} through a global, which "
+                "a copy of the model shares with yours, so training would change your own; keep it in an attribute "
+                "of the model, or in a list or dict"
+            )
 
 
 def check_callbacks(callbacks: Any) -> None:
