@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bitwidth.backend import Architecture, LayerInputs
 from bitwidth.backends.tensorflow.activations import attach
+from bitwidth.backends.tensorflow.inlining import inline_functions
 from bitwidth.backends.tensorflow.naming import names_of
 from bitwidth.backends.tensorflow.promises import keep_promises
 from bitwidth.errors import ModelError
@@ -124,9 +125,12 @@ def _rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None)
     # Initializers without a seed, and constructors, draw from these for values that are replaced.
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
-        model = keras.saving.deserialize_keras_object(config, custom_objects=dict(custom_objects or {}), safe_mode=True)
-        if not model.built or not model.variables:
-            model(_skeleton(inputs))
+        with inline_functions():
+            model = keras.saving.deserialize_keras_object(
+                config, custom_objects=dict(custom_objects or {}), safe_mode=True
+            )
+            if not model.built or not model.variables:
+                model(_skeleton(inputs))
     except Exception as error:  # a user's from_config or call may raise anything
         raise ModelError(f"the model cannot be built from its configuration: {brief(error)}") from error
     finally:
