@@ -28,7 +28,7 @@ class Result:
         >>> from bitwidth import PassManager, Prune
         >>> import keras
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4)])
-        >>> result = PassManager([Prune(sparsity=0.5)]).run(model)
+        >>> result = PassManager([Prune(sparsity=0.5, scope="local")]).run(model)
         >>> round(result.graph["hidden/kernel"].encoding.mask.mean(), 1)
         np.float64(0.5)
     """
