@@ -48,7 +48,7 @@ from bitwidth.tensors import (
 from bitwidth.tensors.rounding import DAMPING, EntropyPrice
 
 MILDEST_BITS = 8
-_UNCLIPPED_BITS = 8
+_COVERED_BITS = range(8, 12)  # where clipping gains next to nothing; on finer grids the search clips nothing itself
 _OWN_WIDTH = ("ternary", "binary")  # rules that need no `bits`
 
 
@@ -77,7 +77,7 @@ class Quantize(Pass, name="quantize"):
         symmetric: False gives the uniform rule an integer zero point per scale, for lopsided values.
         where: the parameters, by path or layer (see `bitwidth.graph.selectors`); None for all.
         scale: `"mse"` searches the scale of least squared error, `"max"` puts the greatest magnitude on the outermost
-            level. From 8 bits on the uniform rule does the latter in any case: clipping gains a percent or two of the
+            level. At 8 to 11 bits the uniform rule does the latter in any case: clipping gains a percent or two of the
             squared error there, and the one weight that is clipped may be the one that meets the greatest inputs.
         importance: what squared errors are weighted by while scales and levels are searched: None for nothing,
             `"fisher"` for the diagonal Fisher, `"inputs"` for the mean square of the input that a weight meets. The
@@ -301,8 +301,8 @@ class Quantize(Pass, name="quantize"):
 
     @property
     def _method(self) -> ScaleMethod:
-        """How scales are found: a uniform grid that is fine enough covers the greatest magnitude."""
-        return "max" if self.rule == "uniform" and (self.bits or MAX_BITS) >= _UNCLIPPED_BITS else self.scale
+        """How scales are found: of the uniform rule at some widths so that they cover the greatest magnitude."""
+        return "max" if self.rule == "uniform" and self.bits in _COVERED_BITS else self.scale
 
     def _importance(
         self, graph: Graph, context: Context, chosen: tuple[Parameter, ...]

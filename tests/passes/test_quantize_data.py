@@ -340,8 +340,11 @@ KINDS = ["normal", "one great weight of a great input", "many great weights of g
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "a bias among the inputs"])
-@pytest.mark.parametrize("fields", [{"bits": 8}, {"bits": 8, "symmetric": False}, {"bits": 8, "granularity": 64}])
-def test_the_default_scale_never_loses_to_the_greatest_magnitude_at_8_bits(kind: str, fields: Any) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [{"bits": 8}, {"bits": 8, "symmetric": False}, {"bits": 8, "granularity": 64}, {"bits": 10}, {"bits": 16}],
+)
+def test_the_default_scale_never_loses_to_the_greatest_magnitude_from_8_bits_on(kind: str, fields: Any) -> None:
     network, inputs = outliers(kind)
 
     def error(scale: Any) -> float:

@@ -19,6 +19,7 @@ from bitwidth.backends.tensorflow.allowed import Kind
 from bitwidth.backends.tensorflow.assets import assets_of, check_assets, load_assets
 from bitwidth.backends.tensorflow.configuration import Configuration
 from bitwidth.backends.tensorflow.deferred import deferred, finish, give_value
+from bitwidth.backends.tensorflow.inlining import inline_functions
 from bitwidth.backends.tensorflow.naming import names_of
 from bitwidth.backends.tensorflow.plain_data import NotAllowedError, a_dtype, sizes
 from bitwidth.backends.tensorflow.promises import keep_promises, kept_promises
@@ -88,7 +89,7 @@ def rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None =
     except NotAllowedError as error:
         raise UnsafeFileError(str(error)) from error
     with _random_states_kept():
-        with deferred() as pending:
+        with inline_functions(), deferred() as pending:
             model = _deserialized(read, skeleton, custom_objects)
         finish(pending, model)
     return model

@@ -73,7 +73,7 @@ class _Follower:
                 self._note(frame, op, inputs)
                 outputs = self._step(frame, op, inputs)
             carried.update((tensor.name, output) for tensor, output in zip(op.outputs, outputs, strict=True))
-        return [carried[tensor.name] for tensor in frame.graph.outputs]
+        return [carried[tensor.name] for tensor in frame.outputs]
 
     def settle(self) -> None:
         """A parameter that is read and never joined with features is used by the operation that reads it last."""
@@ -125,10 +125,10 @@ class _Follower:
         is_loop, branches = op.type.endswith("While"), frame.inner[op.name]
         results: list[list[Carried]] = []
         for inner in branches:
-            offset = len(inputs) - len(inner.graph.inputs)
+            offset = len(inputs) - len(inner.inputs)
             entering = {
                 tensor.name: item if not is_loop or _is_invariant(branches, place) else None
-                for place, (tensor, item) in enumerate(zip(inner.graph.inputs, inputs[offset:], strict=True))
+                for place, (tensor, item) in enumerate(zip(inner.inputs, inputs[offset:], strict=True))
             }
             results.append(self.follow(inner, entering))
         if is_loop:

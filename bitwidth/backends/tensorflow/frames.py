@@ -20,6 +20,8 @@ class Frame:
             from.
         inner: the frames of the operations of this graph that run graphs, by name of the operation.
         live: names of the operations that the graph's outputs are computed from.
+        inputs: the inputs of the graph when it was traced.
+        outputs: its outputs; TensorFlow adds others to a function when a gradient is taken through it.
     """
 
     graph: Any
@@ -29,6 +31,8 @@ class Frame:
     sources: dict[str, Any] = field(default_factory=dict)
     inner: dict[str, list[Frame]] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
+    inputs: tuple[Any, ...] = ()
+    outputs: tuple[Any, ...] = ()
 
     def name(self, item: Any) -> str:
         """Unique name of an operation or tensor of this graph."""
@@ -67,7 +71,10 @@ def frame_tree(graph: Any) -> Frame:
 
 
 def _enter(frame: Frame) -> None:
-    frame.live = _live(frame.graph)
+    frame.inputs = tuple(frame.graph.inputs)
+    given = None if frame.op is None else len(frame.op.outputs)
+    frame.outputs = tuple(frame.graph.outputs[:given])
+    frame.live = _live(frame)
     for op in frame.graph.get_operations():
         frames = []
         for label, graph in _graphs(op):
@@ -102,9 +109,9 @@ def _find(graph: Any, name: str) -> Any:
     return None
 
 
-def _live(graph: Any) -> set[str]:
-    """Names of the operations that the outputs and the side effects of `graph` need: the rest is never run."""
-    pending = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
+def _live(frame: Frame) -> set[str]:
+    """Names of the operations that the outputs and the side effects of a graph need: the rest is never run."""
+    pending = [*(tensor.op for tensor in frame.outputs), *frame.graph.control_outputs]
     live: set[str] = set()
     while pending:
         op = pending.pop()

@@ -56,14 +56,14 @@ class Replay:
         Raises:
             UnsupportedModelError: an operation runs a graph in a way that is not known here.
         """
-        graph = self._trace.frame.graph
+        frame = self._trace.frame
         flat = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(inputs, expand_composites=True)]
         flat = [
             leaf if leaf.dtype == spec.dtype else tf.cast(leaf, spec.dtype)
-            for leaf, spec in zip(flat, graph.inputs, strict=False)
+            for leaf, spec in zip(flat, frame.inputs, strict=False)
         ]
-        given = {tensor.name: leaf for tensor, leaf in zip(graph.inputs, flat, strict=False)}
-        return self._frame(self._trace.frame, {**self._captured, **given}, watch or {}, edit or {})
+        given = {tensor.name: leaf for tensor, leaf in zip(frame.inputs, flat, strict=False)}
+        return self._frame(frame, {**self._captured, **given}, watch or {}, edit or {})
 
     def _frame(
         self, frame: Frame, given: Mapping[str, Any], watch: Mapping[str, Watcher], edit: Mapping[str, Edit]
@@ -86,14 +86,14 @@ class Replay:
                 held[tensor.name] = output if change is None else change(output)
             for tensor_name in drops:
                 del held[tensor_name]
-        return [held[tensor.name] for tensor in frame.graph.outputs]
+        return [held[tensor.name] for tensor in frame.outputs]
 
     def _inner(
         self, frame: Frame, op: Any, inputs: list[Any], watch: Mapping[str, Watcher], edit: Mapping[str, Edit]
     ) -> list[Any]:
         def run(inner: Frame, values: list[Any]) -> list[Any]:
-            values = values[len(values) - len(inner.graph.inputs) :]
-            names = [tensor.name for tensor in inner.graph.inputs]
+            values = values[len(values) - len(inner.inputs) :]
+            names = [tensor.name for tensor in inner.inputs]
             return self._frame(inner, dict(zip(names, values, strict=True)), watch, edit)
 
         inner = frame.inner[op.name]
@@ -121,7 +121,7 @@ class _Plan:
         self._attributes: dict[str, tuple[Any, ...]] = {}
         self._constants: dict[str, Any] = {}
         live = [op for op in frame.graph.get_operations() if op.name in frame.live]
-        needed = {tensor.name for tensor in frame.graph.outputs}
+        needed = {tensor.name for tensor in frame.outputs}
         last: dict[str, str] = {}
         for op in live:
             last.update({tensor.name: op.name for tensor in op.outputs})

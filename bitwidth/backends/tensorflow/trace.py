@@ -48,7 +48,7 @@ def graph_of(model: Any, trace: FuncTrace) -> Graph:
         tensors=tuple(_tensor(frame, tensor) for frame, op in frames for tensor in op.outputs),
         layers=_layers(trace),
         inputs=tuple(tensor.name for tensor in _arguments(trace)),
-        outputs=tuple(dict.fromkeys(tensor.name for tensor in trace.frame.graph.outputs)),
+        outputs=tuple(dict.fromkeys(tensor.name for tensor in trace.frame.outputs)),
         notes=notes_on(trace, parameters),
     )
     return Graph(structure, parameters, Values(value_readers(trace)))
@@ -106,8 +106,8 @@ def _looked_up(trace: FuncTrace) -> set[int]:
 
 
 def _arguments(trace: FuncTrace) -> list[Any]:
-    graph = trace.frame.graph
-    return list(graph.inputs[: len(graph.inputs) - len(graph.captures)])
+    frame = trace.frame
+    return list(frame.inputs[: len(frame.inputs) - len(frame.graph.captures)])
 
 
 def _in_order(frame: Frame) -> Iterator[tuple[Frame, Any]]:
@@ -127,7 +127,7 @@ def _op(trace: FuncTrace, flow: Flow, frame: Frame, op: Any) -> Op:
         source = frame.sources.get(op.outputs[0].name)
         inputs = () if source is None else (frame.outer.name(source),)
     for inner in frame.inner.get(op.name, ()):
-        results = tuple(inner.name(tensor) for tensor in inner.graph.outputs)
+        results = tuple(inner.name(tensor) for tensor in inner.outputs)
         attributes += ((f"{inner.prefix.removeprefix(name).strip('/')}_outputs", results),)
     outputs = tuple(frame.name(tensor) for tensor in op.outputs)
     return Op(name, op.type, trace.layer_of(frame, op), inputs, outputs, flow.read_by.get(name, ()), attributes)

@@ -21,6 +21,7 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import (
     WhileCondFuncGraph,
 )
 
+from bitwidth.backends.tensorflow.inlining import forget_traces
 from bitwidth.backends.tensorflow.lowering import LearnedVariable, Lowering, straight_through
 
 _BODIES = (WhileBodyFuncGraph, WhileCondFuncGraph, CondBranchFuncGraph)
@@ -162,6 +163,7 @@ def _exchange(stores: list[tuple[Any, list[Any]]], old: Any, new: Any) -> None:
 def forget_functions(model: Any) -> None:
     """Drop compiled functions: they hold the reads as they were when they were traced."""
     for layer in model._flatten_layers():
+        forget_traces(layer)
         for name in ("train_function", "test_function", "predict_function"):
             if getattr(layer, name, None) is not None:
                 setattr(layer, name, None)

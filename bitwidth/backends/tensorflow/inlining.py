@@ -1,0 +1,40 @@
+"""Inlining: models with a `tf.function` around a call, and what such a function keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+_FUNCTION = type(tf.function(lambda: None))
+_SETTINGS = ("autograph", "jit_compile", "reduce_retracing")
+
+
+@contextmanager
+def inline_functions() -> Iterator[None]:
+    """Within this context a `tf.function` runs as the plain function that it decorates.
+
+    A layer that is first called on symbolic tensors inside a `tf.function` makes its variables there, and what the
+    function keeps as its graph computes with their initial values in place of them: later calls would use that graph.
+    """
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def forget_traces(layer: Any) -> None:
+    """Let each `tf.function` among the methods of a layer be traced again: what it has traced reads as it did then."""
+    for cls in type(layer).__mro__:
+        for value in vars(cls).values():
+            if isinstance(value, _FUNCTION):
+                getattr(value, "_descriptor_cache", {}).pop(layer, None)
+    for name, value in list(vars(layer).items()):
+        if isinstance(value, _FUNCTION):
+            settings = {key: getattr(value, f"_{key}") for key in _SETTINGS if hasattr(value, f"_{key}")}
+            signature = value.input_signature
+            layer.__dict__[name] = tf.function(value.python_function, input_signature=signature, **settings)
