@@ -21,6 +21,7 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import (
     WhileCondFuncGraph,
 )
 
+from bitwidth.backends.tensorflow.custom_gradients import forget_gradients
 from bitwidth.backends.tensorflow.inlining import forget_traces
 from bitwidth.backends.tensorflow.lowering import LearnedVariable, Lowering, straight_through
 
@@ -91,6 +92,7 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
             view.__dict__.pop("_view", None)
             view.trainable = masters[index].trainable
         forget_functions(model)
+        forget_gradients(model.variables)
 
 
 def parameters_of(model: Any) -> list[Any]:

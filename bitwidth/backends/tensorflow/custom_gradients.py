@@ -1,0 +1,57 @@
+"""Custom gradients that do not outlive the run that traced them.
+
+In a graph, `tf.custom_gradient` registers a gradient function under a new name in a registry of TensorFlow's that lasts
+as long as the process; optimizers do it at each trace of a training step, and so do our views and grids. The function
+holds the graph, and with it every variable and constant that the graph captured. What a run has traced is forgotten
+when the run ends, so its entries can go.
+
+Holds for TensorFlow 2.18 to 2.21 (`ops.gradient_registry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import ops
+
+_NAMES = "CustomGradient-"  # what the names that TensorFlow makes up begin with
+
+
+def forget_gradients(variables: Iterable[Any]) -> None:
+    """Let go of the custom gradients in graphs that captured one of these variables.
+
+    Args:
+        variables: variables whose graphs nobody will differentiate any more; each has a `_value`, a `tf.Variable`.
+    """
+    handles = {id(variable._value.handle) for variable in variables}
+    registry = getattr(ops.gradient_registry, "_registry", {})
+    for name, entry in list(registry.items()):
+        if name.startswith(_NAMES) and any(id(found) in handles for found in _captured(entry["type"])):
+            registry.pop(name, None)
+
+
+def _captured(registered: Any) -> Iterator[Any]:
+    """What was captured, from outside of all graphs, by the graph of a registered gradient."""
+    graph = next(_graphs(registered), None)
+    while graph is not None:
+        yield from (outer for outer, _ in getattr(graph, "captures", ()))
+        graph = getattr(graph, "outer_graph", None)
+
+
+def _graphs(registered: Any) -> Iterator[Any]:
+    """The graph of the tensors that a registered gradient works on: in the closure of the function that it wraps."""
+    for inner in _inside(registered):
+        for value in _inside(inner):
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if tf.is_symbolic_tensor(item):
+                    yield item.graph
+
+
+def _inside(function: Any) -> Iterator[Any]:
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
