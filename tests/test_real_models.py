@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import bitwidth as bw
+from bitwidth.backends.tensorflow.architecture import rebuild
+from bitwidth.backends.tensorflow.deferred import has_value
+from bitwidth.backends.tensorflow.naming import names_of
 from bitwidth.passes.base import off_grid
 from tests import real
 
@@ -67,3 +72,19 @@ def test_mobilenet_v2(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     inputs = rng.random((8, 96, 96, 3), np.float32)
     journey(real.mobilenet_v2(), inputs, rng.integers(0, 10, 8), "sparse_categorical_crossentropy", tmp_path)
+
+
+APPLICATIONS = [name for name in dir(keras.applications) if name[0].isupper()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_application_of_keras_is_built_from_its_configuration(name: str) -> None:
+    """As a file would hold it: the same variables by the same names, and none of them with a value yet."""
+    model = getattr(keras.applications, name)(weights=None)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+    made = rebuild(config, {"shape": list(model.input_shape), "dtype": "float32"})
+    assert [path for path, _, _ in names_of(made).variables] == [path for path, _, _ in names_of(model).variables]
+    assert [tuple(v.shape) for v in made.variables] == [tuple(v.shape) for v in model.variables]
+    assert not any(has_value(variable) for variable in made.variables)
+    keras.backend.clear_session()

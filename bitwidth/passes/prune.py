@@ -95,7 +95,7 @@ class Prune(Pass, name="prune"):
         fisher = self.fisher if self.sparsity else None  # at a ramp's start nothing goes, by whatever criterion
         curvature = None if fisher is None else context.ask(fisher, graph)
         if curvature is not None and fisher is not None:
-            context.remark(f"Fisher over {fisher.samples:,} samples, {fisher.describe(graph)}")
+            context.remark(f"Fisher over at most {fisher.samples:,} samples, {fisher.describe(graph)}")
         return self._pruned(graph, context, curvature)
 
     def preview(self, graph: Graph, context: Context) -> Graph:

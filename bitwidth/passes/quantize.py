@@ -341,7 +341,7 @@ class Quantize(Pass, name="quantize"):
         if with_data:
             fisher = Fisher(samples=min(self.samples, 512))
             relative = equal_loss(graph, context, chosen, context.ask(fisher, graph))
-            context.remark(f"steps that add equal loss, by Fisher over {fisher.samples:,} samples")
+            context.remark(f"steps that add equal loss, by Fisher over at most {fisher.samples:,} samples")
         else:
             relative = spreads(graph, chosen)
         return self._together(graph, context, chosen, relative)
