@@ -80,7 +80,8 @@ class Configuration:
             NotAllowedError: it is none, or holds something that it may not.
         """
         try:
-            return self._read(config, kind, where)
+            with keras.saving.CustomObjectScope(self._given):  # as Keras will read it: names are looked up in it
+                return self._read(config, kind, where)
         except RecursionError as error:
             raise NotAllowedError(f"{where}: nested too deep") from error
 
@@ -156,7 +157,7 @@ class Configuration:
 
     def _own(self, name: str | None) -> Any:
         """The class or function of the user's own that Keras would find under a name."""
-        return None if name is None else keras.saving.get_registered_object(name, custom_objects=self._given)
+        return None if name is None else keras.saving.get_registered_object(name)
 
     def _ending_in(self, name: str) -> str | None:
         """The registered name that ends in `name`: files of Keras 3.6 and before give functions without the package."""

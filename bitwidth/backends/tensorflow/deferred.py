@@ -25,8 +25,7 @@ MAX_VARIABLES = 1 << 18
 MAX_ELEMENTS = 1 << 31  # of all variables together
 _PENDING = "uninitialized_variables"
 _SEEDS = "global_seed_generator"  # made when something first draws without a seed of its own
-_SMALL = 1 << 16  # elements of a stand-in that may take memory while a layer is built
-_BESIDE = 1 << 24  # elements of a variable that is no part of the model
+_SMALL = 1 << 24  # elements of what may take memory before its time: a stand-in, a variable beside the model
 _LOCK = threading.RLock()
 
 
@@ -141,7 +140,7 @@ def finish(pending: Pending, model: Any) -> None:
     for variable in pending:
         if id(variable) in own or has_value(variable):
             continue
-        if prod(variable.shape) > _BESIDE:
+        if prod(variable.shape) > _SMALL:
             raise ModelError(f"{variable.path} of shape {tuple(variable.shape)} is no variable of the model")
         give_value(variable, _first_value(variable))
 

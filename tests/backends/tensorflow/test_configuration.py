@@ -414,8 +414,12 @@ def test_the_callers_own_objects_are_known_and_others_are_not(reached: list[Any]
 def test_a_word_that_names_an_own_class_is_refused_where_keras_would_take_the_class(
     reached: list[Any],
 ) -> None:
-    with pytest.raises(UnsafeFileError):
-        rebuild(graph(dense(), None, mode="configuration>Gate"), INPUTS)
+    for settings in ({"mode": "configuration>Gate"}, {"deep": [{"in": "loose"}]}):
+        for custom in ({"loose": loose}, {"loose": Gate}):
+            with pytest.raises(UnsafeFileError, match="is the name of a registered class or function"):
+                rebuild(graph(dense(), None, **settings), INPUTS, custom)
+    with pytest.raises(UnsafeFileError, match="is the name of"):
+        rebuild(stack(dense(units="loose")), INPUTS, {"loose": Gate})
     assert not reached
 
 
