@@ -27,6 +27,7 @@ from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
 from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import trace_function
+from bitwidth.backends.tensorflow.seeds import set_drawn_seeds
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, value_of
 from bitwidth.backends.tensorflow.trials import Trials, traced_for_training
@@ -52,6 +53,7 @@ class KerasSession:
         self._compiled = Compiled.of(model)
         self.model = copy_model(model)
         detach(self.model)
+        set_drawn_seeds(self.model, 0)
         self._sources: dict[int, tuple[Any, Source]] = {}
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced_for_training(self.model, example)
@@ -183,6 +185,7 @@ class KerasSession:
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """See `Session.train`."""
         self.write(graph)
+        set_drawn_seeds(self.model, training.seed)
         self._settle()
         self._load_masters(graph)
         lowerings = self._lowerings(graph)

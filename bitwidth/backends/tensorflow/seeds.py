@@ -1,0 +1,31 @@
+"""Seeds of layers that Keras drew: set from the seed of the run, so that runs repeat.
+
+A `Dropout` without a seed draws one each time it is built. Two builds of a model with the same weights would train
+differently, and differ in their files, though nobody asked for that. A seed that the user gave stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def set_drawn_seeds(model: Any, seed: int) -> None:
+    """Set the states of all seed generators of a model whose seed Keras drew.
+
+    Args:
+        model: a copy of the user's model.
+        seed: of the run; each generator starts at its own place behind it.
+    """
+    for place, generator in enumerate(_drawn(model)):
+        generator.state.assign([seed % (1 << 31), place << 20])
+
+
+def _drawn(model: Any) -> Iterator[Any]:
+    """The generators of the layers of a model, each once, that were given no seed."""
+    seen: set[int] = set()
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            if id(generator) not in seen and generator.get_config()["seed"] is None:
+                seen.add(id(generator))
+                yield generator
