@@ -28,10 +28,10 @@ CHAINS: dict[str, list[bw.Pass]] = {
 def network(drawn: int, seed: int | None = None) -> Any:
     """The same weights each time; what Keras draws for its layers differs with `drawn`."""
     random.seed(drawn)
-    stack = [keras.Input((6,)), layers.GaussianNoise(0.2, seed=seed, name="noise"), layers.Dense(16, name="hidden")]
-    model = keras.Sequential(
-        [*stack, layers.Dropout(0.5, seed=seed, name="drop"), layers.Dense(3, name="out")], name="n"
-    )
+    noise, drop = layers.GaussianNoise(0.2, seed=seed, name="noise"), layers.Dropout(0.5, seed=seed, name="drop")
+    x = keras.Input((6,), name="x")
+    y = drop(layers.Dense(16, name="hidden")(noise(x)))
+    model = keras.Model(x, layers.Dense(3, name="out")(y), name="n")
     rng = np.random.default_rng(1)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(size=variable.shape))
