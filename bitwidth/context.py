@@ -120,9 +120,9 @@ class Context:
 
     def ask(self, question: Question[Answer], graph: Graph) -> Answer:
         """The answer to a question about `graph`, cached until a value or a grid of activations changes."""
-        state = (graph.structure, *(graph.values.value(path) for path in graph.values))
+        state = (graph.structure, graph.values.token())
         for known, (held, _) in tuple(self._answers.items()):
-            if any(old is not new for old, new in zip(held, state, strict=True)):
+            if held[0] is not state[0] or held[1] != state[1]:
                 del self._answers[known]  # answers are large, and a model rarely becomes again what it was
         if question not in self._answers:
             self._answers[question] = (state, question.answer(graph, self))
@@ -137,7 +137,7 @@ class Context:
             training = replace(training, every_step=True)
         trained = self.session.train(graph, training, steer)
         for parameter in graph:
-            if graph.values.value(parameter.path) is trained.graph.values.value(parameter.path):
+            if graph.values.same(trained.graph.values, parameter.path):
                 reason = "what its encoding holds did not change" if parameter.trainable else "not trainable"
                 self.notes.skipped.setdefault(parameter.path, reason)
         for path, reason in trained.refused.items():

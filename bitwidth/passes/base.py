@@ -158,8 +158,7 @@ def check_promises(before: Graph, after: Graph, owner: str) -> None:
     check_kept(before, after, owner)
     for parameter in after:
         path, encoding = parameter.path, parameter.encoding
-        unchanged = before.values.value(path) is after.values.value(path)
-        if not parameter.is_float or (unchanged and before.parameters[path].encoding is encoding):
+        if not parameter.is_float or before.same(after, path):
             continue
         off = off_grid(encoding, after.values[path])
         if off:

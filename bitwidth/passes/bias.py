@@ -163,14 +163,13 @@ def _shifted(before: Graph, after: Graph, places: Iterable[_Place]) -> Graph:
         place.target.add(shifts.setdefault(parameter.path, np.zeros(parameter.shape)), place.shift(before, after))
     changes = {}
     for path, shift in shifts.items():
-        old = after.values.value(path)
-        master = ((old.read() if old.master is None else old.master) + shift).astype(after[path].dtype)
+        master = (after.values.value(path).start + shift).astype(after[path].dtype)
         changes[path] = Value(after[path].encoding.project(master), master)
     return Graph(after.structure, tuple(after), after.values.replace(changes))
 
 
 def _differ(before: Graph, after: Graph, path: str) -> bool:
-    if before.values.value(path) is after.values.value(path):
+    if before.values.same(after.values, path):
         return False
     return not np.array_equal(before.values[path], after.values[path])
 

@@ -62,10 +62,7 @@ class Where(Pass, name="where"):
         for parameter in after:
             path = parameter.path
             if path not in inside and parameter.is_float and parameter.trainable:
-                same = (
-                    before.values.value(path) is after.values.value(path)
-                    or (before.values[path] == after.values[path]).all()
-                )
+                same = before.values.same(after.values, path) or (before.values[path] == after.values[path]).all()
                 if not same or before.parameters[path].encoding is not parameter.encoding:
                     raise ContractError(
                         f"{self.label}: {self.of.label} changed {path}, which {self.where!r} leaves out; "

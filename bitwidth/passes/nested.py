@@ -110,8 +110,7 @@ class Nested(Pass, name="nested"):
             path, encoding = parameter.path, parameter.encoding
             short = ordered(prefix(encoding, self.widths[-1]))
             if short is not None and encoding is not before[path].encoding:
-                value = after.values.value(path)
-                floats = value.read() if value.master is None else value.master
+                floats = after.values.value(path).start
                 scale = fit_scale(floats, short.levels, short.block, "mse", encoding.mask).scale  # type: ignore[arg-type]
                 encodings[path] = rebased(encoding, replace(encoding.unmasked, scale=scale))  # type: ignore[call-arg]
         return after.update(encodings=encodings)

@@ -100,7 +100,7 @@ def compare(before: Graph, after: Graph, skipped: Mapping[str, str]) -> tuple[Pa
 def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str | None) -> ParameterRecord:
     path = parameter.path
     old = before.parameters[path].encoding
-    changed = old is not parameter.encoding or before.values.value(path) is not after.values.value(path)
+    changed = not before.same(after, path)
     values = after.values[path]
     return ParameterRecord(
         path=path,

@@ -67,7 +67,7 @@ class KerasSession:
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
-        changed = [path for path in self._variables if self._held[path] is not graph.values.value(path)]
+        changed = [path for path in self._variables if not self._held[path].same(graph.values.value(path))]
         for path in changed:
             self._held[path].read()  # an older snapshot may still have to read this variable
             self._held[path] = graph.values.value(path)
@@ -393,7 +393,7 @@ class KerasSession:
             if not np.array_equal(held, old.read()):
                 changed[path] = Value(held, master)
             elif parameter.trainable:
-                old.master = master
+                changed[path] = old.with_master(master)
         after = Graph(last.structure, tuple(last), before.values.replace(changed))
         self._held = {path: Value(partial(value_of, variable)) for path, variable in self._variables.items()}
         self.write(after)
