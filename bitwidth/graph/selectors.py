@@ -8,7 +8,8 @@ recipe).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -16,6 +17,39 @@ from bitwidth.errors import SelectionError
 from bitwidth.graph.model import Parameter, Structure
 
 Where: TypeAlias = str | Sequence[str] | Callable[[Parameter], bool] | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a pass works on, and what it leaves alone, as a value.
+
+    Attributes:
+        chosen: the parameters, in the graph's order.
+        skipped: the reason by path, for each parameter that is not chosen.
+
+    Example:
+        >>> bias = Parameter("dense/bias", (2,), "float32", "bias")
+        >>> Selection((bias,)).fitting(lambda parameter: f"{parameter.role}: only kernels are pruned").skipped
+        {'dense/bias': 'bias: only kernels are pruned'}
+    """
+
+    chosen: tuple[Parameter, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Paths of the chosen parameters."""
+        return frozenset(parameter.path for parameter in self.chosen)
+
+    def fitting(self, unfit: Callable[[Parameter], str | None]) -> Selection:
+        """Those of the chosen for which `unfit` has no reason; the others are skipped with it."""
+        reasons = {parameter.path: unfit(parameter) for parameter in self.chosen}
+        chosen = tuple(parameter for parameter in self.chosen if reasons[parameter.path] is None)
+        return Selection(chosen, {**self.skipped, **{path: why for path, why in reasons.items() if why is not None}})
+
+    def within(self, paths: Collection[str], reason: str) -> Selection:
+        """Those of the chosen that are among `paths`; the others are skipped for `reason`."""
+        return self.fitting(lambda parameter: None if parameter.path in paths else reason)
 
 
 def selected(structure: Structure, parameters: Sequence[Parameter], where: Where) -> tuple[Parameter, ...]:

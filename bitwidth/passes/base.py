@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, Steer
-from bitwidth.context import Context
+from bitwidth.context import Context, NothingHere
 from bitwidth.errors import ConfigError, ContractError, PromiseError
 from bitwidth.graph import Graph
 from bitwidth.passes.registry import plain, register_pass
@@ -43,6 +43,8 @@ class Pass(ABC):
     """
 
     name: ClassVar[str] = ""
+    checks_parts: ClassVar[bool] = False
+    """Whether the pass only runs others as calls, each of which is checked against the promises before it."""
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -107,11 +109,15 @@ class Pass(ABC):
         context = context.fresh_notes()
         self.requires(graph, context)
         started = time.perf_counter()
-        after = (self.preview if dry else self.apply)(graph, context)
+        try:
+            after = (self.preview if dry else self.apply)(graph, context)
+        except NothingHere:
+            return graph, self._record(graph, graph, context, time.perf_counter() - started)
         seconds = time.perf_counter() - started
         if not isinstance(after, Graph):
             raise ContractError(f"{self.label}.apply must return a Graph, got {type(after).__name__}")
-        check_promises(graph, after, self.label)
+        if not self.checks_parts:
+            check_promises(graph, after, self.label)
         if not dry:
             self.ensures(graph, after, context)
         return after, self._record(graph, after, context, seconds)
@@ -122,7 +128,7 @@ class Pass(ABC):
             name=self.label,
             config=self.config,
             seconds=seconds,
-            parameters=compare(before, after, notes.skipped),
+            parameters=compare(before, after, notes.skipped, notes.foreseen),
             history=dict(notes.history),
             remarks=tuple(notes.remarks),
             inner=tuple(notes.inner),
@@ -136,7 +142,7 @@ class TrainingPass(Pass):
     def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
         """Train.
 
-        `steer` is called some times with the fraction done and changes the encodings (see `Session.train`).
+        `steer` is called periodically with the progress and changes the encodings (see `Session.train`).
         """
 
     def apply(self, graph: Graph, context: Context) -> Graph:
@@ -144,8 +150,11 @@ class TrainingPass(Pass):
         return self.train(graph, context, None)
 
     def preview(self, graph: Graph, context: Context) -> Graph:
-        """Training changes values only: the graph as it is."""
-        context.remark(f"trains {sum(parameter.trainable for parameter in graph)} parameters")
+        """Training changes values only, and only a run can tell how: the graph as it is."""
+        fixed = context.selection(graph, None, lambda parameter: None if parameter.trainable else "not trainable")
+        context.notes.skipped.update(fixed.skipped)
+        context.notes.foreseen.update(fixed.paths)
+        context.remark(f"trains {len(fixed.chosen)} parameters")
         return graph
 
 

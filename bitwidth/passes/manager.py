@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Self
+
+from typing_extensions import override
 
 from bitwidth.backend import Objective, Session, backend_for
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
-from bitwidth.passes.base import Pass
-from bitwidth.passes.compose import check_pass
+from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.recipe import from_data, to_data
-from bitwidth.report import Report
+from bitwidth.passes.wrapping import Composite, check_pass, walk
+from bitwidth.report import PassRecord, Report
 from bitwidth.result import Result
 
 
 @dataclass(frozen=True)
-class PassManager(Pass, name="chain"):
+class PassManager(Composite, name="chain"):
     """Run passes one after another, each checked before and after.
 
     Attributes:
@@ -34,6 +36,7 @@ class PassManager(Pass, name="chain"):
         True
     """
 
+    checks_parts: ClassVar[bool] = True
     passes: Sequence[Pass]
 
     def __post_init__(self) -> None:
@@ -74,8 +77,8 @@ class PassManager(Pass, name="chain"):
         """
         context, graph = self._open(model, data, validation, Objective(loss, None, metrics), seed)
         initial = _measured(graph, context)
-        after, record = self(graph, context)
-        report = Report(graph.name, record.inner, initial, notes=_notes(context, initial))
+        after = self.apply(graph, context)
+        report = Report(graph.name, tuple(context.notes.inner), initial, notes=_notes(context, initial))
         return Result(after, context.session, report)
 
     def plan(self, model: Any, data: Any = None) -> Report:
@@ -88,35 +91,66 @@ class PassManager(Pass, name="chain"):
             data: an example of the inputs, only for a model that does not know them.
         """
         session = _opened(model, data)
-        _, record = self(session.graph, Context(session), dry=True)
-        return Report(session.graph.name, record.inner, planned=True, notes=session.graph.structure.notes)
+        context = Context(session, planned=True)
+        records = self._foreseen(session.graph, context, range(len(self.passes)))
+        return Report(session.graph.name, records, planned=True, notes=session.graph.structure.notes)
 
+    @property
+    @override
+    def parts(self) -> tuple[Pass, ...]:
+        return tuple(self.passes)
+
+    @override
+    def place(self, index: int) -> str:
+        return f"passes[{index}] {type(self.passes[index]).__name__}"
+
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
-        """Run the passes, measuring after each where there is validation data."""
-        for item in self.passes:
-            graph, record = item(graph, context)
-            context.notes.inner.append(replace(record, metrics=_measured(graph, context)))
-        return self._with_skips(graph, context)
+        """Run the passes, each between its checks, measuring after each where there is validation data."""
+        for index in range(len(self.passes)):
+            with self.part(index, context) as (item, inner):
+                graph, record = item(graph, inner)
+                record = replace(record, metrics=_measured(graph, inner))
+            context.notes.inner.append(record)
+        context.notes.take_skips()
+        return graph
 
+    @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Preview the passes."""
-        for item in self.passes:
-            graph, record = item(graph, context, dry=True)
+        for index in range(len(self.passes)):
+            with self.part(index, context) as (item, inner):
+                graph, record = item(graph, inner, dry=True)
             context.notes.inner.append(record)
-        return self._with_skips(graph, context)
+        context.notes.take_skips()
+        return graph
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
-        """Every pass can work."""
-        for item in self.passes:
-            item.check(graph, context)
+        """Every pass can work.
 
-    def objective(self) -> Objective | None:
-        """That of the first pass that brings one."""
-        return next((found for item in self.passes if (found := item.objective()) is not None), None)
+        Where training would be lost, each is tried on what the passes before it would leave, as far as a preview tells.
+        """
+        ahead = 0
+        if len(self.passes) > 1 and any(isinstance(item, TrainingPass) for item in walk(self)):
+            ahead = next((i for i, item in enumerate(self.passes) if not _tells(item)), len(self.passes))
+        self._foreseen(graph, context, range(ahead))
 
-    def at(self, strength: float) -> PassManager:
+    def _foreseen(self, graph: Graph, context: Context, previewed: range) -> tuple[PassRecord, ...]:
+        """Check each pass on the graph as far as it is known; the records of those that are previewed."""
+        records = []
+        for index in range(len(self.passes)):
+            self.check_part(index, graph, context)
+            if index in previewed:
+                with self.part(index, replace(context, planned=True)) as (item, inner):
+                    graph, record = item(graph, inner, dry=True)
+                records.append(record)
+        return tuple(records)
+
+    @override
+    def at(self, strength: float) -> Self:
         """Every pass at that strength."""
-        return PassManager([item.at(strength) for item in self.passes])
+        return type(self)([item.at(strength) for item in self.passes])
 
     def to_recipe(self) -> dict[str, Any]:
         """The chain as plain data, ready for `json.dumps`.
@@ -152,13 +186,11 @@ class PassManager(Pass, name="chain"):
         self.check(session.graph, context)
         return context, session.graph
 
-    def _with_skips(self, graph: Graph, context: Context) -> Graph:
-        touched = {record.path for inner in context.notes.inner for record in inner.touched}
-        for inner in context.notes.inner:
-            for path, reason in inner.skipped.items():
-                if path not in touched:
-                    context.skip(path, reason)
-        return graph
+
+def _tells(item: Pass) -> bool:
+    """Whether a preview of a pass tells what it does, without doing it."""
+    leaves = [part for part in walk(item) if not isinstance(part, Composite)]
+    return all(type(leaf).preview is not Pass.preview for leaf in leaves)
 
 
 def _opened(model: Any, data: Any) -> Session:

@@ -200,7 +200,7 @@ class Quantize(Pass, name="quantize"):
 
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """Every chosen kernel has codes of at most `bits` bits, or all together the rate."""
-        chosen = context.fresh_notes().choose(after, self.where, self._unfit)
+        chosen = context.selection(after, self.where, self._unfit).chosen
         matrices = tuple(parameter for parameter in chosen if is_matrix(parameter))
         for parameter in matrices:
             if self.bits is not None and parameter.encoding.bits > self.bits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isinf
 from typing import Any
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bitwidth.graph import Graph, Parameter
 from bitwidth.tensors import Encoding
+
+UNTOUCHED = "left as it was"
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,24 @@ class PassRecord:
         return asdict(self)
 
 
-def compare(before: Graph, after: Graph, skipped: Mapping[str, str]) -> tuple[ParameterRecord, ...]:
+def compare(
+    before: Graph, after: Graph, skipped: Mapping[str, str], foreseen: Collection[str] = ()
+) -> tuple[ParameterRecord, ...]:
     """One record per parameter: what changed, and the reason where nothing did.
 
     Args:
         before: the graph that a pass was given.
         after: the graph that it gave.
         skipped: reasons that the pass gave, by path.
+        foreseen: paths of what a run of the pass would touch, though nothing shows it yet.
     """
-    return tuple(_compare(before, after, parameter, skipped.get(parameter.path)) for parameter in after)
+    return tuple(
+        _compare(before, after, parameter, "" if parameter.path in foreseen else skipped.get(parameter.path, UNTOUCHED))
+        for parameter in after
+    )
 
 
-def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str | None) -> ParameterRecord:
+def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str) -> ParameterRecord:
     path = parameter.path
     old = before.parameters[path].encoding
     changed = not before.same(after, path)
@@ -114,7 +122,7 @@ def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str | No
         bytes_before=packed_bytes(old, parameter),
         bytes_after=packed_bytes(parameter.encoding, parameter),
         distortion=distortion(before.values[path], values) if changed and parameter.is_float else 0.0,
-        reason="" if changed else reason or "left as it was",
+        reason="" if changed else reason,
     )
 
 

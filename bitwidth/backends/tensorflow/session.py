@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
 from bitwidth.backends.tensorflow.activations import attach, detach, on_grids
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
-from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model, need_targets
+from bitwidth.backends.tensorflow.check import check_apart, check_callbacks, check_finite, check_model, need_targets
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source
@@ -29,6 +29,7 @@ from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
+from bitwidth.backends.tensorflow.training import masters_of, waiting
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
 from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
@@ -98,6 +99,10 @@ class KerasSession:
         """See `Session.check_training`."""
         if not self.can_measure(training.objective):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self.model.name!r} with one")
+        check_callbacks(training)
+        if training.data is None:
+            self._compiled.check_names(training, parameters_of(self.model))
+            return
         source = self._source(training.data, "data")
         if not self._own_loss:
             need_targets(source)
@@ -240,8 +245,8 @@ class KerasSession:
         for path, lowering in lowerings.items():
             if training.learn and path not in refused and (training.only is None or path in training.only):
                 lowering.learn()
-        with self._attached(views), self._frozen(graph, training.only, refused):
-            steering = Steering(graph, lowerings, steer, self._masters, training.every_step)
+        with self._attached(views), self._frozen(graph, training.only, refused), waiting(training):
+            steering = Steering(graph, lowerings, steer, self._variables, training.every_step)
             history = self._fit(training, steering) if self.model.trainable_variables else {}
         return Trained(
             self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only), history, refused
@@ -355,16 +360,9 @@ class KerasSession:
 
     def _load_masters(self, graph: Graph) -> None:
         """Put the float masters behind the values of `graph` into the variables: training goes on from them."""
-        for path, variable in self._variables.items():
-            master = graph.values.value(path).master
-            if master is not None:
-                variable._value.assign(master)
-                self._held[path] = Value(master)
-
-    def _masters(self, graph: Graph) -> Graph:
-        """`graph` with what the variables hold, read when it is asked for."""
-        readers = {p.path: partial(value_of, self._variables[p.path]) for p in graph if p.is_float}
-        return Graph(graph.structure, tuple(graph), graph.values.replace(readers))
+        for path, master in masters_of(graph):
+            self._variables[path]._value.assign(master)
+            self._held[path] = Value(master)
 
     def _baked(self, last: Graph, lowerings: Mapping[str, Lowering], only: frozenset[str] | None) -> Graph:
         """`last` with what training has learned put into its encodings."""
