@@ -4,11 +4,12 @@ from bitwidth.graph.channels import Channels
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
-from bitwidth.graph.selectors import Selection, Where, check_where, frozen_where
+from bitwidth.graph.selectors import AllBut, Selection, Where, check_where, frozen_where
 from bitwidth.graph.values import Value, Values
 from bitwidth.graph.wiring import Contraction, Norm, Wiring
 
 __all__ = [
+    "AllBut",
     "Channels",
     "Contraction",
     "Graph",

@@ -11,7 +11,7 @@ from bitwidth.passes.nested import Nested
 from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
-from bitwidth.passes.registry import register_function
+from bitwidth.passes.registry import register_function, register_value
 from bitwidth.passes.statistics import ReestimateBatchNorm
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "TrainingPass",
     "Where",
     "register_function",
+    "register_value",
 ]

@@ -15,6 +15,7 @@ from bitwidth.context import Context, NothingHere
 from bitwidth.errors import ConfigError, ContractError, PromiseError
 from bitwidth.graph import Graph
 from bitwidth.passes.registry import plain, register_pass
+from bitwidth.passes.remarks import narrowed
 from bitwidth.report import PassRecord, compare
 from bitwidth.tensors import Encoding
 
@@ -118,6 +119,8 @@ class Pass(ABC):
             raise ContractError(f"{self.label}.apply must return a Graph, got {type(after).__name__}")
         if not self.checks_parts:
             check_promises(graph, after, self.label)
+        if not context.notes.inner:  # else the pass inside has said it
+            context.notes.remarks += narrowed(graph, after)
         if not dry:
             self.ensures(graph, after, context)
         return after, self._record(graph, after, context, seconds)

@@ -59,9 +59,10 @@ class Nested(Wrapping, name="nested"):
     def __post_init__(self) -> None:
         if not isinstance(self.of, Quantize):
             raise ConfigError(f"Nested: of must be a Quantize, got {self.of!r}")
-        if self.of.bits is None or self.of.rule != "uniform" or not self.of.symmetric:
+        if not isinstance(self.of.bits, int) or self.of.rule != "uniform" or not self.of.symmetric:
             raise ConfigError(
-                "Nested: of must be Quantize with bits and the symmetric uniform rule: other codes have no first bits"
+                "Nested: of must be Quantize with bits (one number) and the symmetric uniform rule: other codes "
+                "have no first bits"
             )
         if not isinstance(self.during, TrainingPass) or isinstance(self.during, Ramp):
             raise ConfigError(f"Nested: during must be a training pass such as Finetune, got {self.during!r}")
