@@ -137,7 +137,7 @@ class Surprising(bw.Pass):
     """Is planned, and then refuses to run."""
 
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
-        if "Where" in "".join(context.path):
+        if "Repeat" in "".join(context.path):
             raise bw.errors.ContractError("not here")
         return graph
 
