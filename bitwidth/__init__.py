@@ -16,6 +16,7 @@ from bitwidth import errors
 from bitwidth.analysis import Fisher
 from bitwidth.artifact import Inspection, inspect
 from bitwidth.context import Context
+from bitwidth.events import Event
 from bitwidth.graph import AllBut, Graph, Parameter
 from bitwidth.loading import load
 from bitwidth.passes import (
@@ -51,6 +52,7 @@ __all__ = [
     "CorrectBias",
     "EqualizeLayers",
     "Escape",
+    "Event",
     "Finetune",
     "Fisher",
     "FoldBatchNorm",

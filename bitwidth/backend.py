@@ -92,6 +92,8 @@ class Training:
         every_step: whether a pass that steers is asked after every step, and not only periodically during the run.
         settled: fraction of the run after which the pass that steers changes nothing any more: callbacks that wait for
             the best model, or stop when it gets no better, count from then on.
+        on_step: called after each step with how many are done, and how many there are where that is known; True ends
+            the training there, as a whole step. None where nobody wants to know.
     """
 
     objective: Objective
@@ -112,6 +114,7 @@ class Training:
     learn: bool = False
     every_step: bool = False
     settled: float = 0.0
+    on_step: Callable[[int, int | None], bool] | None = None
 
 
 @dataclass(frozen=True)

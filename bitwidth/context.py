@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from bitwidth.backend import Objective, Session, Steer, Training
 from bitwidth.errors import BitwidthError, ConfigError, SelectionError
+from bitwidth.events import Cancelled, Watch
 from bitwidth.graph import Graph, Parameter, Selection, Where
 from bitwidth.report import PassRecord
 
@@ -93,6 +94,7 @@ class Context:
         path: the pass that receives this, within the passes around it: for errors and events.
         only: paths of the parameters that may be touched, besides `scope`; None for all. Unlike a selector that names
             nothing, a part in which there is nothing to do is no error: `NothingHere` ends the pass, unchanged.
+        watch: what follows the run, and may end it.
         planned: whether nothing is really run, so that there may be no data where a run needs some.
     """
 
@@ -108,6 +110,7 @@ class Context:
     path: tuple[str, ...] = ()
     only: frozenset[str] | None = None
     planned: bool = False
+    watch: Watch = field(default_factory=Watch, repr=False)
     _answers: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
 
     def selection(
@@ -188,7 +191,12 @@ class Context:
         if self.scope:
             training = replace(training, only=frozenset(parameter.path for parameter in self.select(graph)))
         training = replace(training, every_step=self.every_step, settled=self.settled)
+        steps = self.watch.steps(self.path)
+        if self.watch.is_active:
+            training = replace(training, on_step=steps)
         trained = self.session.train(graph, training, steer)
+        if steps.interrupted:
+            raise Cancelled
         for parameter in graph:
             if graph.values.same(trained.graph.values, parameter.path):
                 reason = "what its encoding holds did not change" if parameter.trainable else "not trainable"

@@ -226,6 +226,11 @@ class ReferenceSession:
                             gradient if mask is None else gradient * mask
                         )
                 ask(epoch * steps + step + 1)
+                if training.on_step is not None and training.on_step(epoch * steps + step + 1, total):
+                    return self._trained(graph, current, masters, losses)
+        return self._trained(graph, current, masters, losses)
+
+    def _trained(self, graph: Graph, current: Graph, masters: dict[str, Array], losses: list[float]) -> Trained:
         changed = {path: _snapped(graph, current, path, master) for path, master in masters.items()}
         after = Graph(current.structure, tuple(current), graph.values.replace(changed))
         return Trained(after, {"loss": losses})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
@@ -18,6 +19,8 @@ from bitwidth.passes.registry import plain, register_pass
 from bitwidth.passes.remarks import narrowed
 from bitwidth.report import PassRecord, compare
 from bitwidth.tensors import Encoding
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ class Pass(ABC):
         context = context.fresh_notes()
         self.requires(graph, context)
         started = time.perf_counter()
+        if not dry:
+            _LOG.debug("%s: started", " > ".join(context.path) or self.label)
+            context.watch.emit("pass_started", context.path)
         try:
             after = (self.preview if dry else self.apply)(graph, context)
         except NothingHere:
@@ -123,7 +129,11 @@ class Pass(ABC):
             context.notes.remarks += narrowed(graph, after)
         if not dry:
             self.ensures(graph, after, context)
-        return after, self._record(graph, after, context, seconds)
+        record = self._record(graph, after, context, seconds)
+        if not dry:
+            _LOG.info("%s: done in %.1f seconds", " > ".join(context.path) or self.label, seconds)
+            context.watch.emit("pass_done", context.path, sparsity=record.sparsity, bytes=record.bytes_after)
+        return after, record
 
     def _record(self, before: Graph, after: Graph, context: Context, seconds: float) -> PassRecord:
         notes = context.notes

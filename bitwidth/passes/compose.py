@@ -102,9 +102,10 @@ class Repeat(Wrapping, name="repeat"):
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Run the pass that many times, each between its checks."""
         for _ in range(self.times):
-            with self.part(0, context) as (part, inner):
-                graph, record = part(graph, inner)
-            context.notes.inner.append(record)
+            done = self.run_part(0, graph, context)
+            if done is None:
+                break
+            graph = done
         context.notes.take_skips()
         return graph
 

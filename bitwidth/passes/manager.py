@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, ClassVar, Self
 
 from typing_extensions import override
@@ -11,12 +14,16 @@ from typing_extensions import override
 from bitwidth.backend import Objective, Session, backend_for
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
+from bitwidth.events import Cancelled, Event, Watch
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.recipe import from_data, to_data
 from bitwidth.passes.wrapping import Composite, check_pass, walk
+from bitwidth.progress import Bar, is_terminal
 from bitwidth.report import PassRecord, Report
 from bitwidth.result import Result
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,9 @@ class PassManager(Composite, name="chain"):
         loss: Any = None,
         metrics: Any = None,
         seed: int = 0,
+        on_event: Callable[[Event], Any] | None = None,
+        progress: bool | None = None,
+        deadline: float | None = None,
     ) -> Result:
         """Compress a model. The model itself is not touched.
 
@@ -67,6 +77,14 @@ class PassManager(Composite, name="chain"):
             loss: for measuring; None for the compiled loss, else the first one that a pass brings.
             metrics: likewise, each by itself.
             seed: of everything random. Same seed, machine, versions and data: same bytes.
+            on_event: called with a `bw.Event` at the start and the end of each pass, when a ramp changes its strength,
+                and after each step of training. `event.cancel()` ends the run.
+            progress: whether what takes more than a few seconds is drawn as Keras draws it; None: on a terminal only.
+            deadline: seconds after which the run ends, at the next step of training or pass; above 0.
+
+        Returns:
+            The result. Where the run was cancelled or its deadline passed, `result.complete` is False: it is the model
+            as the last pass left it that was finished and verified, and the report's first line says so.
 
         Raises:
             ModelError: the model is not built, holds values that are not finite, or is of a kind that cannot be
@@ -75,10 +93,22 @@ class PassManager(Composite, name="chain"):
             DataError: the data is empty or not finite; raised before work starts.
             ContractError: a pass broke its own promise or an earlier one.
         """
+        watch = _watch(on_event, progress, deadline)
         context, graph = self._open(model, data, validation, Objective(loss, None, metrics), seed)
+        return self._run(graph, replace(context, watch=watch))
+
+    def _run(self, graph: Graph, context: Context) -> Result:
+        """Run the passes; where the run is cancelled, the result is what the last verified pass left."""
         initial = _measured(graph, context)
-        after = self.apply(graph, context)
-        report = Report(graph.name, tuple(context.notes.inner), initial, notes=_notes(context, initial))
+        after, watch = graph, context.watch
+        with suppress(Cancelled):  # before the first pass was done
+            after = self.apply(graph, context)
+        stopped = f"{watch.reason} before {' > '.join(watch.cut)} was done" if watch.cut else ""
+        if stopped:
+            _LOG.warning("%s: not complete: %s", graph.name, stopped)
+            watch.emit("cancelled", watch.cut)
+        notes = _notes(context, initial)
+        report = Report(graph.name, tuple(context.notes.inner), initial, notes=notes, stopped=stopped)
         return Result(after, context.session, report)
 
     def plan(self, model: Any, data: Any = None) -> Report:
@@ -108,12 +138,16 @@ class PassManager(Composite, name="chain"):
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Run the passes, each between its checks, measuring after each where there is validation data."""
         for index in range(len(self.passes)):
-            with self.part(index, context) as (item, inner):
-                graph, record = item(graph, inner)
-                record = replace(record, metrics=_measured(graph, inner))
-            context.notes.inner.append(record)
+            done = self.run_part(index, graph, context)
+            if done is None:
+                break
+            graph = done
         context.notes.take_skips()
         return graph
+
+    @override
+    def measured(self, graph: Graph, context: Context) -> Mapping[str, float]:
+        return _measured(graph, context)
 
     @override
     def preview(self, graph: Graph, context: Context) -> Graph:
@@ -185,6 +219,18 @@ class PassManager(Composite, name="chain"):
             session.check_measuring(objective, validation)
         self.check(session.graph, context)
         return context, session.graph
+
+
+def _watch(on_event: Callable[[Event], Any] | None, progress: bool | None, deadline: float | None) -> Watch:
+    if on_event is not None and not callable(on_event):
+        raise ConfigError(f"on_event must be a function of an event, got {on_event!r}")
+    if progress not in (None, True, False):
+        raise ConfigError(f"progress must be True, False or None, got {progress!r}")
+    number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
+    if deadline is not None and not (number and 0 < deadline < inf):
+        raise ConfigError(f"deadline must be a number of seconds above 0, got {deadline!r}")
+    drawn = is_terminal() if progress is None else progress
+    return Watch(on_event, deadline, Bar() if drawn else None)
 
 
 def _tells(item: Pass) -> bool:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from bitwidth.backend import Progress
 from bitwidth.context import Context, Notes
 from bitwidth.errors import ConfigError
+from bitwidth.events import Watch
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.quantize import Quantize
@@ -94,7 +95,7 @@ class Nested(Wrapping, name="nested"):
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Quantize, then train at all widths in turn; the result holds the widest."""
         page = Notes()
-        with self.part(0, replace(context, validation=None, notes=page)) as (of, inner):
+        with self.part(0, replace(context, validation=None, notes=page, watch=Watch())) as (of, inner):
             started = self._started(graph, of.apply(graph, inner))
         ramped = frozen_apart(graph, context)
         at = {bits: _first_bits(started, bits, ramped) for bits in self.widths}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,11 +13,14 @@ from typing_extensions import override
 from bitwidth.backend import Progress, Steer
 from bitwidth.context import Context, Notes, NothingHere, check_count
 from bitwidth.errors import ConfigError
+from bitwidth.events import Watch
 from bitwidth.graph import Graph, moved
 from bitwidth.passes.base import Pass, TrainingPass, check_kept
 from bitwidth.passes.compose import Where
 from bitwidth.passes.stages import alike, frozen_apart, kept
 from bitwidth.passes.wrapping import Wrapping
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,15 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
                 return masters
             before = held.update(dict(masters.values))
             after = self._stage(progress.fraction, before, ramped, context, page)
+            self._tell(progress.fraction, context)
             moves = moves or bool(moved(before, after))
             return after
 
+        self._tell(0.0, context)
         with self.part(1, context) as (during, inner):
             assert isinstance(during, TrainingPass)
             trained = during.train(start, inner, grow)
+        context.watch.strength = None
         if self.strength(reached) != 1.0:
             last = self.strength(reached)
             context.remark(f"training ended at strength {last:.2f}: full strength was applied at its end, untrained")
@@ -145,7 +152,7 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
 
     @contextmanager
     def _quiet(self, context: Context, page: Notes) -> Iterator[Context]:
-        with self.part(0, replace(context, validation=None, notes=page)) as (_, inner):
+        with self.part(0, replace(context, validation=None, notes=page, watch=Watch())) as (_, inner):
             yield inner
 
     def _stage(self, fraction: float, before: Graph, ramped: frozenset[str], context: Context, page: Notes) -> Graph:
@@ -158,6 +165,11 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
             except NothingHere:
                 return before
             return kept(before, after, strength, self.label)
+
+    def _tell(self, fraction: float, context: Context) -> None:
+        context.watch.strength = self.strength(fraction)
+        _LOG.debug("%s: strength %.3f", self.label, context.watch.strength)
+        context.watch.emit("strength", (*context.path, self.place(0)))
 
     def _rest_at_once(self, graph: Graph, ramped: frozenset[str], context: Context, page: Notes) -> Graph:
         """`graph` with what does not train under full strength."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
@@ -13,6 +13,7 @@ from typing_extensions import override
 from bitwidth.backend import Objective
 from bitwidth.context import Context, NoDataError
 from bitwidth.errors import ConfigError
+from bitwidth.events import Cancelled
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass
 
@@ -48,6 +49,34 @@ class Composite(Pass):
     def check(self, graph: Graph, context: Context) -> None:
         for index in range(len(self.parts)):
             self.check_part(index, graph, context)
+
+    def run_part(self, index: int, graph: Graph, context: Context) -> Graph | None:
+        """Run one part between its checks, and take its record down.
+
+        Returns:
+            The graph as it leaves it, measured where there is validation data; None where the run was cancelled, and
+            `graph` is the last verified state.
+
+        Raises:
+            Cancelled: nothing was done yet that could be kept.
+        """
+        try:
+            if context.watch.stops:
+                raise Cancelled
+            with self.part(index, context) as (part, inner):
+                after, record = part(graph, inner)
+                record = replace(record, metrics=self.measured(after, inner))
+        except Cancelled:
+            context.watch.cut = context.watch.cut or (*context.path, self.place(index))
+            if not context.notes.inner:
+                raise
+            return None
+        context.notes.inner.append(record)
+        return after
+
+    def measured(self, graph: Graph, context: Context) -> Mapping[str, float]:
+        """Loss and metrics to be reported after a part: by default none."""
+        return {}
 
     def check_part(self, index: int, graph: Graph, context: Context) -> None:
         """Check one part. A plan without data goes on without what needs data."""

@@ -83,6 +83,18 @@ class PassRecord:
         """Reason by path, for the parameters that the pass left alone."""
         return {record.path: record.reason for record in self.parameters if record.reason}
 
+    @property
+    def sparsity(self) -> float | None:
+        """Share of all values that are zero afterwards; None where there are none."""
+        size = sum(record.size for record in self.parameters)
+        return sum(record.sparsity * record.size for record in self.parameters) / size if size else None
+
+    @property
+    def bytes_after(self) -> int | None:
+        """Packed size of all parameters afterwards; None where codes have no bound."""
+        sizes = [record.bytes_after for record in self.parameters]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)

@@ -29,7 +29,7 @@ from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, traced, value_of
-from bitwidth.backends.tensorflow.training import masters_of, waiting
+from bitwidth.backends.tensorflow.training import masters_of, waiting, watching
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
 from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
@@ -352,7 +352,7 @@ class KerasSession:
             if validation is not None and measured
             else None,
             class_weight=training.class_weight,
-            callbacks=[*steering.callbacks(), *training.callbacks],
+            callbacks=[*steering.callbacks(), *training.callbacks, *watching(training, steering.total)],
             verbose=training.verbose,
             shuffle=False,
         )

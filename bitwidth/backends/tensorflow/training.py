@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
 import keras
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.backend import Training
 from bitwidth.graph import Graph
@@ -31,6 +32,25 @@ def waiting(training: Training) -> Iterator[None]:
     finally:
         for item, epoch in zip(early, before, strict=True):
             item.start_from_epoch = epoch
+
+
+class Watching(keras.callbacks.Callback):  # type: ignore[misc]
+    """Reports the steps of a training, and ends it where it is told to."""
+
+    def __init__(self, on_step: Callable[[int, int | None], bool], total: int | None) -> None:
+        super().__init__()
+        self._on_step, self._total, self._done = on_step, total, 0
+
+    @override
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._done += 1
+        if self._on_step(self._done, self._total):
+            self.model.stop_training = True
+
+
+def watching(training: Training, total: int | None) -> list[Any]:
+    """The Keras callback that reports the steps of a run of training, or none."""
+    return [] if training.on_step is None else [Watching(training.on_step, total)]
 
 
 def masters_of(graph: Graph) -> Iterator[tuple[str, NDArray[Any]]]:
