@@ -53,7 +53,7 @@ class Selection:
         skipped: the reason by path, for each parameter that is not chosen.
 
     Example:
-        >>> bias = Parameter("dense/bias", (2,), "float32", "bias")
+        >>> bias = Parameter("dense/bias", (2,), "float32", "bias", layer="dense")
         >>> Selection((bias,)).fitting(lambda parameter: f"{parameter.role}: only kernels are pruned").skipped
         {'dense/bias': 'bias: only kernels are pruned'}
     """
