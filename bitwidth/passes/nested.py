@@ -113,7 +113,7 @@ class Nested(Wrapping, name="nested"):
     @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Quantized at the full width; not trained."""
-        with self.part(1, replace(context, notes=Notes())) as (during, inner):
+        with self.part(1, replace(context, notes=Notes(foreseen=context.notes.foreseen))) as (during, inner):
             during.preview(graph, inner)
         after = super().preview(graph, context)
         self._say(context, after, frozen_apart(graph, context))

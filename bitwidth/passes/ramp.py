@@ -142,7 +142,7 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
     def preview(self, graph: Graph, context: Context) -> Graph:
         """The pass at full strength."""
         with self.part(1, context) as (during, inner):
-            during.preview(graph, replace(inner, notes=Notes()))
+            during.preview(graph, replace(inner, notes=Notes(foreseen=context.notes.foreseen)))
         return super().preview(graph, context)
 
     @property

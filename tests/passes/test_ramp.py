@@ -357,6 +357,14 @@ def test_a_plan_says_what_training_will_touch(item: bw.Pass) -> None:
 
 
 @pytest.mark.parametrize(
+    "item", [bw.Ramp(bw.Prune(0.5), tune()), bw.Nested(bw.Quantize(8, vectors=None), (8, 4), tune())]
+)
+def test_a_plan_of_a_ramp_says_what_its_training_will_touch(item: bw.Pass) -> None:
+    record = bw.PassManager([item]).plan(transfer("frozen")).passes[0]
+    assert {r.path for r in record.touched} == {"body/kernel", "head/kernel", "head/bias"}
+
+
+@pytest.mark.parametrize(
     "item",
     [
         bw.Prune(0.5, criterion="fisher"),
