@@ -16,7 +16,8 @@ from bitwidth import errors
 from bitwidth.analysis import Fisher
 from bitwidth.artifact import Inspection, inspect
 from bitwidth.context import Context
-from bitwidth.graph import Graph, Parameter
+from bitwidth.events import Event
+from bitwidth.graph import AllBut, Graph, Parameter
 from bitwidth.loading import load
 from bitwidth.passes import (
     CorrectBias,
@@ -34,6 +35,7 @@ from bitwidth.passes import (
     TrainingPass,
     Where,
     register_function,
+    register_value,
 )
 from bitwidth.reading import read
 from bitwidth.report import Report
@@ -43,12 +45,14 @@ from bitwidth.tensors import BitPlanes, BitRule, Escape, bitplanes
 __version__ = "0.1.0"
 
 __all__ = [
+    "AllBut",
     "BitPlanes",
     "BitRule",
     "Context",
     "CorrectBias",
     "EqualizeLayers",
     "Escape",
+    "Event",
     "Finetune",
     "Fisher",
     "FoldBatchNorm",
@@ -73,4 +77,5 @@ __all__ = [
     "load",
     "read",
     "register_function",
+    "register_value",
 ]

@@ -21,7 +21,34 @@ from bitwidth.tensors import Encoding, Moments
 Arrays = Mapping[str, NDArray[Any]]
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
 Stored = Callable[[], Iterator[tuple[NDArray[Any], Encoding]]]
-Steer = Callable[[float, Graph], Graph]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run of training has come.
+
+    Attributes:
+        step: steps that are done, from 0 to `total`.
+        total: steps of the whole run, at least 1.
+        last: `step` when the schedule was asked before; itself at the first time.
+    """
+
+    step: int
+    total: int
+    last: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """The share that is done, from 0 to 1."""
+        return min(1.0, self.step / self.total)
+
+    @property
+    def before(self) -> float:
+        """The share that was done when the schedule was asked before."""
+        return min(1.0, self.last / self.total)
+
+
+Steer = Callable[[Progress, Graph], Graph]
 
 
 @dataclass(frozen=True)
@@ -62,7 +89,11 @@ class Training:
         only: paths of the parameters to train; None for all that are trainable.
         learn: whether the scales of grids, and the levels of learned codebooks, train too. A backend that cannot may
             hold them as they are.
-        every_step: whether a pass that steers is asked after every step, and not some times during the run only.
+        every_step: whether a pass that steers is asked after every step, and not only periodically during the run.
+        settled: fraction of the run after which the pass that steers changes nothing any more: callbacks that wait for
+            the best model, or stop when it gets no better, count from then on.
+        on_step: called after each step with how many are done, and how many there are where that is known; True ends
+            the training there, as a whole step. None where nobody wants to know.
     """
 
     objective: Objective
@@ -82,6 +113,8 @@ class Training:
     only: frozenset[str] | None = None
     learn: bool = False
     every_step: bool = False
+    settled: float = 0.0
+    on_step: Callable[[int, int | None], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,11 +187,11 @@ class Session(Protocol):
         """
 
     def check_training(self, training: Training) -> None:
-        """Check a run of training before work starts.
+        """Check a run of training before work starts: without data (None), all that needs none.
 
         Raises:
-            ConfigError: there is no loss, the optimizer or loss is not known, class weights do not fit the data, or
-                something among the callbacks is none.
+            ConfigError: there is no loss, the optimizer, a callback or the loss is not known, or class weights do not
+                fit the data.
             DataError: the data is empty, not finite, or has no targets.
         """
 
@@ -171,8 +204,9 @@ class Session(Protocol):
         Args:
             graph: values to start from, and the encodings that hold while training.
             training: the run.
-            steer: called some times during the run with the fraction done (0 to 1) and the masters as a graph; gives
-                the graph whose encodings hold from then on. They have the structure of those in force.
+            steer: called periodically during the run with the progress and the masters as a graph, which may be read
+                only while it is called; returns the graph whose encodings hold from then on. They have the structure
+                of those in force. Where its values were moved (`bitwidth.graph.moved`) training goes on from them.
         """
 
     def check_measuring(self, objective: Objective, data: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf, sqrt
 from typing import Any, Protocol, TypeVar
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, Session, Steer, Training
-from bitwidth.errors import ConfigError, SelectionError
-from bitwidth.graph import Graph, Parameter, Where
+from bitwidth.errors import BitwidthError, ConfigError, SelectionError
+from bitwidth.events import Cancelled, Watch
+from bitwidth.graph import Graph, Parameter, Selection, Where
 from bitwidth.report import PassRecord
 
 Answer = TypeVar("Answer", covariant=True)
@@ -28,6 +30,18 @@ class Question(Protocol[Answer]):
         """The answer, from the graph and a few primitives of the session."""
 
 
+_RAISED_IN = "bitwidth: raised in"
+NOT_SELECTED = "not selected by `where`"
+
+
+class NothingHere(SelectionError):  # noqa: N818 - an end, and no fault
+    """There is nothing to do in the part of the model that a pass is confined to."""
+
+
+class NoDataError(ConfigError):
+    """A run needs data, and has none."""
+
+
 @dataclass
 class Notes:
     """What a pass says while it runs, for the report.
@@ -37,12 +51,32 @@ class Notes:
         remarks: free lines.
         history: per epoch, loss and metrics of training.
         inner: records of passes inside the pass.
+        foreseen: paths of the parameters that the pass would change, where only a run can tell how.
     """
 
     skipped: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     inner: list[PassRecord] = field(default_factory=list)
+    foreseen: set[str] = field(default_factory=set)
+
+    def take_skips(self) -> None:
+        """Take over what each of the passes inside left alone and none of them touched."""
+        touched = {record.path for inner in self.inner for record in inner.touched}
+        for inner in self.inner:
+            self.skipped.update({path: why for path, why in inner.skipped.items() if path not in touched})
+
+    def clear(self) -> None:
+        """Begin an empty page."""
+        for part in (self.skipped, self.remarks, self.history, self.inner):
+            part.clear()
+
+    def take(self, notes: Notes) -> None:
+        """Take over what a pass said elsewhere, but not twice."""
+        self.skipped.update(notes.skipped)
+        self.remarks += [line for line in dict.fromkeys(notes.remarks) if line not in self.remarks]
+        self.history.update(notes.history)
+        self.inner += notes.inner
 
 
 @dataclass(frozen=True)
@@ -61,6 +95,13 @@ class Context:
         every_step: whether a pass that steers training is asked after every step of it.
         drift: by how much the weights may have moved, relative to their norm, for an answer that changes slowly
             (`holds_while_near`) to be taken again; 0 for not at all. A ramp sets it.
+        settled: fraction of a training after which a pass that steers it changes nothing any more; what waits for the
+            best model counts from then on.
+        path: the pass that receives this, within the passes around it: for errors and events.
+        only: paths of the parameters that may be touched, besides `scope`; None for all. Unlike a selector that names
+            nothing, a part in which there is nothing to do is no error: `NothingHere` ends the pass, unchanged.
+        watch: what follows the run, and may end it.
+        planned: whether nothing is really run, so that there may be no data where a run needs some.
     """
 
     session: Session
@@ -72,8 +113,35 @@ class Context:
     notes: Notes = field(default_factory=Notes)
     every_step: bool = False
     drift: float = 0.0
+    settled: float = 0.0
+    path: tuple[str, ...] = ()
+    only: frozenset[str] | None = None
+    planned: bool = False
+    watch: Watch = field(default_factory=Watch, repr=False)
     _answers: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
     _near: dict[Any, tuple[Mapping[str, NDArray[Any]], Any]] = field(default_factory=dict, repr=False)
+
+    def selection(
+        self, graph: Graph, where: Where = None, unfit: Callable[[Parameter], str | None] | None = None
+    ) -> Selection:
+        """What `where` and every selector around the pass name, as a value: nothing is noted.
+
+        Args:
+            graph: the graph to choose from.
+            where: a selector; None for all.
+            unfit: the reason why a parameter is left alone, or None.
+
+        Raises:
+            SelectionError: `where` names nothing in the model, or nothing within the selectors around it.
+        """
+        found = Selection(tuple(graph)).within({p.path for p in graph.select(where)}, NOT_SELECTED)
+        for scope in self.scope:
+            found = found.within({parameter.path for parameter in graph.select(scope)}, NOT_SELECTED)
+        if not found.chosen:
+            raise SelectionError(f"where={where!r} names nothing within {', '.join(map(repr, self.scope))}")
+        if self.only is not None:
+            found = found.within(self.only, "in another part of a ramp")
+        return found if unfit is None else found.fitting(unfit)
 
     def select(self, graph: Graph, where: Where = None) -> tuple[Parameter, ...]:
         """The parameters that `where` and every selector around the pass name; the others are noted as skipped.
@@ -81,31 +149,20 @@ class Context:
         Raises:
             SelectionError: `where` names nothing in the model, or nothing within the selectors around it.
         """
-        chosen = list(graph.select(where))
-        for scope in self.scope:
-            inside = {parameter.path for parameter in graph.select(scope)}
-            chosen = [parameter for parameter in chosen if parameter.path in inside]
-        if not chosen:
-            raise SelectionError(f"where={where!r} names nothing within {', '.join(map(repr, self.scope))}")
-        paths = {parameter.path for parameter in chosen}
-        for parameter in graph:
-            if parameter.path not in paths:
-                self.skip(parameter, "not selected by `where`")
-        return tuple(chosen)
+        return self._noted(self.selection(graph, where))
 
     def choose(self, graph: Graph, where: Where, unfit: Callable[[Parameter], str | None]) -> tuple[Parameter, ...]:
         """The selected parameters for which `unfit` gives no reason.
 
         The others are noted as skipped with the reason.
         """
-        chosen = []
-        for parameter in self.select(graph, where):
-            reason = unfit(parameter)
-            if reason is None:
-                chosen.append(parameter)
-            else:
-                self.skip(parameter, reason)
-        return tuple(chosen)
+        return self._noted(self.selection(graph, where, unfit))
+
+    def _noted(self, found: Selection) -> tuple[Parameter, ...]:
+        self.notes.skipped.update(found.skipped)
+        if self.only is not None and not found.chosen:
+            raise NothingHere("nothing to do in this part of the model")
+        return found.chosen
 
     def need_some(self, graph: Graph, where: Where, unfit: Callable[[Parameter], str | None], owner: str) -> None:
         """Check before work starts that a selection holds something that fits.
@@ -113,10 +170,10 @@ class Context:
         Raises:
             ConfigError: nothing does; with the reasons.
         """
-        page = self.fresh_notes()
-        if not page.choose(graph, where, unfit):
-            reasons = dict.fromkeys(page.notes.skipped.values())
-            raise ConfigError(f"{owner}: nothing to do for where={where!r}: {'; '.join(reasons)}")
+        found = self.selection(graph, where, unfit)
+        if not found.chosen:
+            reasons = "; ".join(dict.fromkeys(found.skipped.values()))
+            raise ConfigError(f"{owner}: nothing to do for where={where!r}: {reasons}")
 
     def skip(self, parameter: Parameter | str, reason: str) -> None:
         """Note that a parameter is left alone, and why."""
@@ -128,9 +185,9 @@ class Context:
 
     def ask(self, question: Question[Answer], graph: Graph) -> Answer:
         """The answer to a question about `graph`, cached until a value or a grid of activations changes."""
-        state = (graph.structure, *(graph.values.value(path) for path in graph.values))
+        state = (graph.structure, graph.values.token())
         for known, (held, _) in tuple(self._answers.items()):
-            if any(old is not new for old, new in zip(held, state, strict=True)):
+            if held[0] is not state[0] or held[1] != state[1]:
                 del self._answers[known]  # answers are large, and a model rarely becomes again what it was
         if question not in self._answers:
             self._answers[question] = (state, self._answered(question, graph))
@@ -151,11 +208,15 @@ class Context:
         """Train under every encoding in force; the new snapshot. Parameters outside the scope are not trained."""
         if self.scope:
             training = replace(training, only=frozenset(parameter.path for parameter in self.select(graph)))
-        if self.every_step:
-            training = replace(training, every_step=True)
+        training = replace(training, every_step=self.every_step, settled=self.settled)
+        steps = self.watch.steps(self.path)
+        if self.watch.is_active:
+            training = replace(training, on_step=steps)
         trained = self.session.train(graph, training, steer)
+        if steps.interrupted:
+            raise Cancelled
         for parameter in graph:
-            if graph.values.value(parameter.path) is trained.graph.values.value(parameter.path):
+            if graph.values.same(trained.graph.values, parameter.path):
                 reason = "what its encoding holds did not change" if parameter.trainable else "not trainable"
                 self.notes.skipped.setdefault(parameter.path, reason)
         for path, reason in trained.refused.items():
@@ -172,12 +233,36 @@ class Context:
             ConfigError: there is none.
         """
         if self.data is None:
-            raise ConfigError(f"{owner} needs data: give `data=` to run()")
+            raise NoDataError(f"{owner} needs data: give `data=` to run()")
         return self.data
 
     def within(self, where: Where) -> Context:
         """The context inside a further selector."""
         return replace(self, scope=(*self.scope, where))
+
+    def confined(self, paths: Collection[str]) -> Context:
+        """The context in a part of the model, in which there may be nothing to do."""
+        return replace(self, only=frozenset(paths) if self.only is None else self.only & frozenset(paths))
+
+    @contextmanager
+    def inside(self, place: str) -> Iterator[Context]:
+        """The context of a pass within this one; what is raised under it says where it was raised.
+
+        An error of the library keeps its class and gets a `pass_path`, any other a note (`add_note`).
+
+        Args:
+            place: the name of the pass, with its place where it is one of several: `"passes[1] Prune"`.
+        """
+        inner = replace(self, path=(*self.path, place))
+        try:
+            yield inner
+        except BitwidthError as error:
+            error.pass_path = error.pass_path or inner.path
+            raise
+        except Exception as error:
+            if not any(note.startswith(_RAISED_IN) for note in getattr(error, "__notes__", ())):
+                error.add_note(f"{_RAISED_IN} {' > '.join(inner.path)}")
+            raise
 
     def fresh_notes(self) -> Context:
         """The context with an empty page of notes."""

@@ -1,6 +1,8 @@
 """Every error the library raises.
 
-Each message says what was wrong, what was expected, and which layer, parameter or file it is about. Errors of a pass or
+Each message says what was wrong, what was expected, and which layer, parameter or file it is about; within a chain it
+begins with the pass and its place ("passes[1] Ramp > Prune: ..."). An error of another library or of a user's own pass
+keeps its class and message, and gets the place as a note (`BaseException.add_note`). Errors of a pass or
 a manager are raised before work starts wherever that is possible, and the user's model and files are untouched by them.
 
 ::
@@ -28,7 +30,27 @@ Example:
 
 
 class BitwidthError(Exception):
-    """The root of every error that `bitwidth` raises."""
+    """The root of every error that `bitwidth` raises.
+
+    Attributes:
+        pass_path: the pass of a chain that it was raised in, and the passes around it, outermost first; empty where no
+            pass was running. The message begins with it.
+
+    Example:
+        >>> error = BitwidthError("nothing to do")
+        >>> error.pass_path = ("passes[1] Ramp", "Prune")
+        >>> str(error)
+        'passes[1] Ramp > Prune: nothing to do'
+    """
+
+    pass_path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not self.pass_path:
+            return text
+        name = self.pass_path[-1].rpartition(" ")[2]
+        return f"{' > '.join(self.pass_path)}: {text.removeprefix(f'{name}: ')}"
 
 
 class ConfigError(BitwidthError, ValueError):

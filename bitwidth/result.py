@@ -42,6 +42,11 @@ class Result:
         self._session, self._report = session, report
 
     @property
+    def complete(self) -> bool:
+        """Whether every pass was done; else the run was cancelled, and this is the last state that was verified."""
+        return self._report.complete
+
+    @property
     def report(self) -> Report:
         """What each pass did; with the bytes that each parameter takes in the file."""
         notes = (*self._report.notes, *self._session.remarks)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import backend_for
+from bitwidth.backend import Objective, backend_for
+from bitwidth.context import Context, NoDataError
 from bitwidth.errors import BitwidthError, ConfigError, ContractError, SelectionError
 from bitwidth.graph import Graph
 from bitwidth.loading import load
-from bitwidth.passes import Pass, PassManager, Prune, Quantize, Where
+from bitwidth.passes import (
+    CorrectBias,
+    Finetune,
+    Pass,
+    PassManager,
+    Prune,
+    Quantize,
+    Ramp,
+    Repeat,
+    TrainingPass,
+    Where,
+)
 from bitwidth.passes.base import off_grid
 from bitwidth.result import Result
 
 
-def check_pass(item: Pass, model: Any, data: Any = None, validation: Any = None) -> Result:
+def check_pass(
+    item: Pass,
+    model: Any,
+    data: Any = None,
+    validation: Any = None,
+    *,
+    during: TrainingPass | None = None,
+    depth: int = 1,
+) -> Result:
     """Check that a pass conforms; give the result of running it on the model.
 
     It is a frozen dataclass and goes through a recipe unchanged (if it has a name). A run leaves the model untouched,
     accounts for every parameter, gives the same bytes twice, and loads from its file bit for bit. After `Prune` and
     `Quantize` it keeps every mask and grid, or refuses. In `Where` it changes nothing outside. `plan` works without
-    data.
+    data. Where it defines `at`, a ramp of it really does something. Within the other passes that are made of passes it
+    does as well, or is refused by `plan` and `run` alike.
 
     Args:
         item: the pass.
         model: a small built model with a kernel or two.
         data: what the pass needs, as for `PassManager.run`.
         validation: likewise.
+        during: the training for ramps; None for one epoch with the compiled loss, else the mean squared error. Where it
+            cannot train on the data (there are none, or no targets) there is no ramp.
+        depth: how many passes deep it is put into others: 2 means within each pair, which takes 20 runs or so.
 
     Raises:
         AssertionError: naming the rule that does not hold.
@@ -57,6 +81,10 @@ def check_pass(item: Pass, model: Any, data: Any = None, validation: Any = None)
     check_promises_kept(item, model, data, validation)
     check_scope(item, model, data, validation)
     PassManager([item]).plan(model, data)
+    during = _training(model, data, during)
+    if during is not None:
+        check_real_ramp(item, model, data, during)
+    check_inside(item, model, data, during, depth)
     return result
 
 
@@ -141,6 +169,81 @@ def check_scope(item: Pass, model: Any, data: Any, validation: Any) -> None:
         if parameter.path != chosen and parameter.trainable:
             same = _same_bits(before.values[parameter.path], after.values[parameter.path])
             _assert(same, f"Where({item.label}, {chosen!r}) changed {parameter.path}")
+
+
+def check_real_ramp(item: Pass, model: Any, data: Any, during: TrainingPass) -> None:
+    """A pass that changes something by itself, and defines `at`, changes something in a ramp too."""
+    try:
+        ramp = Ramp(item, during)
+    except ConfigError:
+        return  # it defines no `at`, or refuses to be ramped
+    alone = PassManager([item]).run(model, data).report.passes[0].touched
+    plain, ramped = (PassManager([one]).run(model, data).graph for one in (during, ramp))
+    differs = any(
+        plain[p.path].encoding.describe() != p.encoding.describe()
+        or not _same_bits(plain.values[p.path], ramped.values[p.path])
+        for p in ramped
+    )
+    _assert(differs or not alone, f"a ramp of {item.label} does nothing: it ends where {during.label} alone does")
+
+
+def inside(item: Pass, during: TrainingPass | None, depth: int = 1) -> Iterator[Pass]:
+    """Yield a pass within each pass that is made of passes, up to `depth` deep; those that cannot be built left out.
+
+    Args:
+        item: the pass.
+        during: the training for ramps; None for no ramps.
+        depth: how deep; 0 for not at all.
+    """
+    if depth < 1:
+        return
+    makers: list[Callable[[Pass], Pass]] = [
+        lambda inner: PassManager([inner]),
+        lambda inner: Where(inner, "*"),
+        lambda inner: Repeat(inner, 2),
+        lambda inner: CorrectBias(inner, samples=16),
+    ]
+    if during is not None:
+        makers.append(lambda inner: Ramp(inner, during))
+    for make in makers:
+        try:
+            made = make(item)
+        except ConfigError:
+            continue  # no ramp of it, or no correction of a training
+        yield made
+        yield from inside(made, during, depth - 1)
+
+
+def check_inside(item: Pass, model: Any, data: Any, during: TrainingPass | None, depth: int = 1) -> None:
+    """Within the passes made of passes it runs and accounts for every parameter, or `plan` refuses it as `run` does."""
+    for made in inside(item, during, depth):
+        manager = PassManager([made])
+        planned = ran = None
+        try:
+            manager.plan(model, data)
+        except BitwidthError as error:
+            planned = error
+        try:
+            result = manager.run(model, data)
+        except NoDataError:
+            continue
+        except BitwidthError as error:
+            ran = error
+        _assert(ran is None or planned is not None, f"{made.label}: planned, and then refused: {ran}")
+        if ran is None:
+            check_report(made, result)
+
+
+def _training(model: Any, data: Any, given: TrainingPass | None) -> TrainingPass | None:
+    """The training for ramps, if there is one that can train on the data."""
+    session = backend_for(model).open(model, data)
+    loss = None if session.can_measure(Objective()) else "mse"
+    during = given or Finetune(epochs=1, loss=loss, batch_size=8)
+    try:
+        during.check(session.graph, Context(session, data))
+    except BitwidthError:
+        return None
+    return during
 
 
 def check_ramp(item: Pass) -> None:

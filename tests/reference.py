@@ -19,6 +19,7 @@ from bitwidth.backend import (
     LayerInputs,
     Objective,
     Observed,
+    Progress,
     Session,
     Steer,
     Stored,
@@ -26,7 +27,19 @@ from bitwidth.backend import (
     Training,
 )
 from bitwidth.errors import ConfigError, DataError, ModelError
-from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Use, layer_inputs
+from bitwidth.graph import (
+    Graph,
+    Layer,
+    LayerCall,
+    Op,
+    Parameter,
+    Structure,
+    Tensor,
+    Use,
+    Value,
+    layer_inputs,
+    moved,
+)
 from bitwidth.tensors import Encoding, Moments, plain_matrix
 
 Array = NDArray[np.float32]
@@ -125,7 +138,8 @@ class ReferenceSession:
     def check_training(self, training: Training) -> None:
         if training.objective.loss != "mse":
             raise ConfigError('no loss: the reference network knows "mse"')
-        self.check_data(training.data, "data", targets=True)
+        if training.data is not None:
+            self.check_data(training.data, "data", targets=True)
 
     def check_measuring(self, objective: Objective, data: Any) -> None:
         self.check_data(data, "validation")
@@ -180,13 +194,23 @@ class ReferenceSession:
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         inputs, targets = training.data
-        masters = {path: graph.values[path].copy() for path in graph.values}
+        masters = {path: graph.values.value(path).start.copy() for path in graph.values}
         order = np.random.default_rng(training.seed)
         rate, current, losses = training.learning_rate or 1e-2, graph, []
         size = training.batch_size
         steps = max(1, len(inputs) // size)
-        if steer is not None:
-            current = steer(0.0, current.update(masters))
+        total = training.epochs * steps
+
+        def ask(done: int) -> None:
+            nonlocal current
+            if steer is not None:
+                given = current.update(masters)
+                new = steer(Progress(done, total, max(0, done - 1)), given)
+                if not all(new.values.same(current.values, path) for path in new.values):
+                    masters.update({path: array.copy() for path, array in moved(given, new).items()})
+                current = new
+
+        ask(0)
         for epoch in range(training.epochs):
             chosen = order.permutation(len(inputs))
             for step in range(steps):
@@ -201,11 +225,13 @@ class ReferenceSession:
                         masters[path] = masters[path] - np.float32(rate) * (
                             gradient if mask is None else gradient * mask
                         )
-                if steer is not None:
-                    done = (epoch * steps + step + 1) / (training.epochs * steps)
-                    current = steer(done, current.update(masters))
-        held = {path: current[path].encoding.project(master) for path, master in masters.items()}
-        changed = {path: array for path, array in held.items() if not np.array_equal(array, graph.values[path])}
+                ask(epoch * steps + step + 1)
+                if training.on_step is not None and training.on_step(epoch * steps + step + 1, total):
+                    return self._trained(graph, current, masters, losses)
+        return self._trained(graph, current, masters, losses)
+
+    def _trained(self, graph: Graph, current: Graph, masters: dict[str, Array], losses: list[float]) -> Trained:
+        changed = {path: _snapped(graph, current, path, master) for path, master in masters.items()}
         after = Graph(current.structure, tuple(current), graph.values.replace(changed))
         return Trained(after, {"loss": losses})
 
@@ -226,6 +252,12 @@ class ReferenceSession:
             [path, list(a.shape), "float32"] for path, a in zip(paths(self.network), self.network.weights, strict=True)
         ]
         return Architecture("reference", {"widths": self.network.widths}, "", None, variables, {})
+
+
+def _snapped(before: Graph, after: Graph, path: str, master: Array) -> Value:
+    """What the encoding at the end of training holds of a master."""
+    held, old = after[path].encoding.project(master), before.values.value(path)
+    return old.with_master(master) if np.array_equal(held, old.read()) else Value(held, master)
 
 
 class ReferenceBackend:

@@ -18,6 +18,8 @@ PACKAGE = ROOT / "bitwidth"
 ROOMS = [
     "errors",
     "text",
+    "events",
+    "progress",
     "data",
     "tensors",
     "graph",

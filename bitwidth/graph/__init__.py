@@ -3,11 +3,13 @@
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
-from bitwidth.graph.selectors import Where, check_where, frozen_where
+from bitwidth.graph.moves import moved
+from bitwidth.graph.selectors import AllBut, Selection, Where, check_where, frozen_where
 from bitwidth.graph.values import Value, Values
 from bitwidth.graph.wiring import Contraction, Norm, Wiring
 
 __all__ = [
+    "AllBut",
     "Channels",
     "Contraction",
     "Graph",
@@ -17,6 +19,7 @@ __all__ = [
     "Op",
     "Parameter",
     "Role",
+    "Selection",
     "Structure",
     "Tensor",
     "Use",
@@ -27,4 +30,5 @@ __all__ = [
     "check_where",
     "frozen_where",
     "layer_inputs",
+    "moved",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,6 @@ class Graph:
     read-only arrays; for a parameter with an encoding other than dense they are what the layer reads: the decoded
     values.
 
-    Attributes:
-        structure: operations, tensors, layers, inputs and outputs.
-        parameters: the parameters by path, in the order of the model's variables.
-        values: their values by path, each an array of the parameter's shape.
-
     Example:
         >>> from bitwidth.graph import Graph, Parameter, Structure
         >>> kernel = Parameter("dense/kernel", (2, 3), "float32", "kernel", layer="dense")
@@ -46,12 +42,34 @@ class Graph:
         parameters: Iterable[Parameter],
         values: Mapping[str, NDArray[Any]] | Values,
     ) -> None:
-        self.structure = structure
-        self.parameters: Mapping[str, Parameter] = {parameter.path: parameter for parameter in parameters}
-        self.values = values if isinstance(values, Values) else Values(values)
-        if set(self.parameters) != set(self.values):
-            odd = sorted(set(self.parameters) ^ set(self.values))
+        self._structure = structure
+        self._parameters = MappingProxyType({parameter.path: parameter for parameter in parameters})
+        self._values = values if isinstance(values, Values) else Values(values)
+        if set(self._parameters) != set(self._values):
+            odd = sorted(set(self._parameters) ^ set(self._values))
             raise ModelError(f"a graph needs one array for each parameter; without a partner: {', '.join(odd)}")
+
+    @property
+    def structure(self) -> Structure:
+        """Operations, tensors, layers, inputs and outputs."""
+        return self._structure
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The parameters by path, in the order of the model's variables."""
+        return self._parameters
+
+    @property
+    def values(self) -> Values:
+        """Their values by path, each a read-only array of the parameter's shape."""
+        return self._values
+
+    def same(self, other: Graph, path: str) -> bool:
+        """Whether two snapshots are known to hold a parameter alike: the same array, in the same encoding.
+
+        The float master behind the array may differ.
+        """
+        return self._values.same(other._values, path) and self[path].encoding is other[path].encoding
 
     @property
     def name(self) -> str:
@@ -116,8 +134,7 @@ class Graph:
         changes: dict[str, NDArray[Any] | Value] = {p: _fitted(self[p], array) for p, array in values.items()}
         for path, encoding in encodings.items():
             if path not in values:
-                old = self.values.value(path)
-                master = old.read() if old.master is None else old.master
+                master = self.values.value(path).start
                 changes[path] = Value(_fitted(self[path], encoding.project(master)), master)
         parameters = [
             replace(parameter, encoding=encodings[parameter.path]) if parameter.path in encodings else parameter
@@ -208,4 +225,6 @@ def _fitted(parameter: Parameter, array: NDArray[Any]) -> NDArray[Any]:
     castable = parameter.dtype.startswith(("float", "int", "uint", "bool"))
     if castable and array.dtype == parameter.dtype and not array.flags.writeable and array.flags.owndata:
         return array  # nobody can change it
-    return array.astype(parameter.dtype, copy=True) if castable else np.array(array)
+    own = array.astype(parameter.dtype, copy=True) if castable else np.array(array)
+    own.setflags(write=False)
+    return own

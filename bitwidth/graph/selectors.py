@@ -1,14 +1,15 @@
 """Selectors: what a `where=` may say, and the parameters it names.
 
 A selector is None (all), a string (a parameter's path or a layer's path, `*` and `?` as in a shell; a layer stands for
-all below it), a list of strings, or a function from a `Parameter` to a bool (one that is registered can be written to a
-recipe).
+all below it), a list of strings, `AllBut(...)` one of these, or a function from a `Parameter` to a bool (one that is
+registered can be written to a recipe).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -16,7 +17,65 @@ from bitwidth.errors import SelectionError
 from bitwidth.graph.model import Parameter, Structure
 from bitwidth.text import brief, quoted
 
-Where: TypeAlias = str | Sequence[str] | Callable[[Parameter], bool] | None
+
+@dataclass(frozen=True)
+class AllBut:
+    """A selector of everything that another one does not name; plain data, so that recipes hold it.
+
+    Attributes:
+        where: what is left out: a path, a list of paths, or a function of a parameter.
+
+    Raises:
+        SelectionError: `where` has not the form of a selector, or is None: nothing would be left.
+
+    Example:
+        >>> AllBut(["conv1", "logits"])
+        AllBut(where=('conv1', 'logits'))
+    """
+
+    where: Where
+
+    def __post_init__(self) -> None:
+        check_where(self.where, "AllBut")
+        if self.where is None:
+            raise SelectionError("AllBut: name what is left out; None stands for all")
+        object.__setattr__(self, "where", frozen_where(self.where))
+
+
+Where: TypeAlias = "str | Sequence[str] | AllBut | Callable[[Parameter], bool] | None"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a pass works on, and what it leaves alone, as a value.
+
+    Attributes:
+        chosen: the parameters, in the graph's order.
+        skipped: the reason by path, for each parameter that is not chosen.
+
+    Example:
+        >>> bias = Parameter("dense/bias", (2,), "float32", "bias", layer="dense")
+        >>> Selection((bias,)).fitting(lambda parameter: f"{parameter.role}: only kernels are pruned").skipped
+        {'dense/bias': 'bias: only kernels are pruned'}
+    """
+
+    chosen: tuple[Parameter, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Paths of the chosen parameters."""
+        return frozenset(parameter.path for parameter in self.chosen)
+
+    def fitting(self, unfit: Callable[[Parameter], str | None]) -> Selection:
+        """Those of the chosen for which `unfit` has no reason; the others are skipped with it."""
+        reasons = {parameter.path: unfit(parameter) for parameter in self.chosen}
+        chosen = tuple(parameter for parameter in self.chosen if reasons[parameter.path] is None)
+        return Selection(chosen, {**self.skipped, **{path: why for path, why in reasons.items() if why is not None}})
+
+    def within(self, paths: Collection[str], reason: str) -> Selection:
+        """Those of the chosen that are among `paths`; the others are skipped for `reason`."""
+        return self.fitting(lambda parameter: None if parameter.path in paths else reason)
 
 
 def selected(structure: Structure, parameters: Sequence[Parameter], where: Where) -> tuple[Parameter, ...]:
@@ -28,6 +87,12 @@ def selected(structure: Structure, parameters: Sequence[Parameter], where: Where
     check_where(where, "where")
     if where is None:
         return tuple(parameters)
+    if isinstance(where, AllBut):
+        out = {parameter.path for parameter in selected(structure, parameters, where.where)}
+        rest = tuple(parameter for parameter in parameters if parameter.path not in out)
+        if not rest:
+            raise SelectionError(f"where={where!r} leaves none of the parameters of {structure.name!r}")
+        return rest
     if callable(where):
         chosen = tuple(parameter for parameter in parameters if _chosen(where, parameter))
         if not chosen:
@@ -62,11 +127,14 @@ def check_where(where: object, owner: str) -> None:
     Raises:
         SelectionError: it is neither None, a string, a non-empty list of strings, nor a function.
     """
-    if where is None or isinstance(where, str) or callable(where):
+    if where is None or isinstance(where, str | AllBut) or callable(where):
         return
     if isinstance(where, Sequence) and where and all(isinstance(item, str) for item in where):
         return
-    raise SelectionError(f"{owner}: where must be a path, a list of paths or a function of a parameter, got {where!r}")
+    raise SelectionError(
+        f"{owner}: where must be a path, a list of paths or a function of a parameter, or bw.AllBut of one of these, "
+        f"got {where!r}"
+    )
 
 
 def frozen_where(where: Where) -> Where:

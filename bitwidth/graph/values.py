@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Reader = Callable[[], NDArray[Any]]
+_TOKENS = count()
 
 
 class Value:
-    """One array, or the way to read it. Snapshots that share a `Value` hold the same array there, read at most once.
+    """One array, or the way to read it, and the float array behind it. What it says never changes.
 
     A backend calls `read` on the values of a variable that it is about to change, so that a snapshot keeps what it saw.
 
-    Attributes:
-        master: the float array that the value was projected from, where training goes on from it; None where the value
-            itself is the start.
+    Example:
+        >>> held = Value(np.zeros(2, np.float32))
+        >>> trained = held.with_master(np.full(2, 0.1, np.float32))
+        >>> trained.same(held), held.master is None
+        (True, True)
     """
 
-    __slots__ = ("_array", "_reader", "master")
+    __slots__ = ("_array", "_master", "_reader", "_token")
 
     def __init__(self, source: NDArray[Any] | Reader, master: NDArray[Any] | None = None) -> None:
-        self.master = None if master is None else _locked(master)
+        """Hold an array.
+
+        Args:
+            source: the array, copied if anybody could still write to it, or a function that returns it.
+            master: the float array that it was projected from, copied likewise.
+        """
+        self._master = None if master is None else _kept(master)
         self._reader: Reader | None = source if callable(source) else None
-        self._array: NDArray[Any] | None = None if callable(source) else _locked(source)
+        self._array: NDArray[Any] | None = None if callable(source) else _kept(source)
+        self._token = next(_TOKENS)
+
+    @property
+    def master(self) -> NDArray[Any] | None:
+        """The float array that the array was projected from: training goes on from it. None where it is the array."""
+        return self._master
+
+    @property
+    def start(self) -> NDArray[Any]:
+        """What training starts from: the master, or the array itself where there is none."""
+        return self.read() if self._master is None else self._master
+
+    @property
+    def token(self) -> int:
+        """A number that stands for the array, not for its master: equal numbers in a process, equal arrays."""
+        return self._token
+
+    def same(self, other: Value) -> bool:
+        """Whether the two are known to hold the same array; their masters may differ."""
+        return self._token == other._token
+
+    def with_master(self, master: NDArray[Any]) -> Value:
+        """The same array, from which training goes on elsewhere."""
+        value = Value(self.read(), master)
+        value._token = self._token
+        return value
 
     def lend(self, reader: Reader) -> None:
-        """Forget the array: `reader` gives the same one when it is asked for again, from where it is held anyway."""
+        """Forget the array: `reader` returns the same one when it is asked for again, from where it is held anyway."""
         self._array, self._reader = None, reader
 
     def read(self) -> NDArray[Any]:
@@ -64,12 +100,31 @@ class Values(Mapping[str, NDArray[Any]]):
         return len(self._entries)
 
     def value(self, path: str) -> Value:
-        """The shared value at `path`: the same object in two snapshots means that it did not change between them."""
+        """The value at `path`, with its master; `same` compares it with that of another snapshot."""
         return self._entries[path]
+
+    def same(self, other: Values, path: str) -> bool:
+        """Whether two snapshots are known to hold the same array at `path`."""
+        return self._entries[path].same(other._entries[path])
+
+    def token(self) -> tuple[int, ...]:
+        """Numbers that stand for all arrays: equal in two snapshots where every array is known to be the same."""
+        return tuple(entry.token for entry in self._entries.values())
 
     def replace(self, changes: Mapping[str, NDArray[Any] | Reader | Value]) -> Values:
         """A new mapping with some arrays exchanged; the others are shared."""
         return Values({**self._entries, **changes})
+
+
+def _kept(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` as nobody can change it: a copy, unless it and all that it is a view of are read-only already."""
+    array = np.asarray(array)
+    holder: Any = array
+    while isinstance(holder, np.ndarray):
+        if holder.flags.writeable:
+            return _locked(array.copy())
+        holder = holder.base
+    return array
 
 
 def _locked(array: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.bias import CorrectBias
-from bitwidth.passes.compose import Ramp, Repeat, Where
+from bitwidth.passes.compose import Repeat, Where
 from bitwidth.passes.equalize import EqualizeLayers
 from bitwidth.passes.finetune import Finetune
 from bitwidth.passes.fold import FoldBatchNorm
@@ -10,7 +10,8 @@ from bitwidth.passes.manager import PassManager
 from bitwidth.passes.nested import Nested
 from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
-from bitwidth.passes.registry import register_function
+from bitwidth.passes.ramp import Ramp
+from bitwidth.passes.registry import register_function, register_value
 from bitwidth.passes.statistics import ReestimateBatchNorm
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "TrainingPass",
     "Where",
     "register_function",
+    "register_value",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
@@ -11,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, Steer
-from bitwidth.context import Context
+from bitwidth.context import Context, NothingHere
 from bitwidth.errors import ConfigError, ContractError, PromiseError
 from bitwidth.graph import Graph
 from bitwidth.passes.registry import plain, register_pass
+from bitwidth.passes.remarks import narrowed
 from bitwidth.passes.roles import is_matrix
 from bitwidth.report import PassRecord, compare
 from bitwidth.tensors import Encoding
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Pass(ABC):
     """
 
     name: ClassVar[str] = ""
+    checks_parts: ClassVar[bool] = False
+    """Whether the pass only runs others as calls, each of which is checked against the promises before it."""
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -108,17 +114,28 @@ class Pass(ABC):
         context = context.fresh_notes()
         self.requires(graph, context)
         started = time.perf_counter()
-        after = (self.preview if dry else self.apply)(graph, context)
+        if not dry:
+            _LOG.debug("%s: started", " > ".join(context.path) or self.label)
+            context.watch.emit("pass_started", context.path)
+        try:
+            after = (self.preview if dry else self.apply)(graph, context)
+        except NothingHere:
+            return graph, self._record(graph, graph, context, time.perf_counter() - started)
         seconds = time.perf_counter() - started
         if not isinstance(after, Graph):
             raise ContractError(f"{self.label}.apply must return a Graph, got {type(after).__name__}")
-        check_promises(graph, after, self.label)
+        if not self.checks_parts:
+            check_promises(graph, after, self.label)
         if not context.notes.inner:  # else the pass inside has said it
-            for path in emptied(graph, after):
-                context.remark(f"{path}: every weight became zero")
+            context.notes.remarks += [f"{path}: every weight became zero" for path in emptied(graph, after)]
+            context.notes.remarks += narrowed(graph, after)
         if not dry:
             self.ensures(graph, after, context)
-        return after, self._record(graph, after, context, seconds)
+        record = self._record(graph, after, context, seconds)
+        if not dry:
+            _LOG.info("%s: done in %.1f seconds", " > ".join(context.path) or self.label, seconds)
+            context.watch.emit("pass_done", context.path, sparsity=record.sparsity, bytes=record.bytes_after)
+        return after, record
 
     def _record(self, before: Graph, after: Graph, context: Context, seconds: float) -> PassRecord:
         notes = context.notes
@@ -126,7 +143,7 @@ class Pass(ABC):
             name=self.label,
             config=self.config,
             seconds=seconds,
-            parameters=compare(before, after, notes.skipped),
+            parameters=compare(before, after, notes.skipped, notes.foreseen),
             history=dict(notes.history),
             remarks=tuple(notes.remarks),
             inner=tuple(notes.inner),
@@ -140,7 +157,7 @@ class TrainingPass(Pass):
     def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
         """Train.
 
-        `steer` is called some times with the fraction done and changes the encodings (see `Session.train`).
+        `steer` is called periodically with the progress and changes the encodings (see `Session.train`).
         """
 
     def apply(self, graph: Graph, context: Context) -> Graph:
@@ -148,8 +165,11 @@ class TrainingPass(Pass):
         return self.train(graph, context, None)
 
     def preview(self, graph: Graph, context: Context) -> Graph:
-        """Training changes values only: the graph as it is."""
-        context.remark(f"trains {sum(parameter.trainable for parameter in graph)} parameters")
+        """Training changes values only, and only a run can tell how: the graph as it is."""
+        fixed = context.selection(graph, None, lambda parameter: None if parameter.trainable else "not trainable")
+        context.notes.skipped.update(fixed.skipped)
+        context.notes.foreseen.update(fixed.paths)
+        context.remark(f"trains {len(fixed.chosen)} parameters")
         return graph
 
 
@@ -162,8 +182,7 @@ def check_promises(before: Graph, after: Graph, owner: str) -> None:
     check_kept(before, after, owner)
     for parameter in after:
         path, encoding = parameter.path, parameter.encoding
-        unchanged = before.values.value(path) is after.values.value(path)
-        if not parameter.is_float or (unchanged and before.parameters[path].encoding is encoding):
+        if not parameter.is_float or before.same(after, path):
             continue
         off = off_grid(encoding, after.values[path])
         if off:

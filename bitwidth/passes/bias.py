@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.analysis import InputMoments
-from bitwidth.backend import Objective
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph, Parameter, Value, Wiring
 from bitwidth.graph.wiring import Target
 from bitwidth.passes.base import Pass, TrainingPass
-from bitwidth.passes.compose import check_pass
 from bitwidth.passes.roles import is_matrix
 from bitwidth.passes.rounding import moments_of
+from bitwidth.passes.wrapping import Wrapping
 from bitwidth.tensors import Arrangement, Moments
 
 
 @dataclass(frozen=True)
-class CorrectBias(Pass, name="correct_bias"):
+class CorrectBias(Wrapping, name="correct_bias"):
     """Run a pass, and make up in the biases for what it does to the mean of each layer's output.
 
     A kernel whose values change from W to W' shifts the output of its layer by E[x] (W' - W) on average; the bias takes
@@ -45,12 +46,11 @@ class CorrectBias(Pass, name="correct_bias"):
         3
     """
 
-    of: Pass
     samples: int = 2048
     sequential: bool = False
 
     def __post_init__(self) -> None:
-        check_pass(self.of, "CorrectBias", "of")
+        super().__post_init__()
         training = next(_training(self.of), None)
         if training is not None:
             raise ConfigError(f"CorrectBias: {training.label} trains, and a shift of the biases would undo part of it")
@@ -58,29 +58,22 @@ class CorrectBias(Pass, name="correct_bias"):
         if not isinstance(self.sequential, bool):
             raise ConfigError(f"CorrectBias: sequential must be True or False, got {self.sequential!r}")
 
-    @property
-    def label(self) -> str:
-        """The pass inside too."""
-        return f"CorrectBias({self.of.label})"
-
-    def objective(self) -> Objective | None:
-        """That of the pass inside."""
-        return self.of.objective()
-
+    @override
     def check(self, graph: Graph, context: Context) -> None:
         """There are data, and the pass inside can work."""
+        super().check(graph, context)
         InputMoments(self.samples).check(graph, context)
-        self.of.check(graph, context)
 
-    def requires(self, graph: Graph, context: Context) -> None:
-        """What the pass inside requires."""
-        self.of.requires(graph, context)
+    @override
+    def at(self, strength: float) -> Self:
+        raise ConfigError("CorrectBias cannot be ramped: training moves the biases itself; ramp the pass inside")
 
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Run the pass inside, and shift the biases."""
-        after = self.of.apply(graph, context)
+        after = super().apply(graph, context)
         changed = tuple(p for p in graph if is_matrix(p) and _differ(graph, after, p.path))
-        inside = {parameter.path for parameter in context.fresh_notes().select(graph)}
+        inside = set(context.selection(graph).paths)
         wiring = Wiring(graph)
         places: list[_Place] = []
         for parameter, moments in moments_of(graph, context, changed, self.samples) if changed else ():
@@ -101,14 +94,6 @@ class CorrectBias(Pass, name="correct_bias"):
             done.append(replace(place, later=moments[0].mean))
             corrected = _shifted(graph, after, done)
         return corrected
-
-    def preview(self, graph: Graph, context: Context) -> Graph:
-        """Preview the pass inside; biases would move."""
-        return self.of.preview(graph, context)
-
-    def ensures(self, before: Graph, after: Graph, context: Context) -> None:
-        """What the pass inside promises."""
-        self.of.ensures(before, after, context.fresh_notes())
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,14 +148,13 @@ def _shifted(before: Graph, after: Graph, places: Iterable[_Place]) -> Graph:
         place.target.add(shifts.setdefault(parameter.path, np.zeros(parameter.shape)), place.shift(before, after))
     changes = {}
     for path, shift in shifts.items():
-        old = after.values.value(path)
-        master = ((old.read() if old.master is None else old.master) + shift).astype(after[path].dtype)
+        master = (after.values.value(path).start + shift).astype(after[path].dtype)
         changes[path] = Value(after[path].encoding.project(master), master)
     return Graph(after.structure, tuple(after), after.values.replace(changes))
 
 
 def _differ(before: Graph, after: Graph, path: str) -> bool:
-    if before.values.value(path) is after.values.value(path):
+    if before.values.same(after.values, path):
         return False
     return not np.array_equal(before.values[path], after.values[path])
 

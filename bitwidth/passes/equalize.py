@@ -74,7 +74,7 @@ class EqualizeLayers(Pass, name="equalize_layers"):
 
     def check(self, graph: Graph, context: Context) -> None:
         """`where` names something."""
-        context.fresh_notes().select(graph, self.where)
+        context.selection(graph, self.where)
 
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Equalize each pair of layers that can be."""

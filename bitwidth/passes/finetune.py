@@ -89,7 +89,7 @@ class Finetune(TrainingPass, name="finetune"):
         return Objective(self.loss, self.loss_weights, self.metrics)
 
     def check(self, graph: Graph, context: Context) -> None:
-        """There are data with targets, and a loss."""
+        """There are data with targets, a loss, and an optimizer and callbacks that Keras knows."""
         context.session.check_training(self._training(graph, context))
 
     def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
@@ -99,7 +99,7 @@ class Finetune(TrainingPass, name="finetune"):
     def _training(self, graph: Graph, context: Context) -> Training:
         return Training(
             objective=Objective(self.loss, self.loss_weights, self.metrics),
-            data=context.need_data("Finetune"),
+            data=context.data if context.planned else context.need_data("Finetune"),
             epochs=self.epochs,
             batch_size=self.batch_size,
             steps_per_epoch=self.steps_per_epoch,
@@ -113,4 +113,5 @@ class Finetune(TrainingPass, name="finetune"):
             seed=context.seed,
             verbose=self.verbose,
             learn=self.learn_steps,
+            settled=context.settled,
         )

@@ -57,7 +57,7 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
 
     def check(self, graph: Graph, context: Context) -> None:
         """`where` names something."""
-        context.fresh_notes().select(graph, self.where)
+        context.selection(graph, self.where)
 
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Fold each normalisation that can be folded."""

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from math import inf
+from typing import Any, ClassVar, Self
+
+from typing_extensions import override
 
 from bitwidth.backend import Objective, Session, backend_for
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
+from bitwidth.events import Cancelled, Event, Watch
 from bitwidth.graph import Graph
-from bitwidth.passes.base import Pass
-from bitwidth.passes.compose import check_pass
+from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.recipe import from_data, to_data
-from bitwidth.report import Report
+from bitwidth.passes.wrapping import Composite, check_pass, walk
+from bitwidth.progress import Bar, is_terminal
+from bitwidth.report import PassRecord, Report
 from bitwidth.result import Result
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PassManager(Pass, name="chain"):
+class PassManager(Composite, name="chain"):
     """Run passes one after another, each checked before and after.
 
     Attributes:
@@ -34,6 +43,7 @@ class PassManager(Pass, name="chain"):
         True
     """
 
+    checks_parts: ClassVar[bool] = True
     passes: Sequence[Pass]
 
     def __post_init__(self) -> None:
@@ -52,6 +62,9 @@ class PassManager(Pass, name="chain"):
         loss: Any = None,
         metrics: Any = None,
         seed: int = 0,
+        on_event: Callable[[Event], Any] | None = None,
+        progress: bool | None = None,
+        deadline: float | None = None,
     ) -> Result:
         """Compress a model. The model itself is not touched.
 
@@ -64,6 +77,14 @@ class PassManager(Pass, name="chain"):
             loss: for measuring; None for the compiled loss, else the first one that a pass brings.
             metrics: likewise, each by itself.
             seed: of everything random. Same seed, machine, versions and data: same bytes.
+            on_event: called with a `bw.Event` at the start and the end of each pass, when a ramp changes its strength,
+                and after each step of training. `event.cancel()` ends the run.
+            progress: whether what takes more than a few seconds is drawn as Keras draws it; None: on a terminal only.
+            deadline: seconds after which the run ends, at the next step of training or pass; above 0.
+
+        Returns:
+            The result. Where the run was cancelled or its deadline passed, `result.complete` is False: it is the model
+            as the last pass left it that was finished and verified, and the report's first line says so.
 
         Raises:
             ModelError: the model is not built, holds values that are not finite, or is of a kind that cannot be
@@ -72,10 +93,22 @@ class PassManager(Pass, name="chain"):
             DataError: the data is empty or not finite; raised before work starts.
             ContractError: a pass broke its own promise or an earlier one.
         """
+        watch = _watch(on_event, progress, deadline)
         context, graph = self._open(model, data, validation, Objective(loss, None, metrics), seed)
+        return self._run(graph, replace(context, watch=watch))
+
+    def _run(self, graph: Graph, context: Context) -> Result:
+        """Run the passes; where the run is cancelled, the result is what the last verified pass left."""
         initial = _measured(graph, context)
-        after, record = self(graph, context)
-        report = Report(graph.name, record.inner, initial, notes=_notes(context, initial))
+        after, watch = graph, context.watch
+        with suppress(Cancelled):  # before the first pass was done
+            after = self.apply(graph, context)
+        stopped = f"{watch.reason} before {' > '.join(watch.cut)} was done" if watch.cut else ""
+        if stopped:
+            _LOG.warning("%s: not complete: %s", graph.name, stopped)
+            watch.emit("cancelled", watch.cut)
+        notes = _notes(context, initial)
+        report = Report(graph.name, tuple(context.notes.inner), initial, notes=notes, stopped=stopped)
         return Result(after, context.session, report)
 
     def plan(self, model: Any, data: Any = None) -> Report:
@@ -88,35 +121,70 @@ class PassManager(Pass, name="chain"):
             data: an example of the inputs, only for a model that does not know them.
         """
         session, graph = _opened(model, data)
-        _, record = self(graph, Context(session), dry=True)
-        return Report(session.graph.name, record.inner, planned=True, notes=session.graph.structure.notes)
+        context = Context(session, planned=True)
+        records = self._foreseen(graph, context, range(len(self.passes)))
+        return Report(graph.name, records, planned=True, notes=session.graph.structure.notes)
 
+    @property
+    @override
+    def parts(self) -> tuple[Pass, ...]:
+        return tuple(self.passes)
+
+    @override
+    def place(self, index: int) -> str:
+        return f"passes[{index}] {type(self.passes[index]).__name__}"
+
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
-        """Run the passes, measuring after each where there is validation data."""
-        for item in self.passes:
-            graph, record = item(graph, context)
-            context.notes.inner.append(replace(record, metrics=_measured(graph, context)))
-        return self._with_skips(graph, context)
+        """Run the passes, each between its checks, measuring after each where there is validation data."""
+        for index in range(len(self.passes)):
+            done = self.run_part(index, graph, context)
+            if done is None:
+                break
+            graph = done
+        context.notes.take_skips()
+        return graph
 
+    @override
+    def measured(self, graph: Graph, context: Context) -> Mapping[str, float]:
+        return _measured(graph, context)
+
+    @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Preview the passes."""
-        for item in self.passes:
-            graph, record = item(graph, context, dry=True)
+        for index in range(len(self.passes)):
+            with self.part(index, context) as (item, inner):
+                graph, record = item(graph, inner, dry=True)
             context.notes.inner.append(record)
-        return self._with_skips(graph, context)
+        context.notes.take_skips()
+        return graph
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
-        """Every pass can work."""
-        for item in self.passes:
-            item.check(graph, context)
+        """Every pass can work.
 
-    def objective(self) -> Objective | None:
-        """That of the first pass that brings one."""
-        return next((found for item in self.passes if (found := item.objective()) is not None), None)
+        Where training would be lost, each is tried on what the passes before it would leave, as far as a preview tells.
+        """
+        ahead = 0
+        if len(self.passes) > 1 and any(isinstance(item, TrainingPass) for item in walk(self)):
+            ahead = next((i for i, item in enumerate(self.passes) if not _tells(item)), len(self.passes))
+        self._foreseen(graph, context, range(ahead))
 
-    def at(self, strength: float) -> PassManager:
+    def _foreseen(self, graph: Graph, context: Context, previewed: range) -> tuple[PassRecord, ...]:
+        """Check each pass on the graph as far as it is known; the records of those that are previewed."""
+        records = []
+        for index in range(len(self.passes)):
+            self.check_part(index, graph, context)
+            if index in previewed:
+                with self.part(index, replace(context, planned=True)) as (item, inner):
+                    graph, record = item(graph, inner, dry=True)
+                records.append(record)
+        return tuple(records)
+
+    @override
+    def at(self, strength: float) -> Self:
         """Every pass at that strength."""
-        return PassManager([item.at(strength) for item in self.passes])
+        return type(self)([item.at(strength) for item in self.passes])
 
     def to_recipe(self) -> dict[str, Any]:
         """The chain as plain data, ready for `json.dumps`.
@@ -152,13 +220,23 @@ class PassManager(Pass, name="chain"):
         self.check(graph, context)
         return context, graph
 
-    def _with_skips(self, graph: Graph, context: Context) -> Graph:
-        touched = {record.path for inner in context.notes.inner for record in inner.touched}
-        for inner in context.notes.inner:
-            for path, reason in inner.skipped.items():
-                if path not in touched:
-                    context.skip(path, reason)
-        return graph
+
+def _watch(on_event: Callable[[Event], Any] | None, progress: bool | None, deadline: float | None) -> Watch:
+    if on_event is not None and not callable(on_event):
+        raise ConfigError(f"on_event must be a function of an event, got {on_event!r}")
+    if progress not in (None, True, False):
+        raise ConfigError(f"progress must be True, False or None, got {progress!r}")
+    number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
+    if deadline is not None and not (number and 0 < deadline < inf):
+        raise ConfigError(f"deadline must be a number of seconds above 0, got {deadline!r}")
+    drawn = is_terminal() if progress is None else progress
+    return Watch(on_event, deadline, Bar() if drawn else None)
+
+
+def _tells(item: Pass) -> bool:
+    """Whether a preview of a pass tells what it does, without doing it."""
+    leaves = [part for part in walk(item) if not isinstance(part, Composite)]
+    return all(type(leaf).preview is not Pass.preview for leaf in leaves)
 
 
 def _opened(model: Any, data: Any) -> tuple[Session, Graph]:

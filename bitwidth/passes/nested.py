@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import cycle, pairwise
+from itertools import pairwise
+from typing import Self
 
-from bitwidth.backend import Objective
-from bitwidth.context import Context
+from typing_extensions import override
+
+from bitwidth.backend import Progress
+from bitwidth.context import Context, Notes
 from bitwidth.errors import ConfigError
+from bitwidth.events import Watch
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
-from bitwidth.passes.compose import Ramp
 from bitwidth.passes.quantize import Quantize
+from bitwidth.passes.ramp import Ramp
+from bitwidth.passes.stages import frozen_apart
+from bitwidth.passes.wrapping import Wrapping
 from bitwidth.tensors import fit_scale, ordered, prefix, rebased
 
 
 @dataclass(frozen=True)
-class Nested(Pass, name="nested"):
+class Nested(Wrapping, name="nested"):
     """Quantize, and train so that the first bits of the codes make a good model too.
 
     Every step of the training runs at one of the widths, in turn: layers read the first bits of their codes
@@ -26,6 +32,8 @@ class Nested(Pass, name="nested"):
 
     Each width has every n-th step. Scales start where the squared error of the narrowest width is least, since it has
     the furthest to go, and are learned over all widths where `during` learns steps.
+
+    What does not train (frozen layers) stays at the widest width while the others train; the report names it.
 
     The means and variances of BatchNorm are shared too: they move at every step, whatever its width, and end as
     averages over the widths.
@@ -52,9 +60,10 @@ class Nested(Pass, name="nested"):
     def __post_init__(self) -> None:
         if not isinstance(self.of, Quantize):
             raise ConfigError(f"Nested: of must be a Quantize, got {self.of!r}")
-        if self.of.bits is None or self.of.rule != "uniform" or not self.of.symmetric:
+        if not isinstance(self.of.bits, int) or self.of.rule != "uniform" or not self.of.symmetric:
             raise ConfigError(
-                "Nested: of must be Quantize with bits and the symmetric uniform rule: other codes have no first bits"
+                "Nested: of must be Quantize with bits (one number) and the symmetric uniform rule: other codes "
+                "have no first bits"
             )
         if not isinstance(self.during, TrainingPass) or isinstance(self.during, Ramp):
             raise ConfigError(f"Nested: during must be a training pass such as Finetune, got {self.during!r}")
@@ -69,39 +78,58 @@ class Nested(Pass, name="nested"):
             raise ConfigError(f"Nested: the first width is that of `of`, {self.of.bits} bits, got {widths[0]}")
         object.__setattr__(self, "widths", widths)
 
-    def objective(self) -> Objective | None:
-        """That of the training."""
-        return self.during.objective()
+    def width(self, step: int, total: int) -> int:
+        """The width in bits at which a step of the training runs, counted from 0; the widest when all are done."""
+        return self.widths[0] if step >= total else self.widths[step % len(self.widths)]
 
-    def check(self, graph: Graph, context: Context) -> None:
-        """Both passes can work."""
-        self.of.check(graph, context)
-        self.during.check(graph, context)
+    @property
+    @override
+    def parts(self) -> tuple[Pass, ...]:
+        return (self.of, self.during)
 
+    @override
+    def at(self, strength: float) -> Self:
+        raise ConfigError("Nested cannot be ramped: it trains by itself")
+
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Quantize, then train at all widths in turn; the result holds the widest."""
-        started = self._started(graph, self.of.apply(graph, replace(context.fresh_notes(), validation=None)))
-        at = {bits: _first_bits(started, bits) for bits in self.widths}
-        turns = cycle(self.widths)
+        page = Notes()
+        with self.part(0, replace(context, validation=None, notes=page, watch=Watch())) as (of, inner):
+            started = self._started(graph, of.apply(graph, inner))
+        ramped = frozen_apart(graph, context)
+        at = {bits: _first_bits(started, bits, ramped) for bits in self.widths}
 
-        def switch(fraction: float, masters: Graph) -> Graph:
-            return at[self.widths[0] if fraction >= 1 else next(turns)]
+        def switch(progress: Progress, masters: Graph) -> Graph:
+            return at[self.width(progress.step, progress.total)]
 
-        trained = self.during.train(started, replace(context, every_step=True), switch)
-        self._say(context)
+        with self.part(1, replace(context, every_step=True)) as (during, inner):
+            assert isinstance(during, TrainingPass)
+            trained = during.train(started, inner, switch)
+        self._say(context, started, ramped)
+        context.notes.take(Notes(remarks=page.remarks))
         return trained
 
+    @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Quantized at the full width; not trained."""
-        self._say(context)
-        return self.of.preview(graph, context)
+        with self.part(1, replace(context, notes=Notes(foreseen=context.notes.foreseen))) as (during, inner):
+            during.preview(graph, inner)
+        after = super().preview(graph, context)
+        self._say(context, after, frozen_apart(graph, context))
+        return after
 
-    def ensures(self, before: Graph, after: Graph, context: Context) -> None:
-        """What `of` promises."""
-        self.of.ensures(before, after, context)
+    @property
+    @override
+    def label(self) -> str:
+        return type(self).__name__
 
-    def _say(self, context: Context) -> None:
+    def _say(self, context: Context, started: Graph, ramped: frozenset[str]) -> None:
         context.remark(f"nested widths: {', '.join(map(str, self.widths))} bits")
+        inside = context.selection(started, self.of.where).chosen
+        whole = [p.path for p in inside if p.path not in ramped and prefix(p.encoding, self.widths[-1]) != p.encoding]
+        if whole:
+            context.remark(f"not trainable, so at {self.widths[0]} bits in every step: {', '.join(whole)}")
 
     def _started(self, before: Graph, after: Graph) -> Graph:
         """`after` with the scales that `of` chose moved to where training starts."""
@@ -110,14 +138,13 @@ class Nested(Pass, name="nested"):
             path, encoding = parameter.path, parameter.encoding
             short = ordered(prefix(encoding, self.widths[-1]))
             if short is not None and encoding is not before[path].encoding:
-                value = after.values.value(path)
-                floats = value.read() if value.master is None else value.master
+                floats = after.values.value(path).start
                 scale = fit_scale(floats, short.levels, short.block, "mse", encoding.mask).scale  # type: ignore[arg-type]
                 encodings[path] = rebased(encoding, replace(encoding.unmasked, scale=scale))  # type: ignore[call-arg]
         return after.update(encodings=encodings)
 
 
-def _first_bits(graph: Graph, bits: int) -> Graph:
+def _first_bits(graph: Graph, bits: int, ramped: frozenset[str]) -> Graph:
     """The graph with only the encodings cut: what is in force during a step, never a snapshot."""
-    parameters = tuple(replace(p, encoding=prefix(p.encoding, bits)) for p in graph)
+    parameters = tuple(replace(p, encoding=prefix(p.encoding, bits)) if p.path in ramped else p for p in graph)
     return Graph(graph.structure, parameters, graph.values)

@@ -85,7 +85,7 @@ class Prune(Pass, name="prune"):
     def check(self, graph: Graph, context: Context) -> None:
         """There is something to prune, the floors leave room for it, and data where the criterion needs it."""
         context.need_some(graph, self.where, _unfit, "Prune")
-        chosen = context.fresh_notes().choose(graph, self.where, _unfit)
+        chosen = context.selection(graph, self.where, _unfit).chosen
         self._check_room(graph, chosen)
         if self.fisher is not None:
             self.fisher.check(graph, context)
@@ -100,12 +100,14 @@ class Prune(Pass, name="prune"):
 
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Magnitude in place of Fisher: as many weights, but others."""
-        self._check_room(graph, context.fresh_notes().choose(graph, self.where, _unfit))
+        self._check_room(graph, context.selection(graph, self.where, _unfit).chosen)
+        if self.fisher is not None:
+            context.remark("planned by magnitude: as many weights, but a run by Fisher takes others, of other layers")
         return self._pruned(graph, context, None)
 
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """The masks hide at least the share that was asked for, up to one weight per tensor."""
-        chosen = context.fresh_notes().choose(after, self.where, _unfit)
+        chosen = context.selection(after, self.where, _unfit).chosen
         total = sum(parameter.size for parameter in chosen)
         masks = [parameter.encoding.mask for parameter in chosen]
         hidden = sum(mask.size - int(mask.sum()) for mask in masks if mask is not None)

@@ -29,6 +29,7 @@ from bitwidth.passes.steps import (
     spreads,
     step_grid,
 )
+from bitwidth.passes.widths import NOT_NAMED, Bits, check_named, frozen_bits, width_of, widths_of, with_widths
 from bitwidth.tensors import (
     MAX_BITS,
     BitRule,
@@ -66,7 +67,9 @@ class Quantize(Pass, name="quantize"):
 
     Attributes:
         bits: width of a code, 1 to 16. One bit holds -scale and +scale; from two on, the symmetric integers times
-            scale. The rules "ternary" and "binary" and a `BitRule` bring their own width: leave it out.
+            scale. The rules "ternary" and "binary" and a `BitRule` bring their own width: leave it out. A dict gives
+            widths by layer, `{"conv1": 8, "head*": 6, None: 4}`: None stands for all that no other path names, and
+            without it those are left as they are.
         rate: mean bits per weight that no mask hides, as coded, less the bytes that any tensor costs; above 0 and at
             most 16.
         step: one uniform step for each tensor, in units of the standard deviation of its weights; above 0.
@@ -109,7 +112,7 @@ class Quantize(Pass, name="quantize"):
         True
     """
 
-    bits: int | None = None
+    bits: Bits = None
     granularity: Granularity | None = None
     where: Where = None
     scale: Literal["mse", "max"] = "mse"
@@ -129,6 +132,7 @@ class Quantize(Pass, name="quantize"):
     price: float = 0.1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", frozen_bits(self.bits, "Quantize"))
         self._check_width()
         self._check_choices()
         check_where(self.where, "Quantize")
@@ -141,12 +145,12 @@ class Quantize(Pass, name="quantize"):
             raise ConfigError(f"Quantize: the rule {self.rule!r} has its own width; leave out {', '.join(given)}")
         if not own and len(given) != 1:
             raise ConfigError(f"Quantize: give one of bits, rate and step, got {', '.join(given) or 'none'}")
-        bits = self.bits
-        if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BITS):
-            raise ConfigError(f"Quantize: bits must be a whole number from 1 to {MAX_BITS}, got {bits!r}")
         least = {"power_of_two": 2, "codebook": 1}.get(str(self.rule), 1 if self.symmetric else 2)
-        if bits is not None and bits < least:
-            raise ConfigError(f"Quantize: bits must be at least {least} here, got {bits}")
+        for bits in widths_of(self.bits):
+            if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
+                raise ConfigError(f"Quantize: bits must be a whole number from 1 to {MAX_BITS}, got {bits!r}")
+            if bits < least:
+                raise ConfigError(f"Quantize: bits must be at least {least} here, got {bits}")
         for name, most in (("rate", MAX_BITS), ("step", 1e6)):
             value = getattr(self, name)
             if value is not None and (not _is_number(value) or not 0 < value <= most):
@@ -200,9 +204,10 @@ class Quantize(Pass, name="quantize"):
 
     def check(self, graph: Graph, context: Context) -> None:
         """The selection names something that can be quantized, and there is data where it is needed."""
+        check_named(self.bits, graph, "Quantize")
         context.need_some(graph, self.where, self._unfit, "Quantize")
         if self.step is not None:
-            chosen = context.fresh_notes().choose(graph, self.where, self._unfit)
+            chosen = context.selection(graph, self.where, self._unfit).chosen
             fixed_steps(graph, tuple(p for p in chosen if is_matrix(p)), self.step)
         if self.needs_data:
             context.session.check_data(context.need_data("Quantize"), "data")
@@ -218,10 +223,10 @@ class Quantize(Pass, name="quantize"):
 
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """Every chosen kernel has codes of at most `bits` bits, or all together the rate."""
-        chosen = context.fresh_notes().choose(after, self.where, self._unfit)
+        chosen = context.selection(after, self.where, self._unfit).chosen
         matrices = tuple(parameter for parameter in chosen if is_matrix(parameter))
         for parameter in matrices:
-            if self.bits is not None and parameter.encoding.bits > self.bits:
+            if parameter.encoding.bits > (width_of(self.bits, parameter) or parameter.encoding.bits):
                 raise ContractError(f"Quantize left {parameter.path} at {parameter.encoding.describe()}")
 
     def at(self, strength: float) -> Quantize:
@@ -236,10 +241,9 @@ class Quantize(Pass, name="quantize"):
             raise ConfigError(
                 'Quantize: a ramp lets training choose the codes; use rounding="nearest", importance=None'
             )
-        if self.bits == 1:
+        if 1 in widths_of(self.bits):
             raise ConfigError("Quantize(1) cannot be ramped: one bit has other levels than two; ramp to 2 bits first")
-        mildest = max(MILDEST_BITS, self.bits)
-        return replace(self, bits=max(self.bits, round(mildest + (self.bits - mildest) * strength)))
+        return replace(self, bits=with_widths(self.bits, lambda bits: _milder(bits, strength)))
 
     def _unfit(self, parameter: Parameter) -> str | None:
         if not parameter.is_float:
@@ -250,7 +254,7 @@ class Quantize(Pass, name="quantize"):
             return f"{parameter.role}: one number per channel, and vectors=None"
         if not parameter.size:
             return "it has no values"
-        return None
+        return NOT_NAMED if self.bits is not None and width_of(self.bits, parameter) is None else None
 
     def _applied(self, graph: Graph, context: Context, with_data: bool) -> Graph:
         matrices, formats = [], {}
@@ -277,13 +281,16 @@ class Quantize(Pass, name="quantize"):
         return self._rounded(graph, context, {p.path: self._grid(graph, p, weights.get(p.path)) for p in chosen})
 
     def _grid(self, graph: Graph, parameter: Parameter, weights: NDArray[np.float32] | None) -> Encoding:
+        if isinstance(self.bits, Mapping):
+            return replace(self, bits=width_of(self.bits, parameter))._grid(graph, parameter, weights)
         granularity = "channel" if self.granularity is None else self.granularity
         block = block_of(parameter.shape, granularity, parameter.channel_axes, parameter.input_axes)
+        bits = self.bits or MAX_BITS
 
         def grid(keep: NDArray[np.bool_] | None) -> Encoding:
             return fit(
                 self.rule,
-                self.bits or MAX_BITS,
+                bits,
                 graph.values[parameter.path],
                 block,
                 scale=self._method,
@@ -375,6 +382,11 @@ def _vector(graph: Graph, parameter: Parameter) -> Encoding | None:
         return parameter.encoding
     name = small_format(graph.values[parameter.path])
     return None if name is None else rebased(parameter.encoding, Dense(name))
+
+
+def _milder(bits: int, strength: float) -> int:
+    mildest = max(MILDEST_BITS, bits)
+    return max(bits, round(mildest + (bits - mildest) * strength))
 
 
 def _is_number(value: Any) -> bool:

@@ -1,22 +1,36 @@
-"""Recipes: passes as plain data (JSON), and back. Only registered names are looked up; nothing is imported by name."""
+"""Recipes: passes as plain data (JSON), and back. Only registered names are looked up; nothing is imported by name.
+
+Format 2 holds every field of a pass, defaults included, so that a default may change without changing what was saved.
+Format 1 left defaults out; it is read with those of version 0.1.0 (`recipe_defaults`).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 
 from bitwidth.analysis import Fisher
 from bitwidth.errors import ConfigError
+from bitwidth.graph import AllBut
 from bitwidth.passes.base import Pass
-from bitwidth.passes.registry import function_named, name_of_function, pass_named
+from bitwidth.passes.recipe_defaults import DEFAULTS_1
+from bitwidth.passes.registry import (
+    function_named,
+    name_of_function,
+    name_of_value,
+    pass_named,
+    register_value,
+    value_named,
+)
 from bitwidth.tensors import BitRule, Escape
 
-FORMAT = 1
-_VALUES: dict[str, Callable[..., Any]] = {"BitRule": BitRule, "Escape": Escape, "Fisher": Fisher}
+FORMAT = 2
+for _cls in (AllBut, BitRule, Escape, Fisher):
+    register_value(_cls.__name__, _cls)
 _KERAS_KEYS = {"class_name", "config"}
 
 
@@ -44,10 +58,11 @@ def from_data(recipe: Mapping[str, Any] | str) -> Pass:
     if not isinstance(recipe, Mapping) or "pass" not in recipe:
         raise ConfigError(f'a recipe is an object with a "pass", got {str(recipe)[:80]}')
     version = recipe.get("bitwidth", FORMAT)
-    if version != FORMAT:
-        raise ConfigError(f"a recipe of version {version!r}; this library reads version {FORMAT}")
+    if version not in (1, FORMAT) or isinstance(version, bool):
+        raise ConfigError(f"a recipe of version {version!r}; this library reads versions 1 and {FORMAT}")
     try:
-        return _pass_from_data({key: value for key, value in recipe.items() if key != "bitwidth"})
+        body = {key: value for key, value in recipe.items() if key != "bitwidth"}
+        return _pass_from_data(_with_defaults(body) if version == 1 else body)
     except RecursionError as error:
         raise ConfigError("a recipe that is nested too deep") from error
 
@@ -59,9 +74,24 @@ def _pass_to_data(item: Pass, where: str) -> dict[str, Any]:
     data: dict[str, Any] = {"pass": type(item).name}
     for field in fields(item):
         value = getattr(item, field.name)
-        if field.default is MISSING or not _equal(value, field.default):
-            data[field.name] = _to_data(value, f"{where}.{field.name}")
+        try:
+            if field.init:
+                data[field.name] = _to_data(value, f"{where}.{field.name}")
+        except ConfigError:
+            if field.default is MISSING or not _equal(value, field.default):
+                raise  # else the default has no form in recipes, and stands for itself
     return data
+
+
+def _with_defaults(node: Any) -> Any:
+    """A recipe of format 1 with what it left out."""
+    if isinstance(node, list):
+        return [_with_defaults(entry) for entry in node]
+    if not isinstance(node, Mapping) or "keras" in node or set(node) == _KERAS_KEYS:
+        return node
+    own = {key: _with_defaults(entry) for key, entry in node.items()}
+    name = node.get("pass")
+    return {**DEFAULTS_1.get(name, {}), **own} if isinstance(name, str) else own
 
 
 def _equal(left: Any, right: Any) -> bool:
@@ -75,9 +105,10 @@ def _to_data(value: Any, where: str) -> Any:
         return value.item()
     if isinstance(value, Pass):
         return _pass_to_data(value, where)
-    if type(value).__name__ in _VALUES and is_dataclass(value):
+    name = name_of_value(type(value))
+    if name is not None:
         return {
-            "value": type(value).__name__,
+            "value": name,
             **{f.name: _to_data(getattr(value, f.name), f"{where}.{f.name}") for f in fields(value)},
         }
     if isinstance(value, Mapping) and set(value) == _KERAS_KEYS:
@@ -95,7 +126,7 @@ def _to_data(value: Any, where: str) -> Any:
         return {"keras": type(value).__name__, "config": config}
     raise ConfigError(
         f"{where}: {value!r} cannot be written to a recipe; register a function with bitwidth.register_function, "
-        "or use a name that Keras knows"
+        "a dataclass with bitwidth.register_value, or use a name that Keras knows"
     )
 
 
@@ -151,7 +182,7 @@ def _map_from_data(value: Mapping[str, Any]) -> Any:
     pairs = value["map"]
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise ConfigError(f"a map is a list of pairs, got {str(pairs)[:80]}")
-    if not all(isinstance(key, str | int | float) for key, _ in pairs):
+    if not all(key is None or isinstance(key, str | int | float) for key, _ in pairs):
         raise ConfigError(f"the keys of a map are texts or numbers, got {str(pairs)[:80]}")
     return _checked_config({key: _from_data(entry) for key, entry in pairs})
 
@@ -163,10 +194,8 @@ def _keras_from_data(value: Mapping[str, Any]) -> Any:
 
 
 def _value_from_data(value: Mapping[str, Any]) -> Any:
-    name = value["value"]
-    if not isinstance(name, str) or name not in _VALUES:
-        raise ConfigError(f"no value named {str(name)[:80]!r}; known: {', '.join(_VALUES)}")
-    return _VALUES[name](**{key: _from_data(entry) for key, entry in value.items() if key != "value"})
+    cls = value_named(value["value"])
+    return cls(**{key: _from_data(entry) for key, entry in value.items() if key != "value"})
 
 
 _FORMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {

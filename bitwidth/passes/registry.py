@@ -18,6 +18,7 @@ from bitwidth.errors import ConfigError
 ENTRY_POINTS = "bitwidth.passes"
 _PASSES: dict[str, type[Any]] = {}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
+_VALUES: dict[str, type[Any]] = {}
 
 
 def register_pass(name: str, cls: type[Any]) -> None:
@@ -46,6 +47,49 @@ def register_function(name: str, function: Callable[..., Any]) -> Callable[..., 
         raise ConfigError(f"a function named {name!r} is registered already")
     _FUNCTIONS[name] = function
     return function
+
+
+def register_value(name: str, cls: type[Any]) -> type[Any]:
+    """Make the objects of a dataclass usable as fields of a pass in a recipe, under `name`; returns the class.
+
+    Its fields are written, and it is built from them again: they have to have a form in recipes themselves.
+
+    Raises:
+        ConfigError: it is no dataclass, another one has the name, or it has another name.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import bitwidth as bw
+        >>> @dataclass(frozen=True)
+        ... class Budget:
+        ...     bytes: int
+        >>> _ = bw.register_value("docs.budget", Budget)
+    """
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ConfigError(f"a value of recipes is a dataclass, got {cls!r}")
+    known = _VALUES.get(name)
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ConfigError(f"a value named {name!r} is registered already: {known.__module__}.{known.__qualname__}")
+    if name_of_value(cls) not in (None, name):
+        raise ConfigError(f"{cls.__qualname__} is registered already, as {name_of_value(cls)!r}")
+    _VALUES[name] = cls
+    return cls
+
+
+def value_named(name: object) -> type[Any]:
+    """The class of values that is registered under `name`.
+
+    Raises:
+        ConfigError: none is.
+    """
+    if not isinstance(name, str) or name not in _VALUES:
+        raise ConfigError(f"no value named {str(name)[:80]!r}; known: {', '.join(sorted(_VALUES))}")
+    return _VALUES[name]
+
+
+def name_of_value(cls: type[Any]) -> str | None:
+    """The name under which a class of values is registered, or None; what the class itself is called does not count."""
+    return next((name for name, known in _VALUES.items() if known is cls), None)
 
 
 def pass_named(name: str) -> type[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isinf
 from typing import Any
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from bitwidth.graph import Graph, Parameter
 from bitwidth.tensors import Encoding
+
+UNTOUCHED = "left as it was"
 
 
 @dataclass(frozen=True)
@@ -81,26 +83,44 @@ class PassRecord:
         """Reason by path, for the parameters that the pass left alone."""
         return {record.path: record.reason for record in self.parameters if record.reason}
 
+    @property
+    def sparsity(self) -> float | None:
+        """Share of all values that are zero afterwards; None where there are none."""
+        size = sum(record.size for record in self.parameters)
+        return sum(record.sparsity * record.size for record in self.parameters) / size if size else None
+
+    @property
+    def bytes_after(self) -> int | None:
+        """Packed size of all parameters afterwards; None where codes have no bound."""
+        sizes = [record.bytes_after for record in self.parameters]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
 
 
-def compare(before: Graph, after: Graph, skipped: Mapping[str, str]) -> tuple[ParameterRecord, ...]:
+def compare(
+    before: Graph, after: Graph, skipped: Mapping[str, str], foreseen: Collection[str] = ()
+) -> tuple[ParameterRecord, ...]:
     """One record per parameter: what changed, and the reason where nothing did.
 
     Args:
         before: the graph that a pass was given.
         after: the graph that it gave.
         skipped: reasons that the pass gave, by path.
+        foreseen: paths of what a run of the pass would touch, though nothing shows it yet.
     """
-    return tuple(_compare(before, after, parameter, skipped.get(parameter.path)) for parameter in after)
+    return tuple(
+        _compare(before, after, parameter, "" if parameter.path in foreseen else skipped.get(parameter.path, UNTOUCHED))
+        for parameter in after
+    )
 
 
-def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str | None) -> ParameterRecord:
+def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str) -> ParameterRecord:
     path = parameter.path
     old = before.parameters[path].encoding
-    changed = old is not parameter.encoding or before.values.value(path) is not after.values.value(path)
+    changed = not before.same(after, path)
     values = after.values[path]
     return ParameterRecord(
         path=path,
@@ -114,7 +134,7 @@ def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str | No
         bytes_before=packed_bytes(old, parameter),
         bytes_after=packed_bytes(parameter.encoding, parameter),
         distortion=distortion(before.values[path], values) if changed and parameter.is_float else 0.0,
-        reason="" if changed else reason or "left as it was",
+        reason="" if changed else reason,
     )
 
 

@@ -23,6 +23,7 @@ class Report:
         file_bytes: entropy-coded bytes of each parameter in the `.bw` file by path; empty until they are known.
         planned: True for a dry run: nothing was done yet.
         notes: what there is to say about the model as it was given and as it is handed over.
+        stopped: why the run ended early, and before which pass was done; empty where it is complete.
     """
 
     model: str
@@ -31,6 +32,12 @@ class Report:
     file_bytes: Mapping[str, int] = field(default_factory=dict)
     planned: bool = False
     notes: tuple[str, ...] = ()
+    stopped: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pass was done."""
+        return not self.stopped
 
     def __iter__(self) -> Iterator[PassRecord]:
         return iter(self.passes)
@@ -45,6 +52,8 @@ class Report:
         return {
             "model": self.model,
             "planned": self.planned,
+            "complete": self.complete,
+            "stopped": self.stopped,
             "initial": dict(self.initial),
             "file_bytes": dict(self.file_bytes),
             "notes": list(self.notes),
@@ -58,7 +67,8 @@ class Report:
             full: a row for every parameter and all names of those left alone; False gives one row per role and width
                 where there are more than 40 of them, as `print(report)` does.
         """
-        parts = [f"{self.model}: {'what would be done' if self.planned else 'what was done'}"]
+        head = "what would be done" if self.planned else "what was done"
+        parts = [f"{self.model}: {head if self.complete else f'not complete, {self.stopped}; {head}'}"]
         parts += [passes_table(self.passes, self.initial), *(f"  {note}" for note in self.notes)]
         for position, record in enumerate(self.passes, start=1):
             parts += [f"\n{position}. {record.name}", *pass_lines(record, full)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bitwidth as bw
-from bitwidth.testing import check_pass, check_ramp
+from bitwidth.testing import check_pass, check_ramp, inside
 from tests import reference, zoo
 
 
@@ -85,7 +85,7 @@ CORRECTIONS = ["correct bias", "equalize layers", "fold batch norm", "reestimate
 @pytest.mark.parametrize("name", PASSES)
 def test_conforms_on_the_reference_backend(name: str) -> None:
     data = reference.regression()
-    result = check_pass(PASSES[name], reference.Network([6, 8, 2]), data, data)
+    result = check_pass(PASSES[name], reference.Network([6, 8, 2]), data, data, depth=2)
     assert result.report.passes
 
 
@@ -94,12 +94,12 @@ def test_conforms_on_keras(name: str) -> None:
     inputs = zoo.batch("mlp", 16)
     model = zoo.MODELS["mlp"]()
     targets = np.zeros(model(inputs).shape, np.float32)
-    check_pass(PASSES[name], model, (inputs, targets))
+    check_pass(PASSES[name], model, (inputs, targets), during=TUNE, depth=0)
 
 
 @pytest.mark.parametrize("name", CORRECTIONS)
 def test_corrections_conform_on_a_convolutional_network(name: str) -> None:
-    check_pass(PASSES[name], zoo.MODELS["convnet_bn"](), zoo.batch("convnet_bn", 32))
+    check_pass(PASSES[name], zoo.MODELS["convnet_bn"](), zoo.batch("convnet_bn", 32), depth=0)
 
 
 @pytest.mark.parametrize("item", [bw.Prune(0.9), bw.Quantize(3), bw.Quantize(12), bw.Where(bw.Prune(0.2), "a*")])
@@ -119,3 +119,41 @@ def test_a_pass_that_undoes_promises_is_refused() -> None:
     pruned = bw.PassManager([bw.Prune(0.5)]).run(reference.Network([6, 8, 2]))
     with pytest.raises(bw.errors.PromiseError, match="layer0/kernel"):
         bw.PassManager([Unprune()]).run(pruned)
+
+
+@dataclass(frozen=True)
+class Sleepy(bw.Pass):
+    """Defines `at`, and does nothing where it is asked by a ramp."""
+
+    def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+        return graph if context.only is not None else bw.Prune(0.5).apply(graph, context)
+
+    def at(self, strength: float) -> Sleepy:
+        return self
+
+
+@dataclass(frozen=True)
+class Surprising(bw.Pass):
+    """Is planned, and then refuses to run."""
+
+    def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+        if "Repeat" in "".join(context.path):
+            raise bw.errors.ContractError("not here")
+        return graph
+
+    def preview(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+        return graph
+
+
+@pytest.mark.parametrize(
+    ("item", "message"), [(Sleepy(), "a ramp of Sleepy does nothing"), (Surprising(), "planned, and then refused")]
+)
+def test_the_suite_finds_passes_that_do_not_compose(item: bw.Pass, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_pass(item, reference.Network([6, 8, 2]), reference.regression(), during=TUNE)
+
+
+def test_every_combinator_is_tried_two_deep() -> None:
+    names = {made.label.partition("(")[0] for made in inside(bw.Prune(0.5), TUNE, 2)}
+    assert names == {"PassManager", "Where", "Repeat", "CorrectBias", "Ramp"}
+    assert len(list(inside(bw.Prune(0.5), TUNE, 2))) >= 20

@@ -197,3 +197,14 @@ def test_freezing_a_layer_freezes_what_is_in_it() -> None:
     assert all(frozen.values.value(path) is net.values.value(path) for path in net.values)
     with pytest.raises(ModelError, match="no layer 'c'"):
         net.freeze(["c"])
+
+
+@pytest.mark.parametrize("name", ["structure", "parameters", "values"])
+def test_what_a_graph_says_cannot_be_exchanged(name: str) -> None:
+    with pytest.raises(AttributeError):
+        setattr(graph(), name, None)
+
+
+def test_parameters_of_a_graph_cannot_be_exchanged() -> None:
+    with pytest.raises(TypeError):
+        graph().parameters["a/kernel"] = None  # type: ignore[index]

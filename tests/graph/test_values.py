@@ -95,3 +95,37 @@ def test_a_path_that_is_not_there() -> None:
     with pytest.raises(KeyError):
         values.value("q")
     assert "q" not in values
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_nobody_can_write_to_what_a_value_holds(locked: bool) -> None:
+    """Not through the array that was given, nor through what a read-only view looks at, for array and master."""
+    given, master = np.zeros(2, np.float32), np.ones(2, np.float32)
+    views = [array.view() for array in (given, master)]
+    for view in views:
+        view.setflags(write=not locked)
+    value = Value(*views)
+    given[:] = 7
+    master[:] = 7
+    assert value.read().tolist() == [0, 0]
+    assert value.master is not None
+    assert value.master.tolist() == [1, 1]
+
+
+def test_what_a_value_says_cannot_be_exchanged() -> None:
+    value = Value(np.zeros(2, np.float32))
+    with pytest.raises(AttributeError):
+        value.master = np.ones(2)  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        value.token = 3  # type: ignore[misc]
+
+
+def test_unchanged_is_a_number_and_not_an_object() -> None:
+    value = Value(np.zeros(2, np.float32))
+    other = value.with_master(np.ones(2, np.float32))
+    assert other is not value
+    assert other.same(value)
+    assert value.master is None
+    assert not Value(np.zeros(2, np.float32)).same(value)
+    assert Values({"p": value}).token() == Values({"p": other}).token()
+    assert Values({"p": value}).token() != Values({"p": value, "q": other}).token()

@@ -200,3 +200,74 @@ def test_a_package_announces_its_passes_by_an_entry_point(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "Halve()" in done.stdout
     assert "thirdparty.halve" in done.stdout
+
+
+@dataclass(frozen=True)
+class Foreign(bw.Pass):
+    """Fails with an error of another library."""
+
+    where: str = "apply"
+
+    def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+        return graph if self.where != "apply" else {}["nothing"]  # type: ignore[index]
+
+    def check(self, graph: bw.Graph, context: bw.Context) -> None:
+        if self.where == "check":
+            raise ZeroDivisionError("nothing")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "path"),
+    [
+        (lambda item: item, "passes[1] Foreign"),
+        (lambda item: bw.Where(item, "layer0"), "passes[1] Where > Foreign"),
+        (lambda item: bw.Repeat(bw.PassManager([item]), 2), "passes[1] Repeat > PassManager > passes[0] Foreign"),
+        (lambda item: bw.CorrectBias(item), "passes[1] CorrectBias > Foreign"),
+    ],
+)
+@pytest.mark.parametrize(("where", "kind"), [("apply", KeyError), ("check", ZeroDivisionError)])
+def test_an_error_of_another_library_gets_the_place_as_a_note(wrap: Any, path: str, where: str, kind: Any) -> None:
+    with pytest.raises(kind) as caught:
+        bw.PassManager([bw.Prune(0.5), wrap(Foreign(where))]).run(network(), DATA)
+    assert caught.value.__notes__ == [f"bitwidth: raised in {path}"]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (bw.Quantize(4, where="layer9"), "passes[1] Quantize: where='layer9' is no layer"),
+        (bw.Where(bw.Quantize(4, where="layer9"), "layer0"), "passes[1] Where > Quantize: where='layer9' is no layer"),
+        (bw.Prune(0.5, where="*bias"), "passes[1] Prune: nothing to do"),
+        (bw.Finetune(1), "passes[1] Finetune: no loss"),
+    ],
+)
+def test_an_error_of_a_pass_begins_with_its_place(item: bw.Pass, message: str) -> None:
+    with pytest.raises(bw.errors.ConfigError) as caught:
+        bw.PassManager([bw.Prune(0.5), item]).run(network(), DATA)
+    assert str(caught.value).startswith(message)
+
+
+def test_no_check_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    @dataclass(frozen=True)
+    class Noted(bw.Pass):
+        def check(self, graph: bw.Graph, context: bw.Context) -> None:
+            calls.append("check")
+
+        def requires(self, graph: bw.Graph, context: bw.Context) -> None:
+            calls.append("requires")
+
+        def ensures(self, before: bw.Graph, after: bw.Graph, context: bw.Context) -> None:
+            calls.append("ensures")
+
+        def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+            calls.append("apply")
+            return graph
+
+    once = ["check", "requires", "apply", "ensures"]
+    for item in (Noted(), bw.Where(Noted(), "layer0"), bw.Repeat(Noted(), 1), bw.CorrectBias(Noted())):
+        for chain in (bw.PassManager([item]), bw.PassManager([bw.PassManager([item])])):
+            calls.clear()
+            chain.run(network(), DATA)
+            assert calls == once, item.label

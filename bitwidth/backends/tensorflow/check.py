@@ -8,10 +8,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.data import Source
 from bitwidth.backends.tensorflow.naming import Names, names_of
 from bitwidth.backends.tensorflow.record import FuncTrace
-from bitwidth.errors import ContractError, DataError, ModelError, UnsupportedModelError
+from bitwidth.errors import ConfigError, ContractError, DataError, ModelError, UnsupportedModelError
+from bitwidth.text import quoted
 
 _SHOWN = 3  # how many names a message lists
 
@@ -120,6 +122,22 @@ def check_finite(path: str, *arrays: NDArray[Any]) -> None:
     """Raise ContractError if training left something for the parameter at `path` that is not finite."""
     if not all(np.isfinite(_numbers(array)).all() for array in arrays):
         raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
+
+
+def check_callbacks(training: Training) -> None:
+    """Raise ConfigError unless the callbacks are Keras's, and such as a pass that steers the training can live with."""
+    for place, callback in enumerate(training.callbacks):
+        if not isinstance(callback, keras.callbacks.Callback):
+            hint = "; it is a class: call it" if isinstance(callback, type) else ""
+            raise ConfigError(
+                f"callbacks[{place}]: callbacks must be Keras callbacks (keras.callbacks.Callback), "
+                f"got {quoted(callback)}{hint}"
+            )
+        if training.settled and isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ConfigError(
+                "BackupAndRestore puts back weights of another strength than the ramp has then: leave it out of the "
+                "ramp, and give it to a Finetune after the ramp"
+            )
 
 
 def need_targets(source: Source) -> None:

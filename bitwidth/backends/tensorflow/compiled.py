@@ -121,6 +121,22 @@ class Compiled:
         self._exclude_alike(given, optimizer, variables)
         return optimizer
 
+    def check_names(self, training: Training, variables: Sequence[Any]) -> None:
+        """Check, without data, that the optimizer, the loss and the metrics of a run of training are known.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        self.optimizer_for(training, training.steps_per_epoch or 1, variables)
+        objective = self.resolve(training.objective)
+        for given, find in ((objective.loss, keras.losses.get), (objective.metrics, _metric)):
+            for name in keras.tree.flatten(given):
+                if isinstance(name, str):
+                    try:
+                        find(name)
+                    except ValueError as error:
+                        raise ConfigError(f"Keras knows no loss or metric {name!r}: {brief(error)}") from error
+
     @staticmethod
     def spare(optimizer: Any, variables: Sequence[Any]) -> None:
         """Exclude further variables from the weight decay of an optimizer that is not built yet."""
@@ -158,6 +174,10 @@ def fresh(given: Any) -> Any:
 def _like(given: Any, items: list[Any]) -> Any:
     """A tuple for a tuple: Keras compares the structure of losses with that of the targets."""
     return tuple(items) if isinstance(given, tuple) else items
+
+
+def _metric(name: str) -> Any:
+    return name if name in ("accuracy", "acc", "crossentropy", "ce") else keras.metrics.get(name)
 
 
 def _loss(given: Any) -> Any:

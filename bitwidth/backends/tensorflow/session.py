@@ -30,6 +30,7 @@ from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.seeds import set_drawn_seeds
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, value_of
+from bitwidth.backends.tensorflow.training import masters_of, waiting, watching
 from bitwidth.backends.tensorflow.trials import Trials, traced_for_training
 from bitwidth.backends.tensorflow.undisturbed import state_of, undisturbed, untracked_of
 from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
@@ -72,7 +73,7 @@ class KerasSession:
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
-        changed = [path for path in self._variables if self._held[path] is not graph.values.value(path)]
+        changed = [path for path in self._variables if not self._held[path].same(graph.values.value(path))]
         for path in changed:
             self._held[path].read()  # an older snapshot may still have to read this variable
             self._held[path] = graph.values.value(path)
@@ -194,8 +195,8 @@ class KerasSession:
         for path, lowering in lowerings.items():
             if training.learn and path not in refused and (training.only is None or path in training.only):
                 lowering.learn()
-        with self._attached(views), self._frozen(graph, training.only, refused):
-            steering = Steering(graph, lowerings, steer, self._masters, training.every_step)
+        with self._attached(views), self._frozen(graph, training.only, refused), waiting(training):
+            steering = Steering(graph, lowerings, steer, self._variables, training.every_step)
             with undisturbed(untracked_of(self.model, self._trace)):
                 history = self._fit(training, steering) if self.model.trainable_variables else {}
         return Trained(
@@ -297,7 +298,7 @@ class KerasSession:
             if validation is not None and measured
             else None,
             class_weight=training.class_weight,
-            callbacks=[*steering.callbacks(), *training.callbacks],
+            callbacks=[*steering.callbacks(), *training.callbacks, *watching(training, steering.total)],
             verbose=training.verbose,
             shuffle=False,
         )
@@ -305,16 +306,9 @@ class KerasSession:
 
     def _load_masters(self, graph: Graph) -> None:
         """Put the float masters behind the values of `graph` into the variables: training goes on from them."""
-        for path, variable in self._variables.items():
-            master = graph.values.value(path).master
-            if master is not None:
-                variable._value.assign(master)
-                self._held[path] = Value(master)
-
-    def _masters(self, graph: Graph) -> Graph:
-        """`graph` with what the variables hold, read when it is asked for."""
-        readers = {p.path: partial(value_of, self._variables[p.path]) for p in graph if p.is_float}
-        return Graph(graph.structure, tuple(graph), graph.values.replace(readers))
+        for path, master in masters_of(graph):
+            self._variables[path]._value.assign(master)
+            self._held[path] = Value(master)
 
     def _baked(self, last: Graph, lowerings: Mapping[str, Lowering], only: frozenset[str] | None) -> Graph:
         """`last` with what training has learned put into its encodings."""
@@ -343,7 +337,7 @@ class KerasSession:
             if not np.array_equal(held, old.read()):
                 changed[path] = Value(held, master)
             elif parameter.trainable:
-                old.master = master
+                changed[path] = old.with_master(master)
         after = Graph(last.structure, tuple(last), before.values.replace(changed))
         self._held = {path: Value(partial(value_of, variable)) for path, variable in self._variables.items()}
         self.write(after)

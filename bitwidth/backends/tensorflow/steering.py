@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
-from bitwidth.backend import Steer
+from bitwidth.backend import Progress, Steer
 from bitwidth.backends.tensorflow.lowering import Lowering
-from bitwidth.errors import ConfigError
-from bitwidth.graph import Graph
+from bitwidth.backends.tensorflow.trace import value_of
+from bitwidth.errors import ConfigError, ContractError
+from bitwidth.graph import Graph, moved
 
 _CALLS = 200  # how often a pass is asked during one training, at most
 
@@ -29,14 +32,14 @@ class Steering:
         graph: Graph,
         lowerings: Mapping[str, Lowering],
         steer: Steer | None,
-        read: Callable[[Graph], Graph],
+        variables: Mapping[str, Any],
         every_step: bool = False,
     ) -> None:
         self.graph = graph
         self.total: int | None = None
         self.every_step = every_step
-        self._lowerings, self._steer, self._read = lowerings, steer, read
-        self._done = 0
+        self._lowerings, self._steer, self._variables = lowerings, steer, variables
+        self._done = self._last = 0
 
     @property
     def is_steered(self) -> bool:
@@ -61,23 +64,56 @@ class Steering:
         return [keras.callbacks.LambdaCallback(on_train_batch_end=self._step, on_train_begin=self._begin)]
 
     def _begin(self, logs: Any = None) -> None:
-        self._ask(0.0)
+        self._ask()
 
     def _step(self, batch: int, logs: Any = None) -> None:
         assert self.total is not None
         self._done += 1
         between = 1 if self.every_step else max(1, self.total // _CALLS)
         if self._done % between == 0 or self._done == self.total:
-            self._ask(min(1.0, self._done / self.total))
+            self._ask()
 
-    def _ask(self, fraction: float) -> None:
+    def _ask(self) -> None:
         assert self._steer is not None
-        new = self._steer(fraction, self._read(self.graph))
-        if new is self.graph:
-            return
+        assert self.total is not None
+        masters = _Masters(self.graph, self._variables)
+        new = self._steer(Progress(self._done, self.total, self._last), masters.graph)
+        self._last = self._done
         for parameter in new:
             if parameter.encoding is not self.graph[parameter.path].encoding:
                 if parameter.path not in self._lowerings:
                     raise ConfigError(f"a ramp cannot start to constrain {parameter.path} while training runs")
                 self._lowerings[parameter.path].update(parameter.encoding)
-        self.graph = new
+        if new is not masters.graph:
+            self._move(moved(masters.graph, new) if self._may_move(new) else {})
+            self.graph = new
+        masters.close()
+
+    def _may_move(self, new: Graph) -> bool:
+        """Whether the values of a graph are new, and not those of one that a schedule keeps by."""
+        return not all(new.values.same(self.graph.values, path) for path in new.values)
+
+    def _move(self, values: Mapping[str, NDArray[Any]]) -> None:
+        for path, array in values.items():
+            self._variables[path].assign(array)
+
+
+class _Masters:
+    """What the variables hold at this step, as a graph: read when it is asked for, until it is closed."""
+
+    def __init__(self, graph: Graph, variables: Mapping[str, Any]) -> None:
+        self._open = True
+        readers = {p.path: self._reader(variables[p.path]) for p in graph if p.is_float}
+        self.graph = Graph(graph.structure, tuple(graph), graph.values.replace(readers))
+
+    def close(self) -> None:
+        """No value that was not read is read any more: training goes on and changes the variables."""
+        self._open = False
+
+    def _reader(self, variable: Any) -> Callable[[], NDArray[np.float32]]:
+        def read() -> NDArray[np.float32]:
+            if not self._open:
+                raise ContractError(f"the weights of a step can be read in that step only: read {variable.path} there")
+            return value_of(variable)
+
+        return read

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from bitwidth.backend import Objective, Training
-from bitwidth.backends.tensorflow.check import need_targets
+from bitwidth.backends.tensorflow.check import check_callbacks, need_targets
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import is_copy, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source, without_lists
@@ -68,11 +68,14 @@ class Trials:
 
     def training(self, training: Training) -> None:
         """See `Session.check_training`."""
-        if not self.can_measure(training.objective):
+        if not self.can_measure(training.objective) and (training.data is not None or not self._adds_loss_on_zeros()):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self._model.name!r} with one")
         check_reach(self._model, self._trace)
-        check_callbacks(training.callbacks)
+        check_callbacks(training)
         check_class_weight(training.class_weight)
+        if training.data is None:
+            self._compiled.check_names(training, parameters_of(self._model))
+            return
         source = self._source(training.data, "data")
         if self._has_loss(training.objective) and not own_loss(self._model):
             need_targets(source)
@@ -102,6 +105,19 @@ class Trials:
         if id(data) in self._not_inputs:
             raise DataError(f"{self._not_inputs[id(data)]}; a pass that watches the model needs data for its call")
         return self._source(data, "data")
+
+    def _adds_loss_on_zeros(self) -> bool:
+        """Whether the model adds a loss when it is called, told without data: on zeros of the shapes of its inputs."""
+
+        def zeros(spec: Any) -> Any:
+            return tf.zeros([2 if size is None else size for size in spec.shape], spec.dtype)
+
+        try:
+            with self._undisturbed(), keras.StatelessScope(collect_losses=True) as scope:
+                self._model(keras.tree.map_structure(zeros, self._trace.specs), training=False)
+        except Exception:  # a plan does not fail for want of data; a run tries the data itself
+            return True
+        return bool(scope.losses)
 
     def _has_loss(self, objective: Objective) -> bool:
         return self._compiled.resolve(objective).loss is not None
@@ -161,18 +177,6 @@ def check_reach(model: Any, trace: FuncTrace) -> None:
                 "a copy of the model shares with yours, so training would change your own; keep it in an attribute "
                 "of the model, or in a list or dict"
             )
-
-
-def check_callbacks(callbacks: Any) -> None:
-    """Raise unless all are callbacks of Keras.
-
-    Raises:
-        ConfigError: naming the one that is not.
-    """
-    for place, item in enumerate(callbacks):
-        if not isinstance(item, keras.callbacks.Callback):
-            hint = "; it is a class: call it" if isinstance(item, type) else ""
-            raise ConfigError(f"callbacks[{place}]: expected a keras.callbacks.Callback, got {quoted(item)}{hint}")
 
 
 def check_class_weight(class_weight: Any) -> None:

@@ -455,9 +455,12 @@ def test_a_ramp_that_would_widen_is_refused_before_it_trains() -> None:
     started: list[int] = []
     watch = keras.callbacks.LambdaCallback(on_train_begin=lambda logs=None: started.append(1))
     four = bw.PassManager([bw.Quantize(4)]).run(network())
-    with pytest.raises(bw.errors.PromiseError, match="8-bit"):
-        bw.PassManager([bw.Ramp(bw.Quantize(2), during=tune(callbacks=[watch]))]).run(four, (X, Y))
+    with pytest.raises(bw.errors.PromiseError, match="5-bit"):
+        bw.PassManager([bw.Ramp(bw.Quantize(5), during=tune(callbacks=[watch]))]).run(four, (X, Y))
     assert not started
+    narrower = bw.PassManager([bw.Ramp(bw.Quantize(2), during=tune(callbacks=[watch]))]).run(four, (X, Y))
+    assert narrower.graph["hidden/kernel"].encoding.bits == 2
+    assert started
 
 
 def test_where_leaves_batch_statistics_outside_alone() -> None:
