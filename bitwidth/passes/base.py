@@ -124,7 +124,7 @@ class Pass(ABC):
         seconds = time.perf_counter() - started
         if not isinstance(after, Graph):
             raise ContractError(f"{self.label}.apply must return a Graph, got {type(after).__name__}")
-        if not self.checks_parts:
+        if dry or not self.checks_parts:  # a preview runs none of them as a call
             check_promises(graph, after, self.label)
         if not context.notes.inner:  # else the pass inside has said it
             context.notes.remarks += [f"{path}: every weight became zero" for path in emptied(graph, after)]
