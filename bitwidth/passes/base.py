@@ -199,7 +199,7 @@ def emptied(before: Graph, after: Graph) -> list[str]:
         for parameter in after
         if is_matrix(parameter)
         and parameter.is_float
-        and before.values.value(parameter.path) is not after.values.value(parameter.path)
+        and not before.same(after, parameter.path)
         and not after.values[parameter.path].any()
         and before.values[parameter.path].any()
     ]

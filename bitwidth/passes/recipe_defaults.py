@@ -36,6 +36,7 @@ DEFAULTS_1: Mapping[str, Mapping[str, Any]] = {
     "prune": {
         "scope": "global",
         "criterion": "magnitude",
+        "floor": 0.0,
         "where": None,
     },
     "quantize": {
