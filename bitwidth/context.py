@@ -59,6 +59,7 @@ class Context:
             touched.
         notes: where the pass writes skips and remarks.
         every_step: whether a pass that steers training is asked after every step of it.
+        settles: fraction of the training at which constraints have reached their full strength. A ramp sets it.
         drift: by how much the weights may have moved, relative to their norm, for an answer that changes slowly
             (`holds_while_near`) to be taken again; 0 for not at all. A ramp sets it.
     """
@@ -71,6 +72,7 @@ class Context:
     scope: tuple[Where, ...] = ()
     notes: Notes = field(default_factory=Notes)
     every_step: bool = False
+    settles: float = 0.0
     drift: float = 0.0
     _answers: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
     _near: dict[Any, tuple[Mapping[str, NDArray[Any]], Any]] = field(default_factory=dict, repr=False)
@@ -151,8 +153,11 @@ class Context:
         """Train under every encoding in force; the new snapshot. Parameters outside the scope are not trained."""
         if self.scope:
             training = replace(training, only=frozenset(parameter.path for parameter in self.select(graph)))
-        if self.every_step:
-            training = replace(training, every_step=True)
+        training = replace(
+            training,
+            every_step=self.every_step or training.every_step,
+            settles=self.settles or training.settles,
+        )
         trained = self.session.train(graph, training, steer)
         for parameter in graph:
             if graph.values.value(parameter.path) is trained.graph.values.value(parameter.path):

@@ -199,7 +199,7 @@ class Ramp(TrainingPass, name="ramp"):
                 check_kept(graph, started, self.label)
             return started
 
-        trained = self.during.train(started, context, grow)
+        trained = self.during.train(started, replace(context, settles=self.end), grow)
         if last != 1.0:
             context.remark(f"training ended at strength {last:.2f}: full strength was applied at its end, untrained")
             trained = self.of.apply(trained, context)

@@ -26,6 +26,7 @@ from bitwidth.backends.tensorflow.moments import input_moments
 from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
 from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
+from bitwidth.backends.tensorflow.rates import counting
 from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, value_of
@@ -294,7 +295,7 @@ class KerasSession:
             if validation is not None and measured
             else None,
             class_weight=training.class_weight,
-            callbacks=[*steering.callbacks(), *training.callbacks],
+            callbacks=[*steering.callbacks(), *counting(optimizer), *training.callbacks],
             verbose=training.verbose,
             shuffle=False,
         )
