@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -28,9 +28,13 @@ class Rates(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[float] = []
+        self.rate = 0.0
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.seen.append(float(self.model.optimizer.learning_rate))
+        self.rate = float(self.model.optimizer.learning_rate)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen.append(self.rate)  # Keras also begins a step for which there are no data
 
 
 def network(optimizer: Any = None, **settings: Any) -> Any:
@@ -51,6 +55,15 @@ def rates(model: Any, data: Any = (X, Y), around: Any = lambda tune: tune, **fie
 def cosine(rate: float, wait: int, total: int) -> list[float]:
     fall = [rate * 0.5 * (1 + np.cos(np.pi * step / (total - wait))) for step in range(total - wait)]
     return [rate] * wait + fall
+
+
+def counted(rate: float, epochs: int = 4, clock: int = STEPS) -> list[float]:
+    """The rates of the steps that had data, where the optimizer counts `clock` steps in an epoch.
+
+    Keras lets it count one more where an epoch ends because there are no more data, except under XLA or with several
+    steps at a time.
+    """
+    return [r for step, r in enumerate(cosine(rate, clock, epochs * clock)) if step % clock < STEPS]
 
 
 def schedule() -> Any:
@@ -84,7 +97,7 @@ def test_where_the_pass_makes_the_optimizer_the_rate_falls(compiled: Any, fields
     ("compiled", "fields", "start"),
     [
         ("adam", {"optimizer": keras.optimizers.Adam()}, 1e-3),
-        (None, {"optimizer": {"class_name": "SGD", "config": {"learning_rate": 0.5}}}, 0.5),
+        (None, {"optimizer": {"class_name": "SGD", "config": {"learning_rate": 0.05}}}, 0.05),
         ("adam", {"optimizer": keras.optimizers.Adam(), "learning_rate": 2e-3}, 2e-3),
         ("adam", {"decay": "constant"}, ADAM),
         (None, {"decay": "constant", "learning_rate": 1e-2}, 1e-2),
@@ -131,15 +144,11 @@ def batches() -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
 
 
+RAN_OUT = pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, at the end of the first epoch
+
+
 def of_unknown_length() -> Any:
     return batches().filter(lambda x, y: True)
-
-
-class Stream:
-    """Can be read again; has no length."""
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from batches()
 
 
 UNKNOWN: dict[str, Callable[[], Any]] = {
@@ -148,17 +157,20 @@ UNKNOWN: dict[str, Callable[[], Any]] = {
         lambda: iter(batches()),
         output_signature=(tf.TensorSpec((None, 6), tf.float32), tf.TensorSpec((None, 2), tf.float32)),
     ),
-    "flat": lambda: tf.data.Dataset.range(2).flat_map(lambda i: batches().take(tf.where(i == 0, 2, 3))),
+    "flat": lambda: tf.data.Dataset.range(2).flat_map(lambda i: batches().take(i + 2)),
 }
 
 
+@RAN_OUT
 @pytest.mark.parametrize("name", UNKNOWN)
 @pytest.mark.parametrize("decay", [None, "cosine"])
 def test_the_first_epoch_counts_the_steps(name: str, decay: Any) -> None:
     seen = rates(network("adam"), UNKNOWN[name](), decay=decay)
-    np.testing.assert_allclose(seen, cosine(ADAM, STEPS, 4 * STEPS), rtol=1e-4, atol=1e-9)
+    clocks = [counted(ADAM, clock=clock) for clock in (STEPS, STEPS + 1)]
+    assert any(np.allclose(seen, rates, rtol=1e-4, atol=1e-9) for rates in clocks)
 
 
+@RAN_OUT
 @pytest.mark.parametrize("fields", [{"jit_compile": True}, {"jit_compile": False}])
 def test_with_several_steps_at_a_time_the_optimizer_sees_the_same_rates(fields: Any) -> None:
     """SGD on a loss with a constant gradient: how far a bias has moved is the sum of the rates."""
@@ -173,12 +185,14 @@ def test_with_several_steps_at_a_time_the_optimizer_sees_the_same_rates(fields: 
             tune = bw.Finetune(epochs=4, loss=loss, learning_rate=0.1, **fields)
             result = bw.PassManager([tune]).run(model, data)
             ends[name, execution] = float(result.model.layers[-1].bias.numpy()[0])
-    for name, wait in (("known", 0), ("unknown", STEPS)):
-        moved = -0.5 * sum(cosine(0.1, wait, 4 * STEPS))
-        for execution in (1, 2, 5):
-            assert ends[name, execution] == pytest.approx(moved, rel=1e-4)
+    for execution in (1, 2, 5):
+        assert ends["known", execution] == pytest.approx(-0.5 * sum(cosine(0.1, 0, 4 * STEPS)), rel=1e-4)
+        clocks = (STEPS, STEPS + 1) if execution == 1 else (STEPS,)
+        moved = [-0.5 * sum(counted(0.1, clock=clock)) for clock in clocks]
+        assert min(abs(ends["unknown", execution] / m - 1) for m in moved) < 1e-4
 
 
+@RAN_OUT
 def test_one_epoch_of_unknown_length_stays_constant() -> None:
     np.testing.assert_allclose(rates(network("adam"), of_unknown_length(), epochs=1), [ADAM] * STEPS, rtol=1e-5)
     with pytest.raises(bw.errors.ConfigError, match="give steps_per_epoch, or two epochs"):
@@ -203,7 +217,7 @@ def test_under_a_ramp_the_rate_falls_from_full_strength_on(end: float, wait: int
     np.testing.assert_allclose(seen, cosine(ADAM, wait, 4 * STEPS), rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("of", [bw.Quantize(4), bw.Where(bw.Prune(0.5), "hidden"), bw.Prune(0.5, scope="local")])
+@pytest.mark.parametrize("of", [bw.Quantize(4), bw.Prune(0.5, where="hidden"), bw.Prune(0.5, scope="local")])
 def test_whatever_is_ramped(of: bw.Pass) -> None:
     seen = rates(network(), around=lambda tune: bw.Ramp(of, during=tune, end=0.5), decay="cosine", learning_rate=0.1)
     np.testing.assert_allclose(seen, cosine(0.1, 10, 4 * STEPS), rtol=1e-4, atol=1e-7)
