@@ -13,7 +13,6 @@ from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
 
-
 # What fields had meant in recipes of format 1 (0.1.0) that leave them out.
 DEFAULTS_OF_FORMAT_1: Mapping[str, Any] = {"learning_rate": "own", "decay": "constant"}
 
@@ -30,9 +29,9 @@ class Finetune(TrainingPass, name="finetune"):
         loss: as `model.compile` takes it; None for the loss that the model was compiled with.
         optimizer: as `model.compile` takes it; None for a fresh one of the kind that the model was compiled with, else
             Adam. A name says its kind only: the pass makes it.
-        learning_rate: replaces the optimizer's own. None keeps a rate that somebody chose (of an optimizer given here, a
-            schedule, or a number that the model was compiled with) and takes 0.3 of Keras's where nobody did: 3e-4 for
-            Adam. `"own"` keeps the optimizer's rate, Keras's included.
+        learning_rate: replaces the optimizer's own. None keeps a rate that somebody chose (of an optimizer given here,
+            a schedule, or a number that the model was compiled with) and takes 0.3 of Keras's where nobody did: 3e-4
+            for Adam. `"own"` keeps the optimizer's rate, Keras's included.
         decay: `"cosine"` lets the learning rate fall to zero along a half cosine (Loshchilov and Hutter 2017, "SGDR",
             section 3, without restarts), `"constant"` keeps it. None for a cosine where the pass makes the optimizer,
             and constant where an optimizer is given here, the model was compiled with a schedule, or a callback of

@@ -54,9 +54,7 @@ def test_what_recipes_had_left_out_can_be_said() -> None:
         (lambda tune: bw.Repeat(tune, times=2), 0.0),
     ],
 )
-def test_training_is_told_when_constraints_settle(
-    around: Any, settles: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_is_told_when_constraints_settle(around: Any, settles: float, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[float] = []
     train = reference.ReferenceSession.train
 

@@ -89,7 +89,8 @@ class Compiled:
         if self.optimizer is None:
             return ""
         try:
-            optimizer = self.optimizer_for(Training(Objective(), None, learning_rate="own", decay="constant"), None, variables)
+            as_it_was = Training(Objective(), None, learning_rate="own", decay="constant")
+            optimizer = self.optimizer_for(as_it_was, None, variables)
             self.compile(model, Objective(), optimizer=optimizer)
         except Exception as error:  # the user's own classes raise anything, and nothing may be lost now
             uncompile(model)

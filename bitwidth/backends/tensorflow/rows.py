@@ -195,7 +195,7 @@ def cut(rows: Any, start: int, stop: int) -> Any:
 
 
 def dense(part: Any) -> Any:
-    """A part of a batch with its sparse tensors made dense; ragged ones stay so, and Keras takes tensors beside them."""
+    """A part of a batch with its sparse tensors made dense. Ragged ones stay; beside them Keras takes tensors only."""
     some_ragged = part is not None and is_ragged(part)
 
     def one(leaf: Any) -> Any:

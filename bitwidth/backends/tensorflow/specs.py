@@ -55,10 +55,7 @@ def missing(model: Any) -> str:
 def retyped(specs: Any, dtype: str, leaves: set[int] | None = None) -> Any:
     """`specs` with the dtype of some leaves (by their place in the flattened nest; None: all) exchanged."""
     flat = keras.tree.flatten(specs)
-    changed = [
-        _retyped(spec, dtype) if leaves is None or place in leaves else spec
-        for place, spec in enumerate(flat)
-    ]
+    changed = [_retyped(spec, dtype) if leaves is None or place in leaves else spec for place, spec in enumerate(flat)]
     return keras.tree.pack_sequence_as(specs, changed)
 
 
