@@ -4,7 +4,7 @@ Nothing is trained. Images for calibration are the first of the training set; th
 softmax is over the first 2,000 held-out images. With the same versions and machine the same library gives the same
 bytes; elsewhere the last bit of a float may differ, so compare on one machine.
 
-Run: python -m benchmarks.manifest [--check] [--against FILE] [--baselines DIR] [--out FILE]
+Run: python -m benchmarks.manifest [--check] [--against FILE] [--models NAME ...] [--baselines DIR] [--out FILE]
 
 `--check` compares with the stored file instead of writing it, lists the rows that changed and fails if there are any.
 `--against FILE` writes, and lists what has changed since another manifest.
@@ -88,8 +88,10 @@ def changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[s
 
 
 def compare(stored: Path, rows: list[dict[str, Any]]) -> bool:
-    """Print what has changed since the stored manifest; whether nothing has."""
-    lines = changes(json.loads(stored.read_text())["rows"], rows)
+    """Print what has changed since the stored manifest, of the models in `rows`; whether nothing has."""
+    models = {row["model"] for row in rows}
+    before = [row for row in json.loads(stored.read_text())["rows"] if row["model"] in models]
+    lines = changes(before, rows)
     print(f"{len(lines)} of {len(rows)} rows differ from {stored}")
     print("\n".join(["| model | row | bytes | KL |", "|---|---|---|---|", *lines] if lines else []))
     return not lines
@@ -107,7 +109,8 @@ def main() -> None:
         rows += [measure(name, row, model, data) for row in ROWS]
     if args.check:
         sys.exit(not compare(args.out, rows))
-    write_json(args.out, {"rows": rows})
+    others = json.loads(args.out.read_text())["rows"] if args.out.is_file() else []
+    write_json(args.out, {"rows": [*(row for row in others if row["model"] not in args.models), *rows]})
     if args.against is not None:
         compare(args.against, rows)
 
