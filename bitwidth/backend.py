@@ -78,8 +78,10 @@ class Training:
         steps_per_epoch: steps that make an epoch; None for all of the data.
         optimizer: an optimizer as `model.compile` takes it, or `{"class_name": ..., "config": ...}`; None for a fresh
             one of the kind that the model was compiled with, else Adam.
-        learning_rate: replaces the optimizer's own; None keeps it.
-        decay: `"cosine"` lets the learning rate fall to zero along a half cosine, `"constant"` keeps it.
+        learning_rate: replaces the optimizer's own; `"own"` keeps it; None keeps what the user has chosen, and takes a
+            gentle one where nobody has.
+        decay: `"cosine"` lets the learning rate fall to zero along a half cosine, `"constant"` keeps it; None for a
+            cosine where the optimizer is not the user's own and nothing else sets the rate.
         class_weight: as `model.fit` takes it.
         callbacks: Keras callbacks.
         jit_compile: as `model.compile` takes it; None for `"auto"`.
@@ -102,8 +104,8 @@ class Training:
     batch_size: int = 32
     steps_per_epoch: int | None = None
     optimizer: Any = None
-    learning_rate: float | None = None
-    decay: Literal["constant", "cosine"] = "constant"
+    learning_rate: float | Literal["own"] | None = None
+    decay: Literal["constant", "cosine"] | None = None
     class_weight: Any = None
     callbacks: tuple[Any, ...] = ()
     jit_compile: bool | None = None

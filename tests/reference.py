@@ -196,7 +196,8 @@ class ReferenceSession:
         inputs, targets = training.data
         masters = {path: graph.values.value(path).start.copy() for path in graph.values}
         order = np.random.default_rng(training.seed)
-        rate, current, losses = training.learning_rate or 1e-2, graph, []
+        current, losses = graph, []
+        rate = training.learning_rate if isinstance(training.learning_rate, float) else 1e-2
         size = training.batch_size
         steps = max(1, len(inputs) // size)
         total = training.epochs * steps

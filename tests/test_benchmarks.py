@@ -116,3 +116,41 @@ def test_planes_cost_a_percent_at_most(tmp_path: Path) -> None:
 def test_import_is_light(tmp_path: Path) -> None:
     found = run("imports", tmp_path)
     assert found["passed"]
+
+
+@pytest.mark.slow
+def test_training_with_the_defaults_costs_little(tmp_path: Path) -> None:
+    need_data()
+    found = run("defaults", tmp_path, "--final", "--models", "lenet300", "--seeds", "1")
+    for row in found["final"]["rows"]:
+        assert row["drop_points"] <= found["limits"]["max_drop_points"] + 0.2  # one seed, another processor
+
+
+def test_the_stored_defaults_keep_their_limits() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "defaults.json").read_text())
+    assert {row["model"] for row in found["chosen"]["summaries"]} == {"lenet300", "lenet5_caffe", "resnet14"}
+    for row in found["chosen"]["summaries"]:
+        assert row["kl_to_best_constant"] <= found["limits"]["max_kl_to_best_constant"]
+    for row in [*found["chosen"]["summaries"], *found["final"]["summaries"]]:
+        assert row["medians"]["default"]["drop_points"] <= found["limits"]["max_drop_points"]
+
+
+@pytest.mark.slow
+def test_files_are_those_of_the_manifest(tmp_path: Path) -> None:
+    """Bytes and fidelity; the SHA-256 is that of one machine."""
+    need_data()
+    stored = json.loads((ROOT / "benchmarks" / "results" / "manifest.json").read_text())["rows"]
+    kept = {(row["model"], row["row"]): row for row in stored}
+    for row in run("manifest", tmp_path, "--models", "lenet300")["rows"]:
+        same = kept[row["model"], row["row"]]
+        assert abs(row["bytes"] / same["bytes"] - 1) < 0.005
+        assert abs(row["kl"] - same["kl"]) <= 0.1 * same["kl"]
+
+
+def test_changes_of_a_manifest_are_named() -> None:
+    from benchmarks.manifest import changes
+
+    row = {"model": "m", "row": "8 bits", "sha256": "aa", "bytes": 1000, "kl": 0.5}
+    assert changes([row], [row]) == []
+    assert changes([row], [{**row, "sha256": "bb", "bytes": 990}]) == ["| m | 8 bits | 1,000 -> 990 | 0.5 -> 0.5 |"]
+    assert changes([row], [{**row, "row": "4 bits"}]) == ["| m | 4 bits | new | |", "| m | 8 bits | gone | |"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from bitwidth.backend import Objective, Steer, Training
@@ -24,10 +25,16 @@ class Finetune(TrainingPass, name="finetune"):
         epochs: passes over the data, at least 1.
         loss: as `model.compile` takes it; None for the loss that the model was compiled with.
         optimizer: as `model.compile` takes it; None for a fresh one of the kind that the model was compiled with, else
-            Adam.
-        learning_rate: replaces the optimizer's own.
+            Adam. A name says its kind only: the pass makes it.
+        learning_rate: replaces the optimizer's own. None keeps a rate that somebody chose (of an optimizer given here,
+            a schedule, or a number that the model was compiled with) and takes 0.3 of Keras's where nobody did: 3e-4
+            for Adam. `"own"` keeps the optimizer's rate, Keras's included.
         decay: `"cosine"` lets the learning rate fall to zero along a half cosine (Loshchilov and Hutter 2017, "SGDR",
-            section 3, without restarts), `"constant"` keeps it.
+            section 3, without restarts), `"constant"` keeps it. None for a cosine where the pass makes the optimizer,
+            and constant where an optimizer is given here, the model was compiled with a schedule, or a callback of
+            Keras's sets the rate (ReduceLROnPlateau, LearningRateScheduler). Under a `Ramp` the fall begins when full
+            strength is reached. Where the data does not tell its length the rate is constant in the first epoch, whose
+            steps are counted, and falls over the others.
         batch_size: samples per step, for data that is not batched yet.
         steps_per_epoch: steps that make an epoch; None for all of the data.
         class_weight: as `model.fit` takes it.
@@ -53,8 +60,8 @@ class Finetune(TrainingPass, name="finetune"):
     epochs: int = 1
     loss: Any = None
     optimizer: Any = None
-    learning_rate: float | None = None
-    decay: Literal["constant", "cosine"] = "constant"
+    learning_rate: float | Literal["own"] | None = None
+    decay: Literal["constant", "cosine"] | None = None
     batch_size: int = 32
     steps_per_epoch: int | None = None
     class_weight: Mapping[int, float] | None = None
@@ -69,11 +76,7 @@ class Finetune(TrainingPass, name="finetune"):
         for name in ("epochs", "batch_size", "steps_per_epoch"):
             if name != "steps_per_epoch" or self.steps_per_epoch is not None:
                 check_count(getattr(self, name), "Finetune", name)
-        rate = self.learning_rate
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0):
-            raise ConfigError(f"Finetune: learning_rate must be above 0, got {self.learning_rate!r}")
-        if self.decay not in ("constant", "cosine"):
-            raise ConfigError(f'Finetune: decay must be "constant" or "cosine", got {self.decay!r}')
+        self._check_rate()
         if not isinstance(self.callbacks, list | tuple):
             raise ConfigError(f"Finetune: callbacks must be a list of Keras callbacks, got {self.callbacks!r}")
         if isinstance(self.loss, type) or isinstance(self.optimizer, type):
@@ -81,6 +84,14 @@ class Finetune(TrainingPass, name="finetune"):
         if not isinstance(self.learn_steps, bool):
             raise ConfigError(f"Finetune: learn_steps must be True or False, got {self.learn_steps!r}")
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
+
+    def _check_rate(self) -> None:
+        rate = self.learning_rate
+        number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if not (rate is None or rate == "own" or (number and 0 < float(rate) < inf)):
+            raise ConfigError(f'Finetune: learning_rate must be a finite number above 0, or "own", got {rate!r}')
+        if self.decay not in (None, "constant", "cosine"):
+            raise ConfigError(f'Finetune: decay must be "constant" or "cosine", got {self.decay!r}')
 
     def objective(self) -> Objective | None:
         """The loss and metrics given here."""

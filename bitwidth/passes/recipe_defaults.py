@@ -18,7 +18,7 @@ DEFAULTS_1: Mapping[str, Mapping[str, Any]] = {
         "epochs": 1,
         "loss": None,
         "optimizer": None,
-        "learning_rate": None,
+        "learning_rate": "own",
         "decay": "constant",
         "batch_size": 32,
         "steps_per_epoch": None,

@@ -22,7 +22,15 @@ WIDTHS = (8, 4, 2)
 
 def tune(**fields: Any) -> bw.Finetune:
     return bw.Finetune(
-        **{"epochs": 1, "loss": LOSS, "batch_size": 64, "learning_rate": 1e-2, "learn_steps": True, **fields}
+        **{
+            "epochs": 1,
+            "loss": LOSS,
+            "batch_size": 64,
+            "learning_rate": 1e-2,
+            "learn_steps": True,
+            "decay": "constant",
+            **fields,
+        }
     )
 
 

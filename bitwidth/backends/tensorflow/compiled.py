@@ -16,6 +16,7 @@ from bitwidth.backends.tensorflow.allowed import Kind
 from bitwidth.backends.tensorflow.configuration import Configuration
 from bitwidth.backends.tensorflow.copying import copy_object, uncompile
 from bitwidth.backends.tensorflow.plain_data import NotAllowedError
+from bitwidth.backends.tensorflow.rates import rate_for
 from bitwidth.errors import ConfigError
 from bitwidth.text import brief
 
@@ -88,7 +89,8 @@ class Compiled:
         if self.optimizer is None:
             return ""
         try:
-            optimizer = self.optimizer_for(Training(Objective(), None), None, variables)
+            as_it_was = Training(Objective(), None, learning_rate="own", decay="constant")
+            optimizer = self.optimizer_for(as_it_was, None, variables)
             self.compile(model, Objective(), optimizer=optimizer)
         except Exception as error:  # the user's own classes raise anything, and nothing may be lost now
             uncompile(model)
@@ -104,16 +106,11 @@ class Compiled:
             variables: the variables that take the place of the user's.
 
         Raises:
-            ConfigError: the optimizer is not known, or the decay needs a number of steps that the data does not tell.
+            ConfigError: the optimizer is not known, or there is no decay such as the run asks for.
         """
         given = training.optimizer if training.optimizer is not None else self.optimizer
         optimizer = _optimizer("adam" if given is None else given)
-        rate: Any = training.learning_rate
-        if training.decay == "cosine":
-            if steps is None:
-                raise ConfigError("decay='cosine' needs the number of steps: give steps_per_epoch")
-            start = float(optimizer.learning_rate) if rate is None else rate
-            rate = keras.optimizers.schedules.CosineDecay(start, steps * training.epochs)
+        rate = rate_for(training, steps, optimizer)
         if rate is not None and hasattr(optimizer, "inner_optimizer"):
             optimizer.inner_optimizer.learning_rate = rate
         elif rate is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bitwidth.backends.tensorflow.rows import as_parts, as_tensor, cut, dense, length_of, taken
+from bitwidth.backends.tensorflow.rows import as_parts, as_tensor, check_targets, cut, dense, length_of, taken
 from bitwidth.errors import DataError
 
 
@@ -33,11 +33,11 @@ class Source:
 
     A tuple is `(inputs, targets)` or `(inputs, targets, weights)`, each an array, a sparse tensor, or a list, tuple or
     dict of these, nested as the model takes and gives them; anything but a tuple is inputs alone. Models are given the
-    rows of sparse tensors as dense batches.
+    rows of sparse tensors as dense batches. Inputs may be ragged tensors.
 
     Raises:
         DataError: the data is empty, its arrays differ in length, a floating point array holds values that are not
-            finite, or the data has a form that is not taken: ragged tensors, lists of batches.
+            finite, or the data has a form that is not taken: ragged targets, lists of batches.
     """
 
     def __init__(self, data: Any, name: str = "data") -> None:
@@ -170,7 +170,7 @@ def _batch(item: Any, name: str) -> Batch:
     """A batch of a dataset, a generator or an iterator.
 
     Raises:
-        DataError: it is a list, which Keras does not take, or holds ragged tensors.
+        DataError: it is a list, which Keras does not take, or has ragged targets.
     """
     if isinstance(item, list):
         raise DataError(
@@ -179,7 +179,8 @@ def _batch(item: Any, name: str) -> Batch:
     parts = item if isinstance(item, tuple) else (item,)
     if not 1 <= len(parts) <= 3:
         raise DataError(f"{name}: a batch is (inputs, targets) or (inputs, targets, weights), got {len(parts)} parts")
-    return Batch(*(dense(part, name) for part in parts))
+    check_targets(parts, name)
+    return Batch(*(dense(part) for part in parts))
 
 
 def without_lists(nest: Any) -> Any:

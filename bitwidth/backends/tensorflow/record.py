@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from bitwidth.backends.tensorflow.frames import Frame, frame_tree
 from bitwidth.backends.tensorflow.naming import Names, joined, names_of
+from bitwidth.backends.tensorflow.rows import ragged_words
 from bitwidth.errors import ModelError
 
 _LOCK = threading.RLock()
@@ -138,8 +139,11 @@ def trace_function(model: Any, specs: Any) -> FuncTrace:
         except ModelError:
             raise
         except Exception as error:
-            shown = ", ".join(f"{spec.dtype.name}{list(spec.shape)}" for spec in keras.tree.flatten(specs))
-            raise ModelError(f"the model {model.name!r} cannot be traced on inputs {shown}: {error}") from error
+            flat = keras.tree.flatten(specs)
+            shown = ", ".join(f"{spec.dtype.name}{list(spec.shape)}" for spec in flat)
+            ragged = any(isinstance(spec, tf.RaggedTensorSpec) for spec in flat)
+            hint = f"; it has ragged inputs: {ragged_words()}" if ragged else ""
+            raise ModelError(f"the model {model.name!r} cannot be traced on inputs {shown}: {error}{hint}") from error
     frame = frame_tree(function.graph)
     return FuncTrace(function, specs, frame, names, recorder.calls, recorder.untracked, recorder.made_by())
 

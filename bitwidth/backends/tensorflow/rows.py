@@ -1,4 +1,4 @@
-"""Rows: arrays and sparse tensors as one kind of thing, of which some rows can be taken at a time."""
+"""Rows: arrays, sparse and ragged tensors as one kind of thing, of which some rows can be taken at a time."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def as_parts(data: Any, name: str) -> tuple[Any, ...]:
         raise DataError(f"{name}: {_PARTS}, got {len(parts)} parts")
     while len(parts) > 1 and parts[-1] is None:
         parts = parts[:-1]
+    check_targets(parts, name)
     return tuple(_as_rows(part, name) for part in parts)
 
 
@@ -63,7 +64,7 @@ def _as_rows(part: Any, name: str) -> Any:
         _check_no_batches(part, name)
         return type(part)(_as_rows(value, f"{name}[{index}]") for index, value in enumerate(part))
     if isinstance(part, tf.RaggedTensor):
-        raise DataError(f"{name}: {ragged_words()}")
+        return _ragged(part, name)
     if hasattr(part, "tocoo"):  # scipy's
         coo = part.tocoo()
         part = tf.SparseTensor(np.stack([coo.row, coo.col], 1).astype(np.int64), coo.data, coo.shape)
@@ -87,8 +88,38 @@ def _check_no_batches(part: Any, name: str) -> None:
 
 
 def ragged_words() -> str:
-    """What to say of a ragged tensor."""
-    return "ragged tensors are not supported: give dense ones, padded with `tensor.to_tensor()`"
+    """What to do where ragged tensors cannot be taken."""
+    return (
+        "give dense ones, padded with `tensor.to_tensor()`, and let the model skip what is padded with a "
+        "keras.layers.Masking or Embedding(mask_zero=True)"
+    )
+
+
+def check_targets(parts: tuple[Any, ...], name: str) -> None:
+    """Raise if targets or weights are ragged.
+
+    Raises:
+        DataError: they are; saying what to do.
+    """
+    if is_ragged(parts[1:]):
+        raise DataError(f"{name}: Keras has no loss of ragged targets or weights: {ragged_words()}")
+
+
+def is_ragged(nest: Any) -> bool:
+    """Whether a nest of tensors has ragged ones."""
+    return any(isinstance(leaf, tf.RaggedTensor) for leaf in tf.nest.flatten(nest))
+
+
+def _ragged(part: Any, name: str) -> Any:
+    """A ragged tensor with the dtypes that models are traced with."""
+    if part.dtype.is_floating:
+        _check_finite(part.flat_values.numpy(), name)
+    return _typed(part)
+
+
+def _typed(part: Any) -> Any:
+    part = part.with_row_splits_dtype(tf.int64)
+    return tf.cast(part, tf.float32) if part.dtype == tf.float64 else part
 
 
 def _sparse(part: Any, name: str) -> SparseRows:
@@ -145,8 +176,8 @@ def length_of(parts: tuple[Any, ...], name: str) -> int:
 
 
 def as_tensor(rows: Any) -> Any:
-    """An array as a tensor; what is sparse stays so."""
-    return rows if rows is None or isinstance(rows, SparseRows) else tf.convert_to_tensor(rows)
+    """An array as a tensor; what is sparse or ragged stays so."""
+    return rows if rows is None or isinstance(rows, SparseRows | tf.RaggedTensor) else tf.convert_to_tensor(rows)
 
 
 def taken(rows: Any, index: Any) -> Any:
@@ -163,18 +194,17 @@ def cut(rows: Any, start: int, stop: int) -> Any:
     return rows.take(tf.range(start, min(stop, rows.shape[0])))
 
 
-def dense(part: Any, name: str) -> Any:
-    """A part of a batch with its sparse tensors made dense.
-
-    Raises:
-        DataError: a tensor is ragged.
-    """
+def dense(part: Any) -> Any:
+    """A part of a batch with its sparse tensors made dense. Ragged ones stay; beside them Keras takes tensors only."""
+    some_ragged = part is not None and is_ragged(part)
 
     def one(leaf: Any) -> Any:
         if isinstance(leaf, tf.RaggedTensor):
-            raise DataError(f"{name}: {ragged_words()}")
+            return _typed(leaf)
         if hasattr(leaf, "tocoo"):
             return leaf.toarray()
-        return tf.sparse.to_dense(tf.sparse.reorder(leaf)) if isinstance(leaf, tf.SparseTensor) else leaf
+        if isinstance(leaf, tf.SparseTensor):
+            return tf.sparse.to_dense(tf.sparse.reorder(leaf))
+        return tf.convert_to_tensor(leaf) if some_ragged else leaf
 
     return None if part is None else tf.nest.map_structure(one, part)

@@ -26,6 +26,7 @@ from bitwidth.backends.tensorflow.moments import input_moments
 from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
 from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
+from bitwidth.backends.tensorflow.rates import counting
 from bitwidth.backends.tensorflow.record import trace_function
 from bitwidth.backends.tensorflow.seeds import set_drawn_seeds
 from bitwidth.backends.tensorflow.steering import Steering
@@ -298,7 +299,12 @@ class KerasSession:
             if validation is not None and measured
             else None,
             class_weight=training.class_weight,
-            callbacks=[*steering.callbacks(), *training.callbacks, *watching(training, steering.total)],
+            callbacks=[
+                *steering.callbacks(),
+                *counting(optimizer),
+                *training.callbacks,
+                *watching(training, steering.total),
+            ],
             verbose=training.verbose,
             shuffle=False,
         )

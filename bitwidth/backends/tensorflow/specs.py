@@ -55,20 +55,28 @@ def missing(model: Any) -> str:
 def retyped(specs: Any, dtype: str, leaves: set[int] | None = None) -> Any:
     """`specs` with the dtype of some leaves (by their place in the flattened nest; None: all) exchanged."""
     flat = keras.tree.flatten(specs)
-    changed = [
-        tf.TensorSpec(spec.shape, dtype) if leaves is None or place in leaves else spec
-        for place, spec in enumerate(flat)
-    ]
+    changed = [_retyped(spec, dtype) if leaves is None or place in leaves else spec for place, spec in enumerate(flat)]
     return keras.tree.pack_sequence_as(specs, changed)
+
+
+def _retyped(spec: Any, dtype: str) -> Any:
+    if isinstance(spec, tf.RaggedTensorSpec):
+        return tf.RaggedTensorSpec(spec.shape, dtype, spec.ragged_rank)
+    return tf.TensorSpec(spec.shape, dtype)
 
 
 def _declared(tensor: Any) -> Any:
     """The spec of a declared input. One that may be sparse is traced, and given data, as a dense one: see `rows`."""
+    if getattr(tensor, "ragged", False):
+        return tf.RaggedTensorSpec(tensor.shape, tensor.dtype, tensor.ragged_rank or 1)
     return tf.TensorSpec(tensor.shape, tensor.dtype)
 
 
 def _given(array: Any) -> Any:
-    if isinstance(array, (tf.SparseTensor, tf.RaggedTensor)):
+    if isinstance(array, tf.RaggedTensor):
+        inner = array.flat_values.shape[1:]
+        return tf.RaggedTensorSpec([None] * (1 + array.ragged_rank) + inner, array.dtype, array.ragged_rank)
+    if isinstance(array, tf.SparseTensor):
         return tf.type_spec_from_value(array)
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         array = np.asarray(array)

@@ -15,6 +15,7 @@ from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import is_copy, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source, without_lists
 from bitwidth.backends.tensorflow.record import FuncTrace
+from bitwidth.backends.tensorflow.rows import is_ragged, ragged_words
 from bitwidth.backends.tensorflow.trace import traced
 from bitwidth.backends.tensorflow.views import parameters_of
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
@@ -131,11 +132,13 @@ class Trials:
 
     def _outputs(self, source: Source, batch: Batch) -> Any:
         """What the model gives for a batch; its running statistics and counters stay as they are."""
+        check_ragged(batch.inputs, self._trace.specs, source.name)
         try:
             with self._undisturbed(), keras.StatelessScope(collect_losses=True) as scope:
                 outputs = self._model(batch.inputs, training=False)
         except Exception as error:  # Keras and the user's own code raise anything
-            raise DataError(f"{source.name}: the model cannot be called on it: {brief(error)}") from error
+            hint = f"; its inputs are ragged: {ragged_words()}" if is_ragged(batch.inputs) else ""
+            raise DataError(f"{source.name}: the model cannot be called on it: {brief(error)}{hint}") from error
         self.adds_loss |= bool(scope.losses)
         return outputs
 
@@ -151,6 +154,22 @@ def traced_for_training(model: Any, example: Any) -> FuncTrace:
         if example is None or not own_step(model):
             raise
         return traced(model)
+
+
+def check_ragged(inputs: Any, specs: Any, name: str) -> None:
+    """Raise if inputs are ragged where the model declares dense ones.
+
+    Raises:
+        DataError: they are; saying what to do.
+    """
+    flat = tf.nest.flatten(inputs)
+    places = keras.tree.flatten(specs)
+    for leaf, spec in zip(flat, places, strict=False):
+        if isinstance(leaf, tf.RaggedTensor) and not isinstance(spec, tf.RaggedTensorSpec):
+            raise DataError(
+                f"{name}: ragged inputs for a model that is made for dense ones: declare them with "
+                f"keras.Input(..., ragged=True), or {ragged_words()}"
+            )
 
 
 def own_loss(model: Any) -> bool:

@@ -123,11 +123,12 @@ def test_sparse_data_gives_the_result_of_dense_data() -> None:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "ragged": ((RAGGED, Y), "ragged tensors are not supported: give dense ones, padded"),
-    "dataset of ragged batches": (
+    "ragged for dense": ((RAGGED, Y), "ragged inputs for a model that is made for dense ones"),
+    "dataset of ragged batches for dense": (
         tf.data.Dataset.from_tensor_slices((RAGGED, Y)).batch(8),
-        "ragged tensors are not supported",
+        "ragged inputs for a model that is made for dense ones",
     ),
+    "ragged targets": ((X, RAGGED), "no loss of ragged targets"),
     "list of batches": ([(X[:8], Y[:8]), (X[8:16], Y[8:16])], "list of 2 tuples, which `model.fit` does not take"),
     "list of uneven batches": ([(X[:8], Y[:8]), (X[8:], Y[8:])], "list of 2 tuples"),
     "list of inputs of batches": ([X[:8], X[8:]], "different lengths: 8, 32; give a tuple"),
