@@ -245,6 +245,19 @@ def test_values_of_another_dtype_than_the_variables_are_refused(dtype: str, tmp_
     assert state(other) == before
 
 
+@pytest.mark.parametrize(("path", "role"), [("hidden/kernel", "state"), ("dropout/seed_generator_state", "kernel")])
+def test_roles_that_values_of_a_dtype_cannot_have_are_refused(path: str, role: str, tmp_path: Path) -> None:
+    file = saved(MODELS["dropout_seeded"](), tmp_path / "m.bw", bw.Quantize(4))
+
+    def change(header: Header, chunks: list[bytes]) -> None:
+        entry = next(entry for entry in header["parameters"] if entry["path"] == path)
+        entry["role"] = role
+
+    rewritten(file, change)
+    with pytest.raises(CorruptFileError, match=f"have no role '{role}'"):
+        bw.load(file)
+
+
 # ---- nothing outside the model changes
 
 
