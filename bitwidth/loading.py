@@ -71,6 +71,9 @@ def load(
 
 def _architecture(file: OpenFile) -> Architecture:
     header = file.header
+    for entry in header.entries:
+        if ("float" in entry.dtype) == (entry.role == "state"):
+            raise CorruptFileError(f"{file.name}: {entry.path}: values of {entry.dtype} have no role {entry.role!r}")
     return Architecture(
         framework=header.framework,
         config=header.architecture,

@@ -192,9 +192,6 @@ class Header:
         """
         check_variables(self.variables, [(entry.shape, entry.dtype) for entry in self.entries], name)
         check_owners([asset for asset, _ in self.assets], name)
-        for entry in self.entries:
-            if ("float" in entry.dtype) == (entry.role == "state"):
-                raise CorruptFileError(f"{name}: {entry.path}: values of {entry.dtype} have no role {entry.role!r}")
 
 
 def parse(text: bytes, name: str) -> Header:
