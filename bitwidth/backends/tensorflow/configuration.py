@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from bitwidth.backends.tensorflow.allowed import BASES, Kind, Named, class_named, classes, fits, functions
+from bitwidth.backends.tensorflow.allowed import BASES, Kind, Named, class_named, classes, fits, functions, is_function
 from bitwidth.backends.tensorflow.plain_data import (
     CONSTANTS,
     DTYPES,
@@ -133,7 +133,7 @@ class Configuration:
         if not isinstance(name, str):
             raise NotAllowedError(f"{where}: expected the name of a function, got {quoted(name)}")
         for key in (name, config.get("registered_name"), self._ending_in(name)):
-            if isinstance(key, str) and self._own(key) is not None:
+            if isinstance(key, str) and is_function(self._own(key)):
                 return {"module": "builtins", "class_name": "function", "config": self._name(key, kind, where)}
         found = functions(kind).get(name)
         if found is None or module not in (None, "builtins", found.module, found.target.__module__):

@@ -428,6 +428,15 @@ def test_functions_of_files_of_keras_3_6_are_found_by_the_end_of_their_name() ->
     assert keras.activations.get(read) is bent
 
 
+def test_a_class_is_no_function_though_its_name_ends_alike(reached: list[Any]) -> None:
+    """A registered class of the name of one of Keras's, in the form in which functions are named."""
+    for name in ("Gate", "configuration>Gate", "Ramp"):
+        for place in ("a layer of a stack", "an activation", "an initializer"):
+            with pytest.raises(UnsafeFileError):
+                rebuild(PLACES[place][1](as_function("keras.layers", name)), INPUTS)
+    assert not reached
+
+
 # ---- honest configurations
 
 
