@@ -95,17 +95,6 @@ def printable(text: str, longest: int | None = None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def label(name: str, limit: int = 80) -> str:
-    r"""A name of somebody else's for a message or a table: cut, and such as no terminal obeys.
-
-    Example:
-        >>> print(label("dense\x1b[2J"))
-        dense\x1b[2J
-    """
-    text = printable(name)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
 def quoted(value: object, limit: int = 80) -> str:
     r"""A value of somebody else's for a message: its `repr`, cut, which no terminal obeys.
 
@@ -113,7 +102,8 @@ def quoted(value: object, limit: int = 80) -> str:
         >>> print(quoted("a\x1b[2Jb"), quoted("x" * 9, limit=8))
         'a\x1b[2Jb' 'xxxx...
     """
-    return label(repr(value), limit)
+    text = printable(repr(value))
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _is_number(cell: str) -> bool:

@@ -64,6 +64,7 @@ def build_model(
     _check_variables(model, architecture)
     _check_paths(model, architecture)
     _check_inputs(model, architecture)
+    check_assets(model, architecture.assets)
     _fill(model, architecture, stored, inputs)
     return model
 
@@ -172,7 +173,6 @@ def _fill(model: Any, architecture: Architecture, stored: Stored, inputs: LayerI
     for index, (variable, (values, encoding)) in enumerate(zip(model.variables, stored(), strict=True)):
         give_value(variable, values)
         encodings[index] = encoding
-    check_assets(model, architecture.assets)
     load_assets(model, architecture.assets)
     finalize(model)
     attach(model, _by_present_names(model, inputs, architecture.layers))

@@ -27,7 +27,7 @@ from bitwidth.backends.tensorflow.plain_data import (
     plain,
     words,
 )
-from bitwidth.text import label, quoted
+from bitwidth.text import printable, quoted
 
 _POLICY_NAMES = DTYPES | {"mixed_float16", "mixed_bfloat16"}
 _FREE_TEXTS = frozenset({"name", "oov_token", "mask_token"})  # whose texts are the user's and only ever compared
@@ -51,6 +51,7 @@ _ENDINGS: Mapping[str, Kind] = {
 }
 _NUMBER_WILL_DO = (Kind.SEED, Kind.SCHEDULE)
 _LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization)
+_LONGEST = 80  # characters of a name in a message
 _ADVICE = "give a class or function of your own in custom_objects=, or register it with keras.saving"
 
 
@@ -106,7 +107,7 @@ class Configuration:
         if not isinstance(settings, Mapping):
             raise NotAllowedError(f"{where}: expected the settings of {quoted(found.name)}, got {quoted(settings)}")
         name = settings.get("name")
-        where = f"{where} > {label(name if isinstance(name, str) else found.name)}"
+        where = f"{where} > {printable(name if isinstance(name, str) else found.name, _LONGEST)}"
         read = self._settings if own is None else self._own_settings
         made = {
             "module": found.module,
@@ -171,7 +172,10 @@ class Configuration:
         """The settings of a class of Keras: each key is a place of a kind, or holds plain data."""
         if issubclass(cls, keras.Model) and set(settings) >= _GRAPH:
             return self._graph(settings, where, lambda key, value, inside: self._setting(key, value, cls, inside))
-        return {key: self._setting(key, value, cls, f"{where}: {label(key)}") for key, value in items(settings, where)}
+        return {
+            key: self._setting(key, value, cls, f"{where}: {printable(key, _LONGEST)}")
+            for key, value in items(settings, where)
+        }
 
     def _setting(self, key: str, value: Any, cls: type[Any], where: str) -> Any:
         kind = _kind_of_place(key)
@@ -203,7 +207,7 @@ class Configuration:
             raise NotAllowedError(f"{where}: two layers of one name")
         made: dict[str, Any] = {"layers": []}
         for layer in layers:
-            inside = f"{where} > {label(layer['name'])}"
+            inside = f"{where} > {printable(layer['name'], _LONGEST)}"
             calls = [call(node, names, inside) for node in entries(layer.get("inbound_nodes", []), inside)]
             held = self._read(layer, Kind.LAYER, where)
             made["layers"].append({**held, "name": layer["name"], "inbound_nodes": calls})
@@ -211,7 +215,7 @@ class Configuration:
             if key in ("input_layers", "output_layers"):
                 made[key] = ends(value, names, f"{where}: {key}")
             elif key != "layers":
-                made[key] = rest(key, value, f"{where}: {label(key)}")
+                made[key] = rest(key, value, f"{where}: {printable(key, _LONGEST)}")
         return made
 
     def _own_settings(self, settings: Mapping[str, Any], cls: type[Any], where: str) -> dict[str, Any]:
@@ -220,7 +224,10 @@ class Configuration:
             words(settings.get("vocabulary"), f"{where}: vocabulary")
         if issubclass(cls, keras.Model) and set(settings) >= _GRAPH:
             return self._graph(settings, where, self._own_setting)
-        return {key: self._own_setting(key, value, f"{where}: {label(key)}") for key, value in items(settings, where)}
+        return {
+            key: self._own_setting(key, value, f"{where}: {printable(key, _LONGEST)}")
+            for key, value in items(settings, where)
+        }
 
     def _own_setting(self, key: str, value: Any, where: str) -> Any:
         """An object under a key that Keras knows (a base class may read it) is of the kind of that place."""

@@ -141,7 +141,7 @@ def tensor(value: Mapping[str, Any], names: Collection[str], where: str) -> dict
 def sizes(value: Any, where: str) -> list[int | None]:
     """The shape of a tensor; None for an axis of any size."""
     axes = entries(value, where)
-    if len(axes) > MAX_AXES or not all(size is None or _is_count(size) for size in axes):
+    if len(axes) > MAX_AXES or not all(size is None or is_count(size) for size in axes):
         raise NotAllowedError(f"{where}: expected the shape of a tensor, got {quoted(value)}")
     return list(axes)
 
@@ -156,7 +156,7 @@ def a_dtype(value: Any, where: str) -> str:
 def origin(value: Any, names: Collection[str], where: str) -> list[Any]:
     """`[layer, node, tensor]`: where a tensor of a graph comes from."""
     found = list(entries(value, where))
-    if len(found) != 3 or not isinstance(found[0], str) or found[0] not in names or not all(map(_is_count, found[1:])):
+    if len(found) != 3 or not isinstance(found[0], str) or found[0] not in names or not all(map(is_count, found[1:])):
         raise NotAllowedError(f"{where}: expected a layer of the model, a node and a tensor, got {quoted(value)}")
     return found
 
@@ -196,5 +196,6 @@ def fields(value: Mapping[str, Any], names: Sequence[str], where: str) -> dict[s
     return dict(inner)
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether a value is an integer of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

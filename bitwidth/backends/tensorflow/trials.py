@@ -14,6 +14,7 @@ from bitwidth.backends.tensorflow.check import check_callbacks, need_targets
 from bitwidth.backends.tensorflow.compiled import Compiled
 from bitwidth.backends.tensorflow.copying import is_copy, uncompile
 from bitwidth.backends.tensorflow.data import Batch, Source, without_lists
+from bitwidth.backends.tensorflow.plain_data import is_count
 from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.backends.tensorflow.rows import is_ragged, ragged_words
 from bitwidth.backends.tensorflow.trace import traced
@@ -209,7 +210,7 @@ def check_class_weight(class_weight: Any) -> None:
     if not isinstance(class_weight, Mapping):
         raise ConfigError(f"class_weight: expected a dict, a number for each class, got {quoted(class_weight)}")
     for key, weight in class_weight.items():
-        if not _is_whole(key) or isinstance(weight, bool) or not isinstance(weight, int | float):
+        if not is_count(key) or isinstance(weight, bool) or not isinstance(weight, int | float):
             raise ConfigError(f"class_weight: expected a number for each class, got {quoted(key)}: {quoted(weight)}")
 
 
@@ -262,7 +263,3 @@ def try_weights(model: Any, compiled: Compiled, training: Training, batch: Batch
         raise ConfigError(f"class_weight cannot be used with this data: {brief(error)}") from error
     finally:
         uncompile(model)
-
-
-def _is_whole(key: Any) -> bool:
-    return isinstance(key, int) and not isinstance(key, bool) and key >= 0
