@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.artifact import Architecture as Architecture
 from bitwidth.errors import UnsupportedModelError
 from bitwidth.graph import Graph
 from bitwidth.tensors import Encoding, Moments
@@ -132,31 +133,6 @@ class Trained:
     graph: Graph
     history: Mapping[str, list[float]]
     refused: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What it takes to build a model again, as plain data and bytes; never code.
-
-    Attributes:
-        framework: name of the backend that builds it, a key of `BACKENDS`.
-        config: the model's configuration (JSON), or None where the model has none.
-        reason: why there is no configuration; empty where there is one.
-        inputs: shapes and dtypes of the inputs (JSON), to build a model that its configuration leaves unbuilt.
-        variables: name, shape and dtype of each variable, in the model's order (JSON).
-        assets: state that is not a variable (vocabularies), by name.
-        layers: paths of the layers, in the model's order.
-        paths: paths of the variables, in the model's order.
-    """
-
-    framework: str
-    config: Any
-    reason: str
-    inputs: Any
-    variables: list[Any]
-    assets: Mapping[str, bytes]
-    layers: Sequence[str] = ()
-    paths: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)

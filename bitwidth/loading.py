@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bitwidth.artifact import OpenFile, open_file
-from bitwidth.backend import BACKENDS, Architecture, load_backend
+from bitwidth.backend import BACKENDS, load_backend
 from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
 from bitwidth.tensors import MAX_BITS, Encoding
 from bitwidth.text import quoted
@@ -51,36 +51,29 @@ def load(
     """
     if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= MAX_BITS):
         raise ConfigError(f"load: bits must be a whole number of 2 to {MAX_BITS}, got {bits!r}")
+    with open_file(path) as file:
+        return build(file, bits, custom_objects, model)
+
+
+def build(
+    file: OpenFile, bits: int | None = None, custom_objects: Mapping[str, Any] | None = None, model: Any = None
+) -> Any:
+    """The model of an open file; see `load` for the arguments and what is raised."""
     if custom_objects is not None and not isinstance(custom_objects, Mapping):
         raise ConfigError(f"load: custom_objects must be a dict of classes and functions, got {quoted(custom_objects)}")
-    with open_file(path) as file:
-        header = file.header
-        if header.framework not in BACKENDS:
-            raise CorruptFileError(f"{file.name}: a model of an unknown framework {quoted(header.framework)}")
-        architecture = _architecture(file)
-
-        def stored() -> Iterator[tuple[NDArray[Any], Encoding]]:
-            return ((parameter.values, parameter.encoding) for parameter in file.parameters(bits))
-
-        backend = load_backend(header.framework)
-        try:
-            return backend.build(architecture, stored, header.activations, custom_objects, model)
-        except (ModelError, UnsafeFileError) as error:
-            raise type(error)(f"{file.name}: {error}") from error
-
-
-def _architecture(file: OpenFile) -> Architecture:
-    header = file.header
-    for entry in header.entries:
+    framework = file.header.architecture.framework
+    if framework not in BACKENDS:
+        raise CorruptFileError(f"{file.name}: a model of an unknown framework {quoted(framework)}")
+    for entry in file.header.entries:
         if ("float" in entry.dtype) == (entry.role == "state"):
             raise CorruptFileError(f"{file.name}: {entry.path}: values of {entry.dtype} have no role {entry.role!r}")
-    return Architecture(
-        framework=header.framework,
-        config=header.architecture,
-        reason=header.reason,
-        inputs=header.inputs,
-        variables=header.variables,
-        assets=file.assets(),
-        layers=header.layers,
-        paths=[entry.path for entry in header.entries],
-    )
+    architecture = file.architecture()
+
+    def stored() -> Iterator[tuple[NDArray[Any], Encoding]]:
+        return ((parameter.values, parameter.encoding) for parameter in file.parameters(bits))
+
+    backend = load_backend(framework)
+    try:
+        return backend.build(architecture, stored, file.header.activations, custom_objects, model)
+    except (ModelError, UnsafeFileError) as error:
+        raise type(error)(f"{file.name}: {error}") from error

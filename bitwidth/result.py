@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from typing_extensions import override
 
-from bitwidth.artifact import Content, StoredParameter, pack, write_file
+from bitwidth.artifact import StoredModel, StoredParameter, open_checkpoint, pack, pack_checkpoint, write_file
 from bitwidth.artifact.writer import PackedFile
-from bitwidth.backend import Session
-from bitwidth.errors import FileError, ModelError
+from bitwidth.backend import Session, backend_for
+from bitwidth.errors import ConfigError, CorruptFileError, FileError, ModelError
 from bitwidth.graph import Graph, layer_inputs
-from bitwidth.report import Report
+from bitwidth.loading import build
+from bitwidth.report import FileSize, Report, Weigh
 
 
 class Result:
@@ -26,6 +28,7 @@ class Result:
     Attributes:
         model: an ordinary model of the framework, with the decoded values in its variables; compiled as the user's was.
         graph: the same as a graph, with its encodings.
+        report: what each pass did. The bytes in the file are known once they are asked for, by `print` too.
 
     Example:
         >>> from bitwidth import PassManager, Prune
@@ -39,23 +42,19 @@ class Result:
     def __init__(self, graph: Graph, session: Session, report: Report) -> None:
         self.graph = graph
         self.model: Any = session.finish(graph)
-        self._session, self._report = session, report
+        self._session = session
+        self._file = _File(graph, session)
+        self.report = replace(report, notes=(*report.notes, *session.remarks), weigh=Weigh(self._file.size))
 
     @property
     def complete(self) -> bool:
         """Whether every pass was done; else the run was cancelled, and this is the last state that was verified."""
-        return self._report.complete
-
-    @property
-    def report(self) -> Report:
-        """What each pass did; with the bytes that each parameter takes in the file."""
-        notes = (*self._report.notes, *self._session.remarks)
-        return replace(self._report, file_bytes=self._packed.parameter_bytes, notes=notes)
+        return self.report.complete
 
     @property
     def size(self) -> int:
         """Bytes of the file that `save` writes, all included."""
-        return len(self._packed.data)
+        return self._file.size().total
 
     def save(self, path: str | os.PathLike[str], *, architecture: bool = True) -> None:
         """Write the compressed model to a `.bw` file: whole, or not at all.
@@ -70,12 +69,11 @@ class Result:
             FileError: the model has no configuration to build it from, or the file cannot be written.
         """
         self.check_unchanged()
-        if architecture and self._content.architecture is None:
-            raise FileError(
-                f"{path}: the model could not be built from the file: {self._content.reason}. "
-                "Give the class a get_config, or save(..., architecture=False) and load with load(path, model=...)"
+        if architecture:
+            self._file.check_architecture(
+                f"{path}", ", or save(..., architecture=False) and load with load(path, model=...)"
             )
-        write_file(path, self._packed.data)
+        write_file(path, self._file.packed.data)
 
     def check_unchanged(self) -> None:
         """Raise if `model` is no longer what the run gave, so that nothing of its owner's is dropped silently.
@@ -95,32 +93,93 @@ class Result:
 
         They take as much memory as the model. A later run starts from the values that the model computes with.
         """
-        self.graph = self.graph.released()
+        self.graph = self._file.graph = self.graph.released()
 
-    @cached_property
-    def _content(self) -> Content:
-        architecture = self._session.architecture()
-        stored = tuple(
-            StoredParameter(p.path, p.role, p.dtype, p.trainable, p.encoding, self.graph.values[p.path])
-            for p in sorted(self.graph, key=lambda parameter: parameter.index)
-        )
-        return Content(
-            name=self.graph.name,
-            framework=architecture.framework,
-            architecture=architecture.config,
-            reason=architecture.reason,
-            inputs=architecture.inputs,
-            variables=architecture.variables,
-            parameters=stored,
-            assets=architecture.assets,
-            activations=layer_inputs(self.graph.structure),
-            layers=architecture.layers,
+    def to_bytes(self) -> bytes:
+        """The result as bytes, from which `from_bytes` makes it again, in another process or on another machine.
+
+        They hold what `save` writes, the report, and the float weights behind the compressed ones: a run on what
+        `from_bytes` returns gives what a run on this result gives. What the model was compiled with is not in them.
+
+        Raises:
+            ModelError: `result.model` was changed since the run.
+            FileError: the model has no configuration to build it from.
+        """
+        self.check_unchanged()
+        self._file.check_architecture("to_bytes")
+        return pack_checkpoint(
+            self._file.stored, self._file.packed.data, self.graph.values.masters(), self.report.to_dict()
         )
 
-    @cached_property
-    def _packed(self) -> PackedFile:
-        return pack(self._content)
+    @classmethod
+    def from_bytes(cls, data: bytes, *, custom_objects: Mapping[str, Any] | None = None) -> Result:
+        """The result that `to_bytes` wrote; its model is not compiled.
+
+        The bytes may come from a stranger, as those of a file that `bitwidth.load` reads.
+
+        Args:
+            data: what `to_bytes` returned.
+            custom_objects: classes and functions of the user's by name, as in Keras.
+
+        Raises:
+            CorruptFileError: the bytes are no checkpoint, or were cut off or altered.
+            UnsafeFileError: what they say of the model names code, files, addresses or other objects than a model's.
+            VersionError: they were written by a newer version.
+            ModelError: the model cannot be built.
+
+        Example:
+            >>> from bitwidth import PassManager, Quantize
+            >>> import keras
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> result = PassManager([Quantize(bits=4)]).run(model)
+            >>> Result.from_bytes(result.to_bytes()).size == result.size
+            True
+        """
+        with open_checkpoint(data) as checkpoint:
+            model = build(checkpoint.file, custom_objects=custom_objects)
+        try:
+            report = Report.from_dict(checkpoint.report)
+        except ConfigError as error:
+            raise CorruptFileError(f"checkpoint: {error}") from error
+        session = backend_for(model).open(model)
+        return cls(session.graph.with_masters(checkpoint.masters), session, report)
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Result.from_bytes, (self.to_bytes(),)
 
     @override
     def __repr__(self) -> str:
-        return f"<Result {self.graph.name!r}: {len(self._report.passes)} passes over {len(self.graph)} parameters>"
+        return f"<Result {self.graph.name!r}: {len(self.report.passes)} passes over {len(self.graph)} parameters>"
+
+
+class _File:
+    """The file of a result, written in memory when it is first asked for."""
+
+    def __init__(self, graph: Graph, session: Session) -> None:
+        self.graph, self._session = graph, session
+
+    @cached_property
+    def stored(self) -> StoredModel:
+        graph = self.graph
+        parameters = tuple(
+            StoredParameter(p.path, p.role, p.dtype, p.trainable, p.encoding, graph.values[p.path])
+            for p in sorted(graph, key=lambda parameter: parameter.index)
+        )
+        return StoredModel(graph.name, self._session.architecture(), parameters, layer_inputs(graph.structure))
+
+    @cached_property
+    def packed(self) -> PackedFile:
+        return pack(self.stored)
+
+    def size(self) -> FileSize:
+        return FileSize(len(self.packed.data), self.packed.parameter_bytes)
+
+    def check_architecture(self, what: str, otherwise: str = "") -> None:
+        """Raise if the model could not be built from the file."""
+        architecture = self.stored.architecture
+        if architecture.config is None:
+            raise FileError(
+                f"{what}: the model could not be built from the file: {architecture.reason}. "
+                f"Give the class a get_config{otherwise}"
+            )

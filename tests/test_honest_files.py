@@ -35,7 +35,7 @@ def assert_read(model: Any, passes: list[Pass], path: Path, data: Any = None) ->
     with open_file(path) as file:
         for parameter, variable in zip(file.parameters(), result.model.variables, strict=True):
             np.testing.assert_array_equal(parameter.values, np.asarray(variable.numpy()).astype(parameter.values.dtype))
-        file.assets()
+        file.architecture()
     assert pack(read_content(path)).data == path.read_bytes()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ import pytest
 from keras import layers
 
 import bitwidth as bw
-from bitwidth.errors import ModelError
+from bitwidth.artifact import StoredModel, pack
+from bitwidth.errors import CorruptFileError, FileError, ModelError
 from bitwidth.tensors import Masked, Quantized
 
 RNG = np.random.default_rng(0)
@@ -50,6 +54,13 @@ def same_bits(left: bw.Result, right: bw.Result, tmp_path: Path) -> bool:
     return all(a.tobytes() == b.tobytes() for a, b in values) and left.size == right.size
 
 
+def sent(result: bw.Result) -> bw.Result:
+    """The result as another process receives it."""
+    again = pickle.loads(pickle.dumps(result))
+    assert isinstance(again, bw.Result)
+    return again
+
+
 @pytest.mark.parametrize("name", list(CHAINS))
 def test_a_chain_cut_into_runs_gives_what_the_chain_gives(name: str, tmp_path: Path) -> None:
     chain, model = CHAINS[name], network()
@@ -57,6 +68,7 @@ def test_a_chain_cut_into_runs_gives_what_the_chain_gives(name: str, tmp_path: P
     for cut in range(1, len(chain)):
         first = bw.PassManager(chain[:cut]).run(model, (X, Y))
         assert same_bits(bw.PassManager(chain[cut:]).run(first, (X, Y)), whole, tmp_path)
+        assert same_bits(bw.PassManager(chain[cut:]).run(sent(first), (X, Y)), whole, tmp_path)
     step: Any = model
     for item in chain:
         step = bw.PassManager([item]).run(step, (X, Y))
@@ -178,3 +190,83 @@ def test_a_compressed_model_in_a_larger_one_keeps_its_promises(form: str) -> Non
         values = result.graph.values[found[layer].path]
         np.testing.assert_array_equal(kept.project(values), values)
     assert found["head"].encoding.mask is None
+
+
+@pytest.fixture(scope="module")
+def compressed() -> bw.Result:
+    return bw.PassManager([bw.Prune(0.5), bw.Quantize(2, activations=8), finetune()]).run(network(), (X, Y), (X, Y))
+
+
+def test_a_result_that_was_sent_is_the_same(compressed: bw.Result) -> None:
+    again = bw.Result.from_bytes(compressed.to_bytes())
+    np.testing.assert_array_equal(again.model.predict(X, verbose=0), compressed.model.predict(X, verbose=0))
+    assert str(again.report) == str(compressed.report)
+    assert again.to_bytes() == compressed.to_bytes()
+    assert [p.encoding.describe() for p in again.graph] == [p.encoding.describe() for p in compressed.graph]
+    assert again.graph.activations.keys() == compressed.graph.activations.keys() != set()
+
+
+def test_a_released_result_is_sent_without_its_masters() -> None:
+    result = bw.PassManager([bw.Quantize(2)]).run(network())
+    whole = len(result.to_bytes())
+    result.release()
+    floats = sum(4 * p.size for p in result.graph if p.role == "kernel")
+    assert len(result.to_bytes()) < whole - floats // 2
+    assert not bw.Result.from_bytes(result.to_bytes()).graph.values.masters()
+
+
+def test_a_result_that_cannot_be_sent_says_why() -> None:
+    class Unknown(keras.Model):  # type: ignore[misc]
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.dense = layers.Dense(width)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs)
+
+    model = Unknown(3)
+    model(X)
+    result = bw.PassManager([bw.Quantize(4)]).run(model)
+    with pytest.raises(FileError, match="to_bytes: the model could not be built"):
+        result.to_bytes()
+    changed = bw.PassManager([bw.Quantize(4)]).run(network())
+    changed.model.layers[0].kernel.assign(changed.model.layers[0].kernel + 1)
+    with pytest.raises(ModelError, match="changed since the run"):
+        changed.to_bytes()
+
+
+def test_what_is_no_result_is_refused(compressed: bw.Result, tmp_path: Path) -> None:
+    compressed.save(tmp_path / "m.bw")
+    with pytest.raises(CorruptFileError, match=r"a \.bw file.*bitwidth\.load"):
+        bw.Result.from_bytes((tmp_path / "m.bw").read_bytes())
+    (tmp_path / "c.bw").write_bytes(compressed.to_bytes())
+    with pytest.raises(CorruptFileError, match=r"Result\.from_bytes"):
+        bw.load(tmp_path / "c.bw")
+
+
+def test_a_report_costs_nothing_until_its_sizes_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[StoredModel] = []
+
+    def counted(model: StoredModel) -> Any:
+        calls.append(model)
+        return pack(model)
+
+    monkeypatch.setattr("bitwidth.result.pack", counted)
+    result = bw.PassManager([bw.Quantize(4)]).run(network())
+    assert result.report.passes
+    assert result.report.complete
+    assert not calls
+    first = str(result.report).splitlines()[0]
+    assert f"-> {result.size:,} in the file" in first
+    assert sum(result.report.file_bytes.values()) < result.size
+    assert len(calls) == 1
+
+
+def test_a_report_does_not_hold_the_model_once_it_was_printed() -> None:
+    result = bw.PassManager([bw.Quantize(4)]).run(network())
+    report, model = result.report, weakref.ref(result.model)
+    text = str(report)
+    del result
+    gc.collect()
+    assert model() is None
+    assert str(report) == text

@@ -1,19 +1,24 @@
 """The .bw file: architecture, encodings and entropy-coded values in one file, written whole or not at all."""
 
-from bitwidth.artifact.content import Content, StoredParameter
+from bitwidth.artifact.checkpoint import Checkpoint, open_checkpoint, pack_checkpoint
 from bitwidth.artifact.inspection import Inspection, inspect
 from bitwidth.artifact.reader import OpenFile, open_file, read_content
 from bitwidth.artifact.replacing import write_file
+from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.writer import pack
 
 __all__ = [
-    "Content",
+    "Architecture",
+    "Checkpoint",
     "Inspection",
     "OpenFile",
+    "StoredModel",
     "StoredParameter",
     "inspect",
+    "open_checkpoint",
     "open_file",
     "pack",
+    "pack_checkpoint",
     "read_content",
     "write_file",
 ]

@@ -24,6 +24,7 @@ from bitwidth.artifact.limits import (
     checked_encoding,
     checked_shape,
 )
+from bitwidth.artifact.stored import Architecture
 from bitwidth.artifact.strict_json import strict_json
 from bitwidth.errors import CorruptFileError
 from bitwidth.graph import Role
@@ -163,18 +164,21 @@ def code_bits(config: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a file; see `bitwidth.artifact.Content` for the fields that it shares."""
+    """The header of a file.
+
+    Attributes:
+        name: the model's name.
+        architecture: what it takes to build it, but for the assets.
+        entries: what it says of each parameter.
+        assets: name and bytes of each asset.
+        activations: as in `StoredModel`.
+    """
 
     name: str
-    framework: str
-    architecture: Any
-    reason: str
-    inputs: Any
-    variables: list[Any]
+    architecture: Architecture
     entries: tuple[Entry, ...]
     assets: tuple[tuple[str, int], ...]
     activations: Mapping[str, tuple[Encoding | None, ...]]
-    layers: tuple[str, ...]
 
     def file_bytes(self, stored: int) -> int:
         """Bytes of the whole file, if its header takes `stored` of them."""
@@ -182,7 +186,7 @@ class Header:
         return PREAMBLE + stored + sum(chunks)
 
     def check_model(self, name: str) -> None:
-        """Raise unless there is a parameter for each variable, and each asset says whose it is: what a model needs.
+        """Raise unless the parts make a model: a parameter for each variable, and a layer for each asset.
 
         Args:
             name: of the file, for messages.
@@ -190,7 +194,7 @@ class Header:
         Raises:
             CorruptFileError: saying what does not belong together.
         """
-        check_variables(self.variables, [(entry.shape, entry.dtype) for entry in self.entries], name)
+        check_variables(self.architecture.variables, [(entry.shape, entry.dtype) for entry in self.entries], name)
         check_owners([asset for asset, _ in self.assets], name)
 
 
@@ -225,15 +229,18 @@ def parse(text: bytes, name: str) -> Header:
     check_assets([asset for asset, _ in assets], name)
     return Header(
         name=data["name"],
-        framework=data["framework"],
-        architecture=data["architecture"],
-        reason=data["reason"],
-        inputs=data["inputs"],
-        variables=checked_variables(data["variables"], name),
+        architecture=Architecture(
+            framework=data["framework"],
+            config=data["architecture"],
+            reason=data["reason"],
+            inputs=data["inputs"],
+            variables=checked_variables(data["variables"], name),
+            layers=_layers(data.get("layers", []), name),
+            paths=tuple(entry.path for entry in entries),
+        ),
         entries=entries,
         assets=assets,
         activations=read(data.get("activations", {}), name),
-        layers=_layers(data.get("layers", []), name),
     )
 
 

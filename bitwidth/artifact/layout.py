@@ -30,6 +30,7 @@ from bitwidth.artifact.limits import MAX_HEADER_BYTES
 from bitwidth.errors import CorruptFileError, VersionError
 
 MAGIC = b"\x89BW\r\n\x1a\n\x00"
+CHECKPOINT = b"\x89BWC\r\n\x1a\n"  # of another kind of file: see `bitwidth.artifact.checkpoint`
 VERSION = 2
 OLDEST = 1  # the first version that is still read
 WITH_PLANES = 2  # the first version that has bit planes
@@ -82,6 +83,8 @@ def parse_preamble(data: bytes, name: str) -> Preamble:
         VersionError: a newer version of the format.
     """
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+        if data.startswith(CHECKPOINT):
+            raise CorruptFileError(f"{name}: not a .bw file, but what Result.to_bytes returned: use Result.from_bytes")
         raise CorruptFileError(f"{name}: not a .bw file, or its first bytes were altered")
     if len(data) < PREAMBLE:
         raise CorruptFileError(f"{name}: cut off after {len(data)} bytes, within its first {PREAMBLE}")

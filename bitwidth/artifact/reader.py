@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import SEEK_END, BytesIO
 from typing import BinaryIO
 
-from bitwidth.artifact.content import Content, StoredParameter
 from bitwidth.artifact.header import Entry, Header, parse
 from bitwidth.artifact.layout import (
     PREAMBLE,
@@ -20,6 +19,7 @@ from bitwidth.artifact.layout import (
     split_chunk,
 )
 from bitwidth.artifact.opening import FilePath, opened, path_text
+from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.streams import all_finite, unpack_parameter
 from bitwidth.errors import BitwidthError, CorruptFileError, FileError
 from bitwidth.text import printable
@@ -67,8 +67,8 @@ class OpenFile:
             yield parameter
             place += entry.bytes
 
-    def assets(self) -> dict[str, bytes]:
-        """State that is not a variable, by name.
+    def architecture(self) -> Architecture:
+        """What it takes to build the model, assets included.
 
         Raises:
             FileError: the file cannot be read.
@@ -80,28 +80,17 @@ class OpenFile:
             for asset, size in self.header.assets:
                 data = self._file.read(chunk_size([size]))
                 assets[asset] = split_chunk(data, [size], self.name, f"the asset {asset!r}")[0]
-        return assets
+        return replace(self.header.architecture, assets=assets)
 
-    def content(self, bits: int | None = None) -> Content:
+    def stored(self, bits: int | None = None) -> StoredModel:
         """All that the file holds; see `parameters` for `bits`.
 
         Raises:
             FileError: the file cannot be read.
             CorruptFileError: it was cut off or altered anywhere that is read.
         """
-        header = self.header
-        return Content(
-            name=header.name,
-            framework=header.framework,
-            architecture=header.architecture,
-            reason=header.reason,
-            inputs=header.inputs,
-            variables=header.variables,
-            parameters=tuple(self.parameters(bits)),
-            assets=self.assets(),
-            activations=header.activations,
-            layers=header.layers,
-        )
+        parameters = tuple(self.parameters(bits))
+        return StoredModel(self.header.name, self.architecture(), parameters, self.header.activations)
 
     @property
     def _first(self) -> int:
@@ -134,6 +123,25 @@ def open_file(path: FilePath) -> Iterator[OpenFile]:
 
 
 @contextlib.contextmanager
+def open_bytes(data: bytes, name: str) -> Iterator[OpenFile]:
+    """A .bw file that is held in memory, as `open_file` gives one on a disk.
+
+    Args:
+        data: the bytes of the file.
+        name: what to call it in messages.
+
+    Raises:
+        CorruptFileError: as `open_file`.
+        VersionError: a newer version of the format.
+    """
+    with _library_errors(name):
+        file = BytesIO(data)
+        preamble, header = _read_header(file, name)
+        header.check_model(name)
+    yield OpenFile(name, preamble, header, file)
+
+
+@contextlib.contextmanager
 def _open_any(path: FilePath) -> Iterator[OpenFile]:
     """A file whose parts are sound each by itself, though they need not make a model."""
     name = printable(path_text(path))
@@ -149,7 +157,7 @@ def read_header(path: FilePath) -> tuple[str, Preamble, Header]:
         return path_text(path), file.preamble, file.header
 
 
-def read_content(path: FilePath, bits: int | None = None) -> Content:
+def read_content(path: FilePath, bits: int | None = None) -> StoredModel:
     """All that a .bw file holds, or the first `bits` bits of each of its codes.
 
     Each part is checked by itself; that they make a model together is what `open_file` asks.
@@ -165,7 +173,7 @@ def read_content(path: FilePath, bits: int | None = None) -> Content:
         VersionError: a newer version of the format.
     """
     with _open_any(path) as file:
-        return file.content(bits)
+        return file.stored(bits)
 
 
 @contextlib.contextmanager
@@ -192,7 +200,7 @@ def _read_header(file: BinaryIO, name: str) -> tuple[Preamble, Header]:
     header = parse(parse_header(preamble, file.read(preamble.stored), name), name)
     if preamble.version < WITH_PLANES and any(entry.planes for entry in header.entries):
         raise CorruptFileError(f"{name}: bit planes in a file of version {preamble.version}, which has none")
-    found = os.fstat(file.fileno()).st_size
+    found = file.seek(0, SEEK_END)
     if header.file_bytes(preamble.stored) != preamble.total or found != preamble.total:
         what = "cut off" if found < preamble.total else "not as long as its header says"
         raise CorruptFileError(f"{name}: {what}: {found:,} bytes, expected {preamble.total:,}")

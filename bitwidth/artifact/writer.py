@@ -8,8 +8,8 @@ from typing import Any
 
 from bitwidth.artifact.activations import written
 from bitwidth.artifact.agreement import check_assets
-from bitwidth.artifact.content import Content
 from bitwidth.artifact.layout import chunk_size, framed
+from bitwidth.artifact.stored import StoredModel
 from bitwidth.artifact.streams import all_finite, pack_parameter
 from bitwidth.errors import CorruptFileError, EncodingError, FileError
 
@@ -27,22 +27,22 @@ class PackedFile:
     parameter_bytes: dict[str, int]
 
 
-def pack(content: Content, planes: bool | None = None) -> PackedFile:
-    """The bytes of the file that holds `content`; the same content gives the same bytes.
+def pack(model: StoredModel, planes: bool | None = None) -> PackedFile:
+    """The bytes of the file that holds `model`; equal models give equal bytes.
 
     Args:
-        content: the model.
+        model: the model.
         planes: whether integer codes are coded in bit planes; None where that costs no more than a percent.
 
     Raises:
         EncodingError: values that are not finite, or of a dtype that a file cannot hold.
         FileError: names that a file cannot hold.
     """
-    _check_names(content)
+    _check_names(model)
     chunks: list[bytes] = []
     entries: list[dict[str, Any]] = []
     sizes: dict[str, int] = {}
-    for parameter in content.parameters:
+    for parameter in model.parameters:
         if not all_finite(parameter.values):
             raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
         config, packed = pack_parameter(parameter.encoding, parameter.values, parameter.dtype, planes)
@@ -58,26 +58,27 @@ def pack(content: Content, planes: bool | None = None) -> PackedFile:
         parts = [b"".join(packed.first), *packed.later]
         chunks += parts
         sizes[parameter.path] = sum(chunk_size([len(part)]) for part in parts)
+    built = model.architecture
     header = {
-        "name": content.name,
-        "framework": content.framework,
-        "architecture": content.architecture,
-        "reason": content.reason,
-        "inputs": content.inputs,
-        "variables": content.variables,
+        "name": model.name,
+        "framework": built.framework,
+        "architecture": built.config,
+        "reason": built.reason,
+        "inputs": built.inputs,
+        "variables": built.variables,
         "parameters": entries,
-        "assets": [[name, len(data)] for name, data in content.assets.items()],
+        "assets": [[name, len(data)] for name, data in built.assets.items()],
     }
-    if content.activations:
-        header["activations"] = written(content.activations)
-        header["layers"] = list(content.layers)
+    if model.activations:
+        header["activations"] = written(model.activations)
+        header["layers"] = list(built.layers)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
-    return PackedFile(framed(_utf8(text), [*chunks, *content.assets.values()]), sizes)
+    return PackedFile(framed(_utf8(text), [*chunks, *built.assets.values()]), sizes)
 
 
-def _check_names(content: Content) -> None:
+def _check_names(model: StoredModel) -> None:
     try:
-        check_assets(list(content.assets), f"{content.name!r}")
+        check_assets(list(model.architecture.assets), f"{model.name!r}")
     except CorruptFileError as error:
         raise FileError(f"{error}; it cannot be stored") from error
 

@@ -146,11 +146,24 @@ class Graph:
     def resumed(self, earlier: Graph) -> Graph:
         """The graph with the float masters of an earlier snapshot of the same model: training goes on from them.
 
+        Counters and seeds, which calls of the model may have moved since, are put back too.
+
         Args:
             earlier: a graph of the same parameters, with the same values.
         """
-        masters = {path: earlier.values.value(path).master for path in self.values if path in earlier.values}
-        held = {path: Value(self.values[path], master) for path, master in masters.items() if master is not None}
+        known = [parameter for parameter in self if parameter.path in earlier.values]
+        states = {p.path: earlier.values[p.path] for p in known if not p.is_float}
+        masters = {p.path: earlier.values.value(p.path).master for p in known if p.is_float}
+        graph = self.update(states) if states else self
+        return graph.with_masters({path: master for path, master in masters.items() if master is not None})
+
+    def with_masters(self, masters: Mapping[str, NDArray[Any]]) -> Graph:
+        """The graph with float masters behind some of its values: training goes on from them.
+
+        Args:
+            masters: float arrays by parameter path, each of the parameter's shape.
+        """
+        held = {path: Value(self.values[path], master) for path, master in masters.items()}
         return Graph(self.structure, tuple(self), self.values.replace(held))
 
     def released(self) -> Graph:

@@ -111,6 +111,11 @@ class Values(Mapping[str, NDArray[Any]]):
         """Numbers that stand for all arrays: equal in two snapshots where every array is known to be the same."""
         return tuple(entry.token for entry in self._entries.values())
 
+    def masters(self) -> dict[str, NDArray[Any]]:
+        """The float arrays behind the values, by path, where they differ from the values."""
+        found = {path: entry.master for path, entry in self._entries.items() if entry.master is not None}
+        return {path: master for path, master in found.items() if not np.array_equal(master, self[path])}
+
     def replace(self, changes: Mapping[str, NDArray[Any] | Reader | Value]) -> Values:
         """A new mapping with some arrays exchanged; the others are shared."""
         return Values({**self._entries, **changes})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isinf
 from typing import Any
@@ -90,14 +90,36 @@ class PassRecord:
         return sum(record.sparsity * record.size for record in self.parameters) / size if size else None
 
     @property
+    def bytes_before(self) -> int | None:
+        """Packed size of all parameters before; None where codes have no bound."""
+        return _sum([record.bytes_before for record in self.parameters])
+
+    @property
     def bytes_after(self) -> int | None:
         """Packed size of all parameters afterwards; None where codes have no bound."""
-        sizes = [record.bytes_after for record in self.parameters]
-        return None if None in sizes else sum(size or 0 for size in sizes)
+        return _sum([record.bytes_after for record in self.parameters])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PassRecord:
+        """The record of plain data that `to_dict` returned.
+
+        Raises:
+            KeyError, TypeError: the data does not describe a record.
+        """
+        parts = {
+            "parameters": tuple(ParameterRecord(**record) for record in data["parameters"]),
+            "inner": tuple(cls.from_dict(record) for record in data["inner"]),
+            "remarks": tuple(data["remarks"]),
+        }
+        return cls(**{**data, **parts})
+
+
+def _sum(sizes: Sequence[int | None]) -> int | None:
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def compare(

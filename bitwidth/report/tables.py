@@ -49,6 +49,12 @@ def result_table(passes: Sequence[PassRecord], file_bytes: Mapping[str, int], fu
     return table([*columns, "in file"] if file_bytes else columns, rows)
 
 
+def metric_changes(passes: Sequence[PassRecord], initial: Mapping[str, float]) -> list[str]:
+    """Each metric before the first pass and after the last one that was measured."""
+    last = next((record.metrics for record in reversed(passes) if record.metrics), {})
+    return [f"{name} {initial[name]:.4f} -> {value:.4f}" for name, value in last.items() if name in initial]
+
+
 def groups(records: Sequence[ParameterRecord], full: bool) -> list[list[ParameterRecord]]:
     """One group per parameter; where there are too many for a table, one per role and width."""
     if full or len(records) <= MANY:

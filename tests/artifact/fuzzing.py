@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bitwidth.artifact import Content, StoredParameter, inspect, open_file, pack, read_content
+from bitwidth.artifact import StoredModel, StoredParameter, inspect, open_file, pack, read_content
 from bitwidth.artifact.states import arrays_of, config_of
 from bitwidth.errors import FileError
 from tests.artifact.honest import files
@@ -66,25 +66,27 @@ def _tried(read: Callable[[Path], Any], path: Path) -> tuple[str, Any]:
         found = read(path)
     except FileError as error:
         return str(error), None
-    return "" if isinstance(found, Content) else str(found), found
+    return "" if isinstance(found, StoredModel) else str(found), found
 
 
-def _opened(path: Path) -> Content:
+def _opened(path: Path) -> StoredModel:
     with open_file(path) as file:
-        return file.content()
+        return file.stored()
 
 
-def _assert_kept(found: Content, path: Path) -> None:
+def _assert_kept(found: StoredModel, path: Path) -> None:
     again = path.with_suffix(".again")
     again.write_bytes(pack(found).data)
     assert_same(read_content(again), found)
 
 
-def assert_same(left: Content, right: Content) -> None:
+def assert_same(left: StoredModel, right: StoredModel) -> None:
     """The same fields, encodings and values, to the bit."""
-    for name in ("name", "framework", "architecture", "reason", "inputs", "variables"):
-        assert json.dumps(getattr(left, name)) == json.dumps(getattr(right, name)), name
-    assert list(left.assets.items()) == list(right.assets.items())
+    assert left.name == right.name
+    for name in ("framework", "config", "reason", "inputs", "variables", "layers"):
+        one, other = getattr(left.architecture, name), getattr(right.architecture, name)
+        assert json.dumps(one) == json.dumps(other), name
+    assert list(left.architecture.assets.items()) == list(right.architecture.assets.items())
     assert described(left.activations) == described(right.activations)
     assert len(left.parameters) == len(right.parameters)
     for one, other in zip(left.parameters, right.parameters, strict=True):

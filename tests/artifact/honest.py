@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact import Content, StoredParameter, pack
+from bitwidth.artifact import StoredModel, StoredParameter, pack
 from bitwidth.tensors import (
     Dense,
     Encoding,
@@ -24,6 +24,7 @@ from bitwidth.tensors import (
     prefix,
     uniform_levels,
 )
+from tests.stored import stored_model
 
 Held = Mapping[str, tuple[Encoding, NDArray[Any]]]
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -32,7 +33,7 @@ STEPS = np.array([[0.5, 0.25, 0.1, 0.0]], np.float32)
 KEEP = np.arange(24).reshape(6, 4) % 3 > 0
 
 
-def content(name: str, held: Held, **fields: Any) -> Content:
+def content(name: str, held: Held, **fields: Any) -> StoredModel:
     """A model that does not exist, with a variable for each parameter."""
     parameters = tuple(
         StoredParameter(path, _role(values), str(values.dtype), index % 3 > 0, encoding, values)
@@ -40,7 +41,9 @@ def content(name: str, held: Held, **fields: Any) -> Content:
     )
     variables = [[p.path.rpartition("/")[2], list(p.values.shape), p.dtype] for p in parameters]
     given = {"architecture": {"class_name": "Sequential", "config": {"layers": [1, 2.5, None]}}, "reason": ""}
-    return Content(name, "keras", inputs={"list": []}, variables=variables, parameters=parameters, **given | fields)
+    return stored_model(
+        name, "keras", inputs={"list": []}, variables=variables, parameters=parameters, **given | fields
+    )
 
 
 def _role(values: NDArray[Any]) -> str:

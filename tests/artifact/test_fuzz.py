@@ -18,17 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitwidth.artifact import Content, StoredParameter, inspect, pack, read_content
+from bitwidth.artifact import StoredModel, StoredParameter, inspect, pack, read_content
 from bitwidth.artifact.layout import MAGIC, framed
 from bitwidth.errors import CorruptFileError, UnknownEncodingError, VersionError
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
 from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask, encode_planes
+from tests.stored import stored_model
 
 REFUSED = (CorruptFileError, VersionError, UnknownEncodingError)
 Header = dict[str, Any]
 
 
-def content() -> Content:
+def content() -> StoredModel:
     """A grid, a masked table, a vector in half precision, and a masked grid with zero points."""
     x = ((np.arange(24) * 37 % 101 - 50) / 16).astype(np.float32)
     held: dict[str, Encoding] = {
@@ -49,7 +50,7 @@ def content() -> Content:
     ]
     variables = [["kernel", [6, 4], "float32"]] * len(held)
     assets = {"0/words": b"a\nb"}
-    return Content("small", "keras", {"class_name": "Sequential"}, "", [], variables, tuple(parameters), assets)
+    return stored_model("small", "keras", {"class_name": "Sequential"}, "", [], variables, tuple(parameters), assets)
 
 
 DATA = pack(content(), planes=True).data
@@ -570,6 +571,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 from bitwidth.artifact import read_content
+from tests.stored import stored_model
 try:
     read_content(sys.argv[1])
 except BaseException as error:

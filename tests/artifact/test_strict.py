@@ -6,7 +6,6 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bitwidth.artifact import Content, StoredParameter, inspect, open_file, pack, read_content
+from bitwidth.artifact import StoredParameter, inspect, open_file, pack, read_content
 from bitwidth.errors import CorruptFileError, EncodingError, FileError
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
 from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask
 from bitwidth.tensors.coder.masks import decode_mask
 from tests.artifact.files import Parts, taken_apart
 from tests.golden import make, make_v2
+from tests.stored import rebuilt, stored_model
 
 FLOATS = np.array([[1.0001, -2.5], [0.25, 3.0]], np.float32)
 GRID = Quantized(IntegerLevels(0, 15), np.ones((1, 2), np.float32), (2, 1), np.array([[3, 7]], np.int32))
@@ -34,7 +34,7 @@ HELD: list[tuple[str, Encoding, NDArray[Any]]] = [
 ]
 KERNEL, HALF, ON_GRID, MASKED, COUNT, DOUBLE = range(len(HELD))
 ACTIVATIONS = {"a": (Quantized(IntegerLevels(0, 255), np.asarray(0.5, np.float32), (), np.asarray(9, np.int32)),)}
-CONTENT = Content(
+CONTENT = stored_model(
     name="m",
     framework="keras",
     architecture={"class_name": "Sequential", "config": {}},
@@ -62,7 +62,7 @@ def parts() -> Parts:
 
 def opened(path: Path) -> None:
     with open_file(path) as file:
-        file.content()
+        file.stored()
 
 
 def refused(path: Path, data: bytes, words: str) -> None:
@@ -233,13 +233,13 @@ def test_values_that_are_not_finite(path: Path, parts: Parts, value: float, plac
     refused(path, recode(parts, place, 0, ["codes", "bytes", dtype, list(shape)], data).file(), "not finite")
     bad = StoredParameter("a", "kernel", dtype, True, Dense(), np.full(shape, value, dtype))
     with pytest.raises(EncodingError, match="not finite"):
-        pack(Content("m", "keras", None, "", [], [["a", list(shape), dtype]], (bad,)))
+        pack(stored_model("m", "keras", None, "", [], [["a", list(shape), dtype]], (bad,)))
 
 
 def test_a_grid_that_reaches_infinity(path: Path) -> None:
     grid = Quantized(uniform_levels(8), np.full((1, 1), 3e38, np.float32), (2, 2))
     stored = StoredParameter("a", "kernel", "float32", True, grid, grid.decode(np.eye(2, dtype=np.int32)))
-    parts = taken_apart(pack(Content("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))).data)
+    parts = taken_apart(pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))).data)
     path.write_bytes(parts.file())
     opened(path)
     data = encode_integers(np.full((2, 2), 7, np.int32))
@@ -303,7 +303,7 @@ def test_codes_that_a_writer_does_not_give(path: Path, scale: float) -> None:
     """Where the scale is zero, or too small to be divided by, every value has the code of zero."""
     grid = Quantized(uniform_levels(4), np.full((1, 1), scale, np.float32), (2, 2))
     stored = StoredParameter("a", "kernel", "float32", True, grid, np.zeros((2, 2), np.float32))
-    parts = taken_apart(pack(Content("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))).data)
+    parts = taken_apart(pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))).data)
     path.write_bytes(parts.file())
     opened(path)
     data = encode_integers(np.full((2, 2), -7, np.int32))
@@ -321,7 +321,7 @@ def test_bfloat16_parameters_as_they_are_read(path: Path) -> None:
     """They are read as float32, and written from it as the same file."""
     values = np.array([1.5, -2.0, 0.0], np.float32)
     stored = StoredParameter("a", "bias", "bfloat16", True, Dense(width=16), values)
-    held = Content("m", "keras", None, "", [], [["a", [3], "bfloat16"]], (stored,))
+    held = stored_model("m", "keras", None, "", [], [["a", [3], "bfloat16"]], (stored,))
     path.write_bytes(pack(held).data)
     assert inspect(path).parameters[0].streams[0].dtype == "bfloat16"
     found = read_content(path)
@@ -329,7 +329,7 @@ def test_bfloat16_parameters_as_they_are_read(path: Path) -> None:
     assert pack(found).data == path.read_bytes()
     off = StoredParameter("a", "bias", "bfloat16", True, Dense(width=16), FLOATS)
     with pytest.raises(EncodingError, match="bfloat16 does not hold"):
-        pack(Content("m", "keras", None, "", [], [["a", [2, 2], "bfloat16"]], (off,)))
+        pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "bfloat16"]], (off,)))
 
 
 # ---- activations
@@ -384,12 +384,12 @@ def test_an_asset_that_is_the_folder_of_another(path: Path, parts: Parts, first:
 @pytest.mark.parametrize("name", ["0/a\x1b", "0/" + "x" * 300, "0//a", "0/a\\b"])
 def test_a_writer_refuses_such_names_too(name: str) -> None:
     with pytest.raises(FileError, match="it cannot be stored"):
-        pack(replace(CONTENT, assets={name: b""}))
+        pack(rebuilt(CONTENT, assets={name: b""}))
 
 
 def test_a_writer_refuses_half_a_character() -> None:
     with pytest.raises(FileError, match="half a character"):
-        pack(replace(CONTENT, architecture={"words": ["\ud800"]}))
+        pack(rebuilt(CONTENT, config={"words": ["\ud800"]}))
 
 
 def test_names_of_assets_that_are_good(path: Path, parts: Parts) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitwidth.artifact import Content, StoredParameter, pack, read_content, write_file
+from bitwidth.artifact import StoredParameter, pack, read_content, write_file
 from bitwidth.errors import FileError
 from bitwidth.tensors import Dense
 from tests.golden.make import content
+from tests.stored import rebuilt, stored_model
 
 
 def files(folder: Path) -> list[str]:
@@ -30,7 +31,7 @@ def test_the_same_content_gives_the_same_bytes() -> None:
 
 def test_other_content_gives_other_bytes() -> None:
     data = pack(content()).data
-    changed = [replace(content(), name="other"), replace(content(), assets={"words.txt": b"small\nmodels\r\n"})]
+    changed = [replace(content(), name="other"), rebuilt(content(), assets={"words.txt": b"small\nmodels\r\n"})]
     parameters = list(content().parameters)
     parameters[0] = replace(parameters[0], trainable=False)
     changed.append(replace(content(), parameters=tuple(parameters)))
@@ -42,7 +43,7 @@ def test_the_bytes_of_parameters_add_up() -> None:
     """What is not a parameter is the preamble, the header and the assets."""
     packed = pack(content())
     header = int.from_bytes(packed.data[12:16], "little")
-    assets = sum(4 + len(data) for data in content().assets.values())
+    assets = sum(4 + len(data) for data in content().architecture.assets.values())
     assert sum(packed.parameter_bytes.values()) == len(packed.data) - 32 - header - assets
     assert list(packed.parameter_bytes) == [parameter.path for parameter in content().parameters]
 
@@ -193,7 +194,8 @@ def test_a_process_killed_while_writing_leaves_a_whole_file(tmp_path: Path) -> N
     for name in ("first", "second"):
         values = rng.normal(size=(5 << 20,)).astype(np.float32)
         stored = StoredParameter("kernel", "kernel", "float32", True, Dense(), values)
-        contents.append(pack(Content(name, "keras", None, "", [], [["kernel", [5 << 20], "float32"]], (stored,))).data)
+        held = stored_model(name, "keras", None, "", [], [["kernel", [5 << 20], "float32"]], (stored,))
+        contents.append(pack(held).data)
         (tmp_path / name).write_bytes(contents[-1])
     assert min(map(len, contents)) > 15_000_000
     folder = tmp_path / "models"

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact import Content, StoredParameter
+from bitwidth.artifact import StoredModel, StoredParameter
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels
+from tests.stored import stored_model
 
 FILE = Path(__file__).with_name("v1.bw")
 
@@ -53,13 +54,13 @@ def encodings() -> dict[str, tuple[Encoding, NDArray[Any]]]:
     return held
 
 
-def content() -> Content:
+def content() -> StoredModel:
     """A model that does not exist, of a parameter for each encoding."""
     parameters = tuple(
         StoredParameter(path, "kernel", str(values.dtype), not path.startswith("masked"), encoding, values)
         for path, (encoding, values) in encodings().items()
     )
-    return Content(
+    return stored_model(
         name="golden ÿ",
         framework="keras",
         architecture={"class_name": "Sequential", "config": {"layers": [1, 2.5, None, "x"]}},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact import Content, StoredParameter, pack, write_file
+from bitwidth.artifact import StoredModel, StoredParameter, pack, write_file
 from bitwidth.tensors import Encoding, IntegerLevels, Masked, PrefixLevels, Quantized
 from tests.golden import make
 
@@ -29,7 +29,7 @@ def encodings() -> dict[str, tuple[Encoding, NDArray[Any]]]:
     return held
 
 
-def content() -> Content:
+def content() -> StoredModel:
     """A model that does not exist, of a parameter for each encoding."""
     parameters = tuple(
         StoredParameter(path, "kernel", str(values.dtype), not path.startswith("masked"), encoding, values)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bitwidth.graph import Graph, Parameter, Structure
-from bitwidth.report import PassRecord, Report, compare, distortion, packed_bytes
+from bitwidth.report import FileSize, PassRecord, Report, Weigh, compare, distortion, packed_bytes
 from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
 
 KERNEL = np.array([[1.0, -2.0], [0.0, 4.0], [3.0, 0.5]], np.float32)
@@ -123,7 +123,8 @@ def test_a_report_is_plain_data() -> None:
         remarks=("fine",),
         inner=(inner,),
     )
-    report = Report("net", (done,), {"loss": 0.125}, {"a/kernel": 20, "a/bias": 10, "b/steps": 5, "c/table": 4})
+    files = {"a/kernel": 20, "a/bias": 10, "b/steps": 5, "c/table": 4}
+    report = Report("net", (done,), {"loss": 0.125}, weigh=Weigh(lambda: FileSize(100, files)))
     data = report.to_dict()
     again = json.loads(json.dumps(data, allow_nan=False))
     assert (again["model"], again["planned"], again["initial"]) == ("net", False, {"loss": 0.125})
@@ -134,6 +135,9 @@ def test_a_report_is_plain_data() -> None:
     assert told["history"] == {"loss": [0.5, 0.25]}
     assert told["inner"][0]["parameters"][0]["after"] == "2-bit x1"
     assert told["parameters"][0]["bytes_after"] == 5
+    assert Report.from_dict(again) == Report.from_dict(json.loads(json.dumps(report.to_dict())))
+    back = json.loads(json.dumps(Report.from_dict(again).to_dict()))
+    assert back | {"file_bytes": files} == again
 
 
 def test_a_report_prints_every_reason_once() -> None:
@@ -144,7 +148,7 @@ def test_a_report_prints_every_reason_once() -> None:
     }
     done = record({"a/kernel": grid(4)}, reasons, remarks=("trained for 2 epochs",), metrics={"accuracy": 0.75})
     lines = str(Report("net", (done,), {"loss": 0.5})).splitlines()
-    assert lines[0] == "net: what was done"
+    assert lines[0] == "net: 36 bytes -> 17 packed (2.1 times smaller)"
     assert "  left alone (bias: not wanted): a/bias, c/table" in lines
     assert "  left alone (int32 is not a floating point dtype): b/steps" in lines
     assert "  trained for 2 epochs" in lines
@@ -157,7 +161,7 @@ def test_a_report_prints_every_reason_once() -> None:
 def test_a_report_ends_with_the_result() -> None:
     first, second = record({"a/kernel": grid(4)}), record({"a/kernel": grid(2)})
     files = {"a/kernel": 1020, "a/bias": 10, "b/steps": 5, "c/table": 4}
-    text = str(Report("net", (first, second), file_bytes=files))
+    text = str(Report("net", (first, second), weigh=Weigh(lambda: FileSize(sum(files.values()), files))))
     result = text[text.index("the result") :].splitlines()
     assert result[1].split()[-2:] == ["in", "file"]
     kernel = next(line for line in result if line.startswith("a/kernel"))
@@ -166,11 +170,11 @@ def test_a_report_ends_with_the_result() -> None:
 
 
 def test_a_planned_report_says_so() -> None:
-    assert str(Report("net", (record({}),), planned=True)).startswith("net: what would be done\n")
+    assert str(Report("net", (record({}),), planned=True)).startswith("net: planned: 36 bytes -> 36 packed\n")
 
 
 def test_a_report_of_no_passes_prints() -> None:
-    assert str(Report("net", ())).startswith("net: what was done")
+    assert str(Report("net", ())).startswith("net: - bytes -> - packed\n")
     assert list(Report("net", ())) == []
 
 
@@ -192,7 +196,8 @@ def test_a_model_of_many_parameters_prints_a_row_per_role_and_width() -> None:
     kernels = [parameter.path for parameter in before if parameter.role == "kernel"]
     after = before.update(encodings={path: Dense("float16") for path in kernels})
     records = compare(before, after, {f"layer{i}/bias": "only kernels" for i in range(60)})
-    report = Report("many", (PassRecord("Halve", {}, 0.0, records),), file_bytes={r.path: 10 for r in records})
+    weigh = Weigh(lambda: FileSize(0, {r.path: 10 for r in records}))
+    report = Report("many", (PassRecord("Halve", {}, 0.0, records),), weigh=weigh)
     short, full = str(report), report.text()
     assert "60 x kernel" in short
     assert "1,440" in short

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bitwidth.backend import Architecture, LayerInputs, Session, Stored
+from bitwidth.artifact import Architecture
+from bitwidth.backend import LayerInputs, Session, Stored
 from bitwidth.backends.tensorflow.architecture import build_model
 from bitwidth.backends.tensorflow.session import KerasSession
 

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bitwidth.backend import Architecture, LayerInputs, Stored
+from bitwidth.artifact import Architecture
+from bitwidth.backend import LayerInputs, Stored
 from bitwidth.backends.tensorflow.activations import attach, attached_to
 from bitwidth.backends.tensorflow.allowed import Kind
 from bitwidth.backends.tensorflow.assets import assets_of, check_assets, load_assets

@@ -10,15 +10,25 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def set_drawn_seeds(model: Any, seed: int) -> None:
-    """Set the states of all seed generators of a model whose seed Keras drew.
+def reset_drawn_seeds(model: Any) -> None:
+    """Set the states of all seed generators whose seed Keras drew to a beginning of their own each.
 
     Args:
         model: a copy of the user's model.
-        seed: of the run; each generator starts at its own place behind it.
     """
     for place, generator in enumerate(_drawn(model)):
-        generator.state.assign([seed % (1 << 31), place << 20])
+        generator.state.assign([0, place << 20])
+
+
+def set_drawn_seeds(model: Any, seed: int) -> None:
+    """Set the seed of all seed generators whose seed Keras drew; each goes on from where it is.
+
+    Args:
+        model: a copy of the user's model.
+        seed: of the run.
+    """
+    for generator in _drawn(model):
+        generator.state.assign([seed % (1 << 31), generator.state[1]])
 
 
 def _drawn(model: Any) -> Iterator[Any]:

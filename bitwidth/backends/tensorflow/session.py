@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import Architecture, Objective, Observed, Steer, Trained, Training
+from bitwidth.artifact import Architecture
+from bitwidth.backend import Objective, Observed, Steer, Trained, Training
 from bitwidth.backends.tensorflow.activations import attach, detach, on_grids
 from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model
@@ -25,10 +26,10 @@ from bitwidth.backends.tensorflow.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.moments import input_moments
 from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
 from bitwidth.backends.tensorflow.observing import observed
-from bitwidth.backends.tensorflow.promises import keep_promises, promised
+from bitwidth.backends.tensorflow.promises import keep_promises, kept_promises, promised
 from bitwidth.backends.tensorflow.rates import counting
 from bitwidth.backends.tensorflow.record import trace_function
-from bitwidth.backends.tensorflow.seeds import set_drawn_seeds
+from bitwidth.backends.tensorflow.seeds import reset_drawn_seeds, set_drawn_seeds
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, value_of
 from bitwidth.backends.tensorflow.training import masters_of, waiting, watching
@@ -55,7 +56,8 @@ class KerasSession:
         self._compiled = Compiled.of(model)
         self.model = copy_model(model)
         detach(self.model)
-        set_drawn_seeds(self.model, 0)
+        if not kept_promises(model):  # else its generators are where a run left them
+            reset_drawn_seeds(self.model)
         self._sources: dict[int, tuple[Any, Source]] = {}
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced_for_training(self.model, example)

@@ -59,5 +59,5 @@ def masters_of(graph: Graph) -> Iterator[tuple[str, NDArray[Any]]]:
     for parameter in graph:
         master = graph.values.value(parameter.path).master
         layer = layers.get(parameter.layer)
-        if master is not None and (parameter.trainable or layer is None or layer.trainable):
+        if master is not None and parameter.is_float and (parameter.trainable or layer is None or layer.trainable):
             yield parameter.path, master
