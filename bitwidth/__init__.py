@@ -37,7 +37,7 @@ from bitwidth.passes import (
     register_function,
     register_value,
 )
-from bitwidth.reading import read
+from bitwidth.reading import Opened, open, read
 from bitwidth.report import Report
 from bitwidth.result import Result
 from bitwidth.tensors import BitPlanes, BitRule, Escape, bitplanes
@@ -59,6 +59,7 @@ __all__ = [
     "Graph",
     "Inspection",
     "Nested",
+    "Opened",
     "Parameter",
     "Pass",
     "PassManager",
@@ -75,6 +76,7 @@ __all__ = [
     "errors",
     "inspect",
     "load",
+    "open",
     "read",
     "register_function",
     "register_value",

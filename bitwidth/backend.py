@@ -150,6 +150,24 @@ class Observed:
     values: NDArray[np.float32]
 
 
+class Finished(Protocol):
+    """A compressed model, handed to its owner."""
+
+    @property
+    def model(self) -> Any:
+        """An ordinary model of the framework."""
+
+    @property
+    def remark(self) -> str:
+        """What there is to say about it, for the report; empty for nothing."""
+
+    def changed(self, graph: Graph) -> str:
+        """What its owner has changed in it since, against the graph that it was made of; empty for nothing.
+
+        Layers, variables and values count; seeds and states that move with every call do not.
+        """
+
+
 class Session(Protocol):
     """A copy of the user's model, opened to be compressed. The user's own model is not touched through it."""
 
@@ -194,10 +212,6 @@ class Session(Protocol):
             DataError: it has no end, or loss and metrics cannot be computed on it.
         """
 
-    @property
-    def remarks(self) -> list[str]:
-        """What there is to say about the finished model, for the report."""
-
     def resolve(self, given: Objective, brought: Objective) -> Objective:
         """What to measure by: each field as given, else as compiled into the model, else as a pass brings it."""
 
@@ -228,17 +242,20 @@ class Session(Protocol):
         that was not reached, or computes within a loop, has no entry.
         """
 
-    def finish(self, graph: Graph) -> Any:
-        """An ordinary model, apart from the session, that holds the values of `graph`."""
+    def share(self) -> None:
+        """Begin to serve several results, which are independent of each other.
 
-    def changed(self, graph: Graph) -> str:
-        """What the owner of the model that `finish(graph)` gave has changed in it since; empty for nothing.
-
-        Layers, variables and values count; seeds and states that move with every call do not.
+        Snapshots hold their own values from then on, and `finish` makes copies.
         """
 
-    def architecture(self) -> Architecture:
-        """What it takes to build the model again."""
+    def finish(self, graph: Graph) -> Finished:
+        """The model with the values of `graph`, made when it is first asked for.
+
+        Where the session is not shared, its own model is handed over.
+        """
+
+    def architecture(self, graph: Graph) -> Architecture:
+        """What it takes to build the model again, as `graph` has it: which of its layers are frozen, say."""
 
 
 class Backend(Protocol):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from math import inf, sqrt
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bitwidth.answers import Answers, NearAnswers
 from bitwidth.backend import Objective, Session, Steer, Training
 from bitwidth.errors import BitwidthError, ConfigError, SelectionError
 from bitwidth.events import Cancelled, Watch
@@ -102,6 +99,8 @@ class Context:
             nothing, a part in which there is nothing to do is no error: `NothingHere` ends the pass, unchanged.
         watch: what follows the run, and may end it.
         planned: whether nothing is really run, so that there may be no data where a run needs some.
+        answers: what is known about the model on this data with this seed.
+        near: what is known about weights that were nearly the same, in this run.
     """
 
     session: Session
@@ -118,8 +117,8 @@ class Context:
     only: frozenset[str] | None = None
     planned: bool = False
     watch: Watch = field(default_factory=Watch, repr=False)
-    _answers: dict[Any, tuple[tuple[Any, ...], Any]] = field(default_factory=dict, repr=False)
-    _near: dict[Any, tuple[Mapping[str, NDArray[Any]], Any]] = field(default_factory=dict, repr=False)
+    answers: Answers = field(default_factory=Answers, repr=False)
+    near: NearAnswers = field(default_factory=NearAnswers, repr=False)
 
     def selection(
         self, graph: Graph, where: Where = None, unfit: Callable[[Parameter], str | None] | None = None
@@ -183,26 +182,21 @@ class Context:
         """Add a line to the pass's part of the report."""
         self.notes.remarks.append(line)
 
-    def ask(self, question: Question[Answer], graph: Graph) -> Answer:
-        """The answer to a question about `graph`, cached until a value or a grid of activations changes."""
-        state = (graph.structure, graph.values.token())
-        for known, (held, _) in tuple(self._answers.items()):
-            if held[0] is not state[0] or held[1] != state[1]:
-                del self._answers[known]  # answers are large, and a model rarely becomes again what it was
-        if question not in self._answers:
-            self._answers[question] = (state, self._answered(question, graph))
-        answer: Answer = self._answers[question][1]
-        return answer
+    def ask(self, question: Question[Answer], graph: Graph, once: bool = False) -> Answer:
+        """The answer to a question about `graph`, kept until a value or a grid of activations changes.
 
-    def _answered(self, question: Question[Answer], graph: Graph) -> Answer:
-        """The answer, measured, or that of weights which were nearly the same where that will do."""
-        if not self.drift or not getattr(question, "holds_while_near", False):
+        Args:
+            question: what is asked.
+            graph: what it is asked about.
+            once: whether it is asked once in a run, so that a large answer need not be held through the run.
+        """
+
+        def find() -> Answer:
             return question.answer(graph, self)
-        weights = {p.path: graph.values[p.path] for p in graph if p.is_float and len(p.shape) >= 2}
-        if question not in self._near or distance(self._near[question][0], weights) > self.drift:
-            self._near[question] = (weights, question.answer(graph, self))
-        answer: Answer = self._near[question][1]
-        return answer
+
+        if self.drift and getattr(question, "holds_while_near", False):
+            return self.near.get(question, graph, self.drift, find)
+        return self.answers.get(question, graph, find, once)
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Graph:
         """Train under every encoding in force; the new snapshot. Parameters outside the scope are not trained."""
@@ -267,21 +261,6 @@ class Context:
     def fresh_notes(self) -> Context:
         """The context with an empty page of notes."""
         return replace(self, notes=Notes())
-
-
-def distance(before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> float:
-    """How far weights have moved: the norm of the change over that of the weights before; infinite for others.
-
-    Example:
-        >>> import numpy as np
-        >>> round(distance({"kernel": np.array([3.0, 4.0])}, {"kernel": np.array([3.0, 4.5])}), 6)
-        0.1
-    """
-    if before.keys() != after.keys() or any(before[path].shape != after[path].shape for path in before):
-        return inf
-    change = sum(float(np.square(after[path] - before[path], dtype=np.float64).sum()) for path in before)
-    size = sum(float(np.square(array, dtype=np.float64).sum()) for array in before.values())
-    return sqrt(change / size) if size else inf
 
 
 def check_count(value: object, owner: str, field: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,8 @@ from bitwidth.graph import Graph, layer_inputs
 from bitwidth.loading import build
 from bitwidth.report import FileSize, Report, Weigh
 
+Turn = AbstractContextManager[Any]
+
 
 class Result:
     """What a run of passes gave.
@@ -26,8 +29,7 @@ class Result:
     chain of passes cut into several runs gives what the whole chain gives. A file does not hold them.
 
     Attributes:
-        model: an ordinary model of the framework, with the decoded values in its variables; compiled as the user's was.
-        graph: the same as a graph, with its encodings.
+        graph: the model as a graph, with its encodings.
         report: what each pass did. The bytes in the file are known once they are asked for, by `print` too.
 
     Example:
@@ -39,12 +41,27 @@ class Result:
         np.float64(0.5)
     """
 
-    def __init__(self, graph: Graph, session: Session, report: Report) -> None:
+    def __init__(self, graph: Graph, session: Session, report: Report, turn: Turn | None = None) -> None:
+        """Take over what a run gave.
+
+        Args:
+            graph: the model, compressed.
+            session: of the model, whose values are those of `graph` now.
+            report: of the run.
+            turn: what to hold while the session is used, where other runs use it too.
+        """
         self.graph = graph
-        self.model: Any = session.finish(graph)
-        self._session = session
-        self._file = _File(graph, session)
-        self.report = replace(report, notes=(*report.notes, *session.remarks), weigh=Weigh(self._file.size))
+        self._turn = turn or nullcontext()
+        self._finished = session.finish(graph)
+        self._file = _File(graph, session, self._turn)
+        notes = (*report.notes, self._finished.remark) if self._finished.remark else report.notes
+        self.report = replace(report, notes=notes, weigh=Weigh(self._file.size))
+
+    @property
+    def model(self) -> Any:
+        """An ordinary model of the framework, with the decoded values in its variables; compiled as the user's was."""
+        with self._turn:
+            return self._finished.model
 
     @property
     def complete(self) -> bool:
@@ -81,7 +98,7 @@ class Result:
         Raises:
             ModelError: it was trained, LoRA was enabled, or layers were added or removed; with what to do.
         """
-        found = self._session.changed(self.graph)
+        found = self._finished.changed(self.graph)
         if found:
             raise ModelError(
                 f"result.model was changed since the run ({found}): take that in with "
@@ -156,17 +173,19 @@ class Result:
 class _File:
     """The file of a result, written in memory when it is first asked for."""
 
-    def __init__(self, graph: Graph, session: Session) -> None:
-        self.graph, self._session = graph, session
+    def __init__(self, graph: Graph, session: Session, turn: Turn) -> None:
+        self.graph, self._session, self._turn = graph, session, turn
 
     @cached_property
     def stored(self) -> StoredModel:
         graph = self.graph
+        with self._turn:
+            architecture = self._session.architecture(graph)
         parameters = tuple(
             StoredParameter(p.path, p.role, p.dtype, p.trainable, p.encoding, graph.values[p.path])
             for p in sorted(graph, key=lambda parameter: parameter.index)
         )
-        return StoredModel(graph.name, self._session.architecture(), parameters, layer_inputs(graph.structure))
+        return StoredModel(graph.name, architecture, parameters, layer_inputs(graph.structure))
 
     @cached_property
     def packed(self) -> PackedFile:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,6 @@ class ReferenceSession:
             raise ModelError("the network holds values that are not finite")
         self.network = network
         self.graph = graph_of(network)
-        self.remarks: list[str] = []
 
     def _weights(self, graph: Graph) -> list[Array]:
         return [graph.values[path] for path in paths(self.network)]
@@ -236,23 +236,33 @@ class ReferenceSession:
         after = Graph(current.structure, tuple(current), graph.values.replace(changed))
         return Trained(after, {"loss": losses})
 
-    def finish(self, graph: Graph) -> Any:
+    def share(self) -> None:
+        """Nothing is lent."""
+
+    def finish(self, graph: Graph) -> FinishedNetwork:
         network = Network(self.network.widths)
         network.weights = [array.copy() for array in self._weights(graph)]
         network.encodings = {parameter.path: parameter.encoding for parameter in graph}
         network.grids = layer_inputs(graph.structure)
-        self._handed = network
-        return network
+        return FinishedNetwork(network)
 
-    def changed(self, graph: Graph) -> str:
-        named = zip(paths(self._handed), self._handed.weights, strict=True)
-        return next((f"{path} has other values" for path, w in named if not np.array_equal(w, graph.values[path])), "")
-
-    def architecture(self) -> Architecture:
+    def architecture(self, graph: Graph) -> Architecture:
         variables = [
             [path, list(a.shape), "float32"] for path, a in zip(paths(self.network), self.network.weights, strict=True)
         ]
         return Architecture("reference", {"widths": self.network.widths}, "", None, variables, {})
+
+
+@dataclass(frozen=True)
+class FinishedNetwork:
+    """A network that was handed to its owner."""
+
+    model: Network
+    remark: str = ""
+
+    def changed(self, graph: Graph) -> str:
+        named = zip(paths(self.model), self.model.weights, strict=True)
+        return next((f"{path} has other values" for path, w in named if not np.array_equal(w, graph.values[path])), "")
 
 
 def _snapped(before: Graph, after: Graph, path: str, master: Array) -> Value:

@@ -26,6 +26,7 @@ ROOMS = [
     "artifact",
     "report",
     "backend",
+    "answers",
     "context",
     "analysis",
     "loading",

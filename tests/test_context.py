@@ -9,7 +9,8 @@ import pytest
 
 import bitwidth as bw
 from bitwidth.analysis import Fisher, InputMoments
-from bitwidth.context import Context, distance
+from bitwidth.answers import distance
+from bitwidth.context import Context
 from tests import reference
 
 DATA = reference.regression()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar, Self
 
 from typing_extensions import override
 
-from bitwidth.backend import Objective, Session, backend_for
+from bitwidth.answers import Answers
+from bitwidth.backend import Objective, Session
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
 from bitwidth.events import Cancelled, Event, Watch
@@ -20,6 +21,7 @@ from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.recipe import from_data, to_data
 from bitwidth.passes.wrapping import Composite, check_pass, walk
 from bitwidth.progress import Bar, is_terminal
+from bitwidth.reading import Opened, opened_session
 from bitwidth.report import PassRecord, Report
 from bitwidth.result import Result
 
@@ -70,7 +72,8 @@ class PassManager(Composite, name="chain"):
 
         Args:
             model: a built Keras 3 model, a `Result` of an earlier run, or a model from `bitwidth.load`; the last two
-                keep what the passes before have promised.
+                keep what the passes before have promised. Or what `bitwidth.open` returned: runs on it share what was
+                measured, and those from several threads wait for each other.
             data: training data as `model.fit` takes it: `(inputs, targets)`, `(inputs, targets, weights)`, a
                 `tf.data.Dataset`, a `keras.utils.PyDataset`; or inputs alone, for passes that need no labels.
             validation: data of the same form, on which the model is measured after each pass.
@@ -94,10 +97,12 @@ class PassManager(Composite, name="chain"):
             ContractError: a pass broke its own promise or an earlier one.
         """
         watch = _watch(on_event, progress, deadline)
-        context, graph = self._open(model, data, validation, Objective(loss, None, metrics), seed)
-        return self._run(graph, replace(context, watch=watch))
+        turn = model.turn if isinstance(model, Opened) else nullcontext()
+        with turn:
+            context, graph = self._open(model, data, validation, Objective(loss, None, metrics), seed)
+            return self._run(graph, replace(context, watch=watch), turn)
 
-    def _run(self, graph: Graph, context: Context) -> Result:
+    def _run(self, graph: Graph, context: Context, turn: AbstractContextManager[Any]) -> Result:
         """Run the passes; where the run is cancelled, the result is what the last verified pass left."""
         initial = _measured(graph, context)
         after, watch = graph, context.watch
@@ -109,7 +114,7 @@ class PassManager(Composite, name="chain"):
             watch.emit("cancelled", watch.cut)
         notes = _notes(context, initial)
         report = Report(graph.name, tuple(context.notes.inner), initial, notes=notes, stopped=stopped)
-        return Result(after, context.session, report)
+        return Result(after, context.session, report, turn)
 
     def plan(self, model: Any, data: Any = None) -> Report:
         """A dry run: what each pass would touch and skip, and the sizes that would come out.
@@ -120,9 +125,13 @@ class PassManager(Composite, name="chain"):
             model: as in `run`.
             data: an example of the inputs, only for a model that does not know them.
         """
-        session, graph = _opened(model, data)
-        context = Context(session, planned=True)
-        records = self._foreseen(graph, context, range(len(self.passes)))
+        if isinstance(model, Opened):
+            with model.turn:
+                return self._planned(model.session, model.graph)
+        return self._planned(*opened_session(model, data))
+
+    def _planned(self, session: Session, graph: Graph) -> Report:
+        records = self._foreseen(graph, Context(session, planned=True), range(len(self.passes)))
         return Report(graph.name, records, planned=True, notes=session.graph.structure.notes)
 
     @property
@@ -209,9 +218,14 @@ class PassManager(Composite, name="chain"):
     def _open(self, model: Any, data: Any, validation: Any, objective: Objective, seed: int) -> tuple[Context, Graph]:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}")
-        session, graph = _opened(model, data if data is not None else validation)
+        if isinstance(model, Opened):
+            data = model.data if data is None else data
+            session, graph, answers = model.session, model.graph, model.answers(data, seed)
+        else:
+            session, graph = opened_session(model, data if data is not None else validation)
+            answers = Answers()
         objective = session.resolve(objective, self.objective() or Objective())
-        context = Context(session, data, validation, objective, seed)
+        context = Context(session, data, validation, objective, seed, answers=answers)
         for given, name in ((data, "data"), (validation, "validation")):
             if given is not None:
                 session.check_data(given, name)
@@ -237,18 +251,6 @@ def _tells(item: Pass) -> bool:
     """Whether a preview of a pass tells what it does, without doing it."""
     leaves = [part for part in walk(item) if not isinstance(part, Composite)]
     return all(type(leaf).preview is not Pass.preview for leaf in leaves)
-
-
-def _opened(model: Any, data: Any) -> tuple[Session, Graph]:
-    """A model opened, and the graph to start from: that of a result goes on from its float weights."""
-    if isinstance(model, Result):
-        model.check_unchanged()
-        session = backend_for(model.model).open(model.model, data)
-        return session, session.graph.resumed(model.graph)
-    if isinstance(model, type) or model is None:
-        raise ConfigError(f"expected a model, got {model!r}")
-    session = backend_for(model).open(model, data)
-    return session, session.graph
 
 
 def _notes(context: Context, initial: Mapping[str, float]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def moments_of(
     size = 4 * sum(parameter.size for parameter in graph)
     for group in _groups(parameters, max(_GRAM_BYTES, int(_GRAM_SHARE * size))):
         question = InputMoments(samples, tuple(parameter.path for parameter in group))
-        found = context.ask(question, graph) if group == parameters else question.answer(graph, context)
+        found = context.ask(question, graph, once=group != parameters)
         for parameter in group:
             yield parameter, found[parameter.path]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,41 +12,48 @@ from bitwidth.backends.tensorflow.trace import value_of
 from bitwidth.graph import Graph
 
 
-@dataclass(frozen=True, eq=False)
 class Handed:
-    """The layers and variables of a model at one moment.
+    """A model for its owner, and the layers and variables that it had.
 
-    Attributes:
-        layers: the layers, outer ones first.
-        variables: the variables, by the path of the parameter.
+    Args:
+        graph: what the model is made of.
+        make: makes it, when it is first asked for.
+        remark: see `bitwidth.backend.Finished.remark`.
     """
 
-    layers: tuple[Any, ...]
-    variables: dict[str, Any]
+    def __init__(self, graph: Graph, make: Callable[[], Any], remark: str) -> None:
+        self.remark = remark
+        self._make: Callable[[], Any] | None = make
+        self._model: Any = None
+        self._paths = {parameter.path: parameter.index for parameter in graph}
+        self._layers: tuple[Any, ...] = ()
+        self._variables: dict[str, Any] = {}
 
-    @classmethod
-    def of(cls, model: Any, graph: Graph) -> Handed:
-        """The model as it is now, with the values of `graph`."""
-        variables = {parameter.path: model.variables[parameter.index] for parameter in graph}
-        return cls(tuple(layer for _, layer, _ in names_of(model).layers), variables)
+    @property
+    def model(self) -> Any:
+        """See `Finished.model`."""
+        if self._make is not None:
+            self._model, self._make = self._make(), None
+            self._layers = tuple(layer for _, layer, _ in names_of(self._model).layers)
+            self._variables = {path: self._model.variables[index] for path, index in self._paths.items()}
+        return self._model
 
-    def difference(self, model: Any, graph: Graph) -> str:
-        """What is another now: layers, variables, or values of floating point; empty where nothing is.
-
-        Seeds and the states of recurrent layers move with every call, and do not count.
-        """
-        names = names_of(model)
+    def changed(self, graph: Graph) -> str:
+        """See `Finished.changed`."""
+        if self._make is not None:
+            return ""
+        names = names_of(self._model)
         for path, layer, _ in names.layers:
             if getattr(layer, "lora_enabled", False):
                 return f"LoRA was enabled on {path}"
         layers = [layer for _, layer, _ in names.layers]
-        if len(layers) != len(self.layers) or any(a is not b for a, b in zip(layers, self.layers, strict=True)):
-            return f"layers were added, removed or exchanged: it has {len(layers)}, and had {len(self.layers)}"
-        if {id(v) for v in model.variables} != {id(v) for v in self.variables.values()}:
+        if len(layers) != len(self._layers) or any(a is not b for a, b in zip(layers, self._layers, strict=True)):
+            return f"layers were added, removed or exchanged: it has {len(layers)}, and had {len(self._layers)}"
+        if {id(v) for v in self._model.variables} != {id(v) for v in self._variables.values()}:
             return "it has other variables"
         for parameter in graph:
             if parameter.is_float and not np.array_equal(
-                value_of(self.variables[parameter.path]), graph.values[parameter.path]
+                value_of(self._variables[parameter.path]), graph.values[parameter.path]
             ):
                 return f"{parameter.path} has other values"
         return ""

@@ -63,7 +63,7 @@ class KerasSession:
         trace = traced_for_training(self.model, example)
         self._trace, self._specs = trace, trace.specs
         check_apart(model, trace)
-        self.remarks: list[str] = []
+        self._shared = False  # between several results
         self.graph = promised(model, opened := graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._structure: Structure | None = None  # whose grids of activations are attached
@@ -81,7 +81,8 @@ class KerasSession:
             self._held[path].read()  # an older snapshot may still have to read this variable
             self._held[path] = graph.values.value(path)
             self._variables[path].assign(self._held[path].read())
-            self._held[path].lend(partial(value_of, self._variables[path]))
+            if not self._shared:
+                self._held[path].lend(partial(value_of, self._variables[path]))
         if changed:
             finalize(self.model)
         if self._structure is not graph.structure:
@@ -206,24 +207,36 @@ class KerasSession:
             self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only), history, refused
         )
 
-    def finish(self, graph: Graph) -> Any:
-        """See `Session.finish`. The session's own model is handed over."""
+    def share(self) -> None:
+        """See `Session.share`."""
+        self._settle()
+        self._shared = True
+
+    def finish(self, graph: Graph) -> Handed:
+        """See `Session.finish`."""
         self.write(graph)
         self._settle()
         uncompile(self.model)
-        if reason := self._compiled.compile_as_given(self.model, parameters_of(self.model)):
-            self.remarks.append(reason)
-        encodings = {parameter.index: parameter.encoding for parameter in graph}
-        keep_promises(self.model, encodings)
-        self._handed = Handed.of(self.model, graph)
-        return self.model
+        remark = self._compiled.compile_as_given(self.model, parameters_of(self.model))
+        if self._shared:
+            uncompile(self.model)
+            return Handed(graph, partial(self._copy, graph), remark)
+        keep_promises(self.model, {parameter.index: parameter.encoding for parameter in graph})
+        return Handed(graph, lambda: self.model, remark)
 
-    def changed(self, graph: Graph) -> str:
-        """See `Session.changed`."""
-        return self._handed.difference(self.model, graph)
+    def _copy(self, graph: Graph) -> Any:
+        """A model of its own with the values of `graph`, compiled as the user's was."""
+        self.write(graph)
+        model = copy_model(self.model)
+        detach(model)
+        attach(model, layer_inputs(graph.structure))
+        self._compiled.compile_as_given(model, parameters_of(model))
+        keep_promises(model, {parameter.index: parameter.encoding for parameter in graph})
+        return model
 
-    def architecture(self) -> Architecture:
+    def architecture(self, graph: Graph) -> Architecture:
         """See `Session.architecture`."""
+        self.write(graph)
         return architecture_of(self.model, self._specs)
 
     def _lowerings(self, graph: Graph) -> dict[str, Lowering]:
