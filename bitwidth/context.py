@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from bitwidth.events import Cancelled, Watch
 from bitwidth.graph import Graph, Parameter, Selection, Where
 from bitwidth.report import PassRecord
 
+_LOG = logging.getLogger(__name__)
 Answer = TypeVar("Answer", covariant=True)
 
 
@@ -191,6 +193,8 @@ class Context:
                 del self._answers[known]  # answers are large, and a model rarely becomes again what it was
         if question not in self._answers:
             self._answers[question] = (state, self._answered(question, graph))
+        else:
+            _LOG.debug("%s: known from before, nothing has changed since", type(question).__name__)
         answer: Answer = self._answers[question][1]
         return answer
 
@@ -201,6 +205,8 @@ class Context:
         weights = {p.path: graph.values[p.path] for p in graph if p.is_float and len(p.shape) >= 2}
         if question not in self._near or distance(self._near[question][0], weights) > self.drift:
             self._near[question] = (weights, question.answer(graph, self))
+        else:
+            _LOG.debug("%s: taken again, the weights have moved by less than %g", type(question).__name__, self.drift)
         answer: Answer = self._near[question][1]
         return answer
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +15,8 @@ from bitwidth.backend import BACKENDS, Architecture, load_backend
 from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
 from bitwidth.tensors import MAX_BITS, Encoding
 from bitwidth.text import quoted
+
+_LOG = logging.getLogger(__name__)
 
 
 def load(
@@ -53,6 +57,7 @@ def load(
         raise ConfigError(f"load: bits must be a whole number of 2 to {MAX_BITS}, got {bits!r}")
     if custom_objects is not None and not isinstance(custom_objects, Mapping):
         raise ConfigError(f"load: custom_objects must be a dict of classes and functions, got {quoted(custom_objects)}")
+    started = time.perf_counter()
     with open_file(path) as file:
         header = file.header
         if header.framework not in BACKENDS:
@@ -64,9 +69,13 @@ def load(
 
         backend = load_backend(header.framework)
         try:
-            return backend.build(architecture, stored, header.activations, custom_objects, model)
+            built = backend.build(architecture, stored, header.activations, custom_objects, model)
         except (ModelError, UnsafeFileError) as error:
             raise type(error)(f"{file.name}: {error}") from error
+        seconds = time.perf_counter() - started
+        count, size = len(header.entries), file.preamble.total
+        _LOG.info("%s: %d parameters loaded from %d bytes in %.2f seconds", file.name, count, size, seconds)
+        return built
 
 
 def _architecture(file: OpenFile) -> Architecture:
