@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf, sqrt
@@ -294,3 +294,12 @@ def check_count(value: object, owner: str, field: str) -> None:
     """Raise ConfigError unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{owner}: {field} must be a whole number of at least 1, got {value!r}")
+
+
+def check_choice(value: object, allowed: Iterable[object], owner: str, field: str) -> None:
+    """Raise ConfigError unless `value` is one of `allowed`, which are texts, None, True and False."""
+    allowed = tuple(allowed)
+    if any(value is item or (isinstance(value, str) and value == item) for item in allowed):
+        return
+    shown = " or ".join(f'"{item}"' if isinstance(item, str) else str(item) for item in allowed)
+    raise ConfigError(f"{owner}: {field} must be {shown}, got {value!r}")
