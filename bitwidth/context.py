@@ -228,6 +228,7 @@ class Context:
         for path, reason in trained.refused.items():
             self.skip(path, reason)
         self.notes.history.update(trained.history)
+        self.notes.remarks += trained.remarks
         if not trained.history:
             self.remark("nothing was trained: no parameter is trainable")
         return trained.graph

@@ -39,7 +39,8 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
     training goes on from, and full strength is applied once more when the training has ended.
 
     `Ramp(Where(p, w), during)` is `Where(Ramp(p, during), w)`: only that part trains. `EarlyStopping` counts from the
-    first epoch at full strength on.
+    first epoch at full strength on. Where another callback ends the training by putting back weights from before that,
+    those of the last step are kept, and a remark says so.
 
     Attributes:
         of: the pass whose strength grows; it defines `at(strength)`.

@@ -30,6 +30,7 @@ from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, promised
 from bitwidth.backends.tensorflow.rates import counting
 from bitwidth.backends.tensorflow.record import trace_function
+from bitwidth.backends.tensorflow.restoring import Restoring
 from bitwidth.backends.tensorflow.seeds import set_drawn_seeds
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, value_of
@@ -210,9 +211,8 @@ class KerasSession:
             steering = Steering(graph, lowerings, steer, self._variables, training.every_step)
             with undisturbed(untracked_of(self.model, self._trace)):
                 history = self._fit(training, steering) if self.model.trainable_variables else {}
-        return Trained(
-            self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only), history, refused
-        )
+        after = self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only)
+        return Trained(after, history, refused, tuple(steering.remarks))
 
     def finish(self, graph: Graph) -> Any:
         """See `Session.finish`. The session's own model is handed over."""
@@ -301,6 +301,7 @@ class KerasSession:
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
         validation = None if training.validation is None else self._source(training.validation, "validation")
         measured = validation is not None and (validation.has_targets or self._trials.adds_loss)
+        restoring = Restoring(training, steering, self._variables, self.model)
         _LOG.info("%s: training for %d epochs of %s steps", self.model.name, training.epochs, steps or "unknown")
         started = time.perf_counter()
         history = self.model.fit(
@@ -314,12 +315,15 @@ class KerasSession:
             callbacks=[
                 *steering.callbacks(),
                 *counting(optimizer),
+                *restoring.callbacks(),
                 *training.callbacks,
                 *watching(training, steering.total),
             ],
             verbose=training.verbose,
             shuffle=False,
         )
+        restoring.settle()
+        steering.remarks += restoring.remarks
         found = {name: [float(value) for value in values] for name, values in history.history.items()}
         last = {name: values[-1] for name, values in found.items() if values}
         _LOG.info("%s: trained in %.1f seconds: %s", self.model.name, time.perf_counter() - started, last)
