@@ -17,7 +17,7 @@ from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import value_of
 
 _WATCHED = 4  # variables by whose values a state of the model is known again
-_SMALL = 1 << 16  # values of a variable that is looked at after each step
+_SMALL = 1 << 13  # values of a variable that is looked at after each step
 
 Prints = tuple[int, ...]
 
