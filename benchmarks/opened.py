@@ -60,13 +60,13 @@ def _counting(function: Callable[..., Any], counts: Counter[str], what: str) -> 
     return call
 
 
-def measured(run: Callable[[], bw.Result]) -> tuple[str, float, float]:
-    """A digest of the file of a run, the seconds of the run, and those with the file."""
+def measured(run: Callable[[], bw.Result]) -> tuple[str, tuple[float, float]]:
+    """A digest of the file of a run; the seconds of the run, and those with the file."""
     started = time.perf_counter()
     result = run()
     ran = time.perf_counter() - started
     digest = hashlib.sha256(result._file.packed.data).hexdigest()
-    return digest, ran, time.perf_counter() - started
+    return digest, (ran, time.perf_counter() - started)
 
 
 def main() -> None:
@@ -87,16 +87,16 @@ def main() -> None:
         second = measured(partial(manager.run, model, images))
         same.append(first[0] == second[0])
         for place in (0, 1):
-            shared[place] += first[1 + place]
-            apart[place] += second[1 + place]
-    share, with_files = (one / other for one, other in zip(shared, apart, strict=True))
+            shared[place] += first[1][place]
+            apart[place] += second[1][place]
+    share, with_files = shared[0] / apart[0], shared[1] / apart[1]
     passed = all(same) and share <= MAX_SHARE and all(together[what] == 1 for what in COUNTED)
     print(f"{len(same)} recipes, same bytes: {all(same)}; {dict(together)}")
     print(f"opened once {shared[0]:.1f} s, apart {apart[0]:.1f} s: {share:.3f} (limit {MAX_SHARE})")
     print(f"with the files written: {with_files:.3f}")
     row = {"counts": dict(together), "opened_seconds": shared[0], "apart_seconds": apart[0], "share": share}
-    row["share_with_files"] = with_files
-    write_json(args.out, {"model": MODEL, "images": IMAGES, "same_bytes": all(same), **row, "passed": passed})
+    written = {**row, "share_with_files": with_files, "same_bytes": all(same), "passed": passed}
+    write_json(args.out, {"model": MODEL, "images": IMAGES, **written})
 
 
 if __name__ == "__main__":

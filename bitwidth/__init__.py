@@ -12,6 +12,8 @@ Example:
     '50.0% zero, 4-bit x16'
 """
 
+import logging
+
 from bitwidth import errors
 from bitwidth.analysis import Fisher
 from bitwidth.artifact import Inspection, inspect
@@ -43,6 +45,7 @@ from bitwidth.result import Result
 from bitwidth.tensors import BitPlanes, BitRule, Escape, bitplanes
 
 __version__ = "0.1.0"
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until somebody listens
 
 __all__ = [
     "AllBut",

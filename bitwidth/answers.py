@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import blake2b
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from bitwidth.graph import Graph, Structure
 
 Answer = TypeVar("Answer")
+_LOG = logging.getLogger(__name__)
 LIMIT = 1 << 30  # bytes of answers that are kept between runs
 
 
@@ -53,10 +55,14 @@ class Answers:
             if once:
                 return found
             self._latest[question] = (graph.structure, tokens, found)
+        else:
+            _LOG.debug("%s: known from before, nothing has changed since", type(question).__name__)
         answer: Answer = self._latest[question][2]
         return answer
 
     def _between_runs(self, key: Any, find: Callable[[], Answer]) -> Answer:
+        if key in self._kept:
+            _LOG.debug("%s: known from an earlier run", type(key[0]).__name__)
         found: Answer = self._kept.pop(key) if key in self._kept else find()
         self._kept[key] = found  # the last one now
         while sum(map(size_of, self._kept.values())) > self._limit:
@@ -75,6 +81,8 @@ class NearAnswers:
         weights = {p.path: graph.values[p.path] for p in graph if p.is_float and len(p.shape) >= 2}
         if question not in self._known or distance(self._known[question][0], weights) > drift:
             self._known[question] = (weights, find())
+        else:
+            _LOG.debug("%s: taken again, the weights have moved little", type(question).__name__)
         answer: Answer = self._known[question][1]
         return answer
 

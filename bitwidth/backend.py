@@ -128,11 +128,13 @@ class Trained:
         graph: the new snapshot: every value is what its encoding holds.
         history: per epoch, the loss and the metrics.
         refused: parameters that were not trained, with the reason, by path.
+        remarks: what else there is to say.
     """
 
     graph: Graph
     history: Mapping[str, list[float]]
     refused: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -216,6 +216,7 @@ class Context:
         for path, reason in trained.refused.items():
             self.skip(path, reason)
         self.notes.history.update(trained.history)
+        self.notes.remarks += trained.remarks
         if not trained.history:
             self.remark("nothing was trained: no parameter is trainable")
         return trained.graph
@@ -267,3 +268,12 @@ def check_count(value: object, owner: str, field: str) -> None:
     """Raise ConfigError unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{owner}: {field} must be a whole number of at least 1, got {value!r}")
+
+
+def check_choice(value: object, allowed: Iterable[object], owner: str, field: str) -> None:
+    """Raise ConfigError unless `value` is one of `allowed`, which are texts, None, True and False."""
+    allowed = tuple(allowed)
+    if any(value is item or (isinstance(value, str) and value == item) for item in allowed):
+        return
+    shown = " or ".join(f'"{item}"' if isinstance(item, str) else str(item) for item in allowed)
+    raise ConfigError(f"{owner}: {field} must be {shown}, got {value!r}")

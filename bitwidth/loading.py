@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +15,8 @@ from bitwidth.backend import BACKENDS, load_backend
 from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
 from bitwidth.tensors import MAX_BITS, Encoding
 from bitwidth.text import quoted
+
+_LOG = logging.getLogger(__name__)
 
 
 def load(
@@ -73,7 +77,12 @@ def build(
         return ((parameter.values, parameter.encoding) for parameter in file.parameters(bits))
 
     backend = load_backend(framework)
+    started = time.perf_counter()
     try:
-        return backend.build(architecture, stored, file.header.activations, custom_objects, model)
+        built = backend.build(architecture, stored, file.header.activations, custom_objects, model)
     except (ModelError, UnsafeFileError) as error:
         raise type(error)(f"{file.name}: {error}") from error
+    seconds = time.perf_counter() - started
+    count, size = len(file.header.entries), file.preamble.total
+    _LOG.info("%s: %d parameters loaded from %d bytes in %.2f seconds", file.name, count, size, seconds)
+    return built

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ from bitwidth.artifact.temporary import give_name, remove_left, temporary
 from bitwidth.errors import FileError
 from bitwidth.text import printable
 
+_LOG = logging.getLogger(__name__)
 _NEW = 0o666  # less the process's mask, as any new file
 
 
@@ -48,6 +50,7 @@ def write_file(path: FilePath, data: bytes) -> None:
             if not name.exists():
                 give_name(file.fileno(), name)
             os.replace(name, target)
+        _LOG.info("%s: %d bytes written", shown, len(data))
     except OSError as error:
         raise FileError(f"{shown}: cannot be written: {error.strerror or error}") from error
     except ValueError as error:

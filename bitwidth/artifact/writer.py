@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from bitwidth.artifact.layout import chunk_size, framed
 from bitwidth.artifact.stored import StoredModel
 from bitwidth.artifact.streams import all_finite, pack_parameter
 from bitwidth.errors import CorruptFileError, EncodingError, FileError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def pack(model: StoredModel, planes: bool | None = None) -> PackedFile:
         header["activations"] = written(model.activations)
         header["layers"] = list(built.layers)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
-    return PackedFile(framed(_utf8(text), [*chunks, *built.assets.values()]), sizes)
+    data = framed(_utf8(text), [*chunks, *built.assets.values()])
+    _LOG.debug("%s: %d parameters packed into %d bytes", model.name, len(entries), len(data))
+    return PackedFile(data, sizes)
 
 
 def _check_names(model: StoredModel) -> None:

@@ -125,11 +125,13 @@ def check_where(where: object, owner: str) -> None:
     """Raise SelectionError unless `where` has the form of a selector.
 
     Raises:
-        SelectionError: it is neither None, a string, a non-empty list of strings, nor a function.
+        SelectionError: it is neither None, a path, a non-empty list of paths, nor a function.
     """
-    if where is None or isinstance(where, str | AllBut) or callable(where):
+    if where is None or isinstance(where, AllBut) or (isinstance(where, str) and where):
         return
-    if isinstance(where, Sequence) and where and all(isinstance(item, str) for item in where):
+    if callable(where) and not isinstance(where, type):
+        return
+    if isinstance(where, Sequence) and where and all(isinstance(item, str) and item for item in where):
         return
     raise SelectionError(
         f"{owner}: where must be a path, a list of paths or a function of a parameter, or bw.AllBut of one of these, "

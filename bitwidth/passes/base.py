@@ -145,7 +145,7 @@ class Pass(ABC):
             seconds=seconds,
             parameters=compare(before, after, notes.skipped, notes.foreseen),
             history=dict(notes.history),
-            remarks=tuple(notes.remarks),
+            remarks=tuple(dict.fromkeys(notes.remarks)),  # a pass that tries several ways says the same each time
             inner=tuple(notes.inner),
         )
 

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
+import numpy as np
+
 from bitwidth.backend import Objective, Steer, Training
-from bitwidth.context import Context, check_count
+from bitwidth.context import Context, check_choice, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
+
+_NEITHER = (bool, int, float, complex, bytes, set, np.ndarray, np.generic)  # names, objects and lists are taken
+_WEIGHTS = (type(None), int, float, list, tuple, Mapping)
 
 
 @dataclass(frozen=True)
@@ -77,21 +82,47 @@ class Finetune(TrainingPass, name="finetune"):
             if name != "steps_per_epoch" or self.steps_per_epoch is not None:
                 check_count(getattr(self, name), "Finetune", name)
         self._check_rate()
+        self._check_callbacks()
+        self._check_compiled()
+        check_choice(self.jit_compile, (True, False, None), "Finetune", "jit_compile")
+        check_choice(self.learn_steps, (True, False), "Finetune", "learn_steps")
+        if not isinstance(self.verbose, int) or self.verbose not in (0, 1, 2):
+            raise ConfigError(f"Finetune: verbose must be 0, 1 or 2, got {self.verbose!r}")
+        object.__setattr__(self, "callbacks", tuple(self.callbacks))
+
+    def _check_callbacks(self) -> None:
+        """Each is something that a model can be told of; that it is one of the framework's is checked before a run."""
         if not isinstance(self.callbacks, list | tuple):
             raise ConfigError(f"Finetune: callbacks must be a list of Keras callbacks, got {self.callbacks!r}")
-        if isinstance(self.loss, type) or isinstance(self.optimizer, type):
-            raise ConfigError("Finetune: loss and optimizer are objects or names, not classes: call the class")
-        if not isinstance(self.learn_steps, bool):
-            raise ConfigError(f"Finetune: learn_steps must be True or False, got {self.learn_steps!r}")
-        object.__setattr__(self, "callbacks", tuple(self.callbacks))
+        for place, item in enumerate(self.callbacks):
+            if isinstance(item, type):
+                raise ConfigError(f"Finetune: callbacks[{place}] is the class {item.__name__}: call it")
+            if not hasattr(item, "set_model"):
+                raise ConfigError(f"Finetune: callbacks[{place}]: callbacks must be Keras callbacks, got {item!r}")
+
+    def _check_compiled(self) -> None:
+        """What `compile` and `fit` take is of a kind that they may take."""
+        if any(isinstance(value, type) for value in (self.loss, self.optimizer, self.metrics)):
+            raise ConfigError("Finetune: loss, optimizer and metrics are objects or names, not classes: call the class")
+        kinds = {"loss": "a name, a loss or a list or dict of these", "optimizer": "a name or an optimizer"}
+        kinds["metrics"] = "a list or dict of names or metrics"
+        for name, words in kinds.items():
+            if isinstance(getattr(self, name), _NEITHER):
+                raise ConfigError(f"Finetune: {name} must be {words}, got {getattr(self, name)!r}")
+        if isinstance(self.optimizer, list | tuple):
+            raise ConfigError(f"Finetune: optimizer must be {kinds['optimizer']}, got {self.optimizer!r}")
+        weights = self.loss_weights
+        if isinstance(weights, bool) or not isinstance(weights, _WEIGHTS):
+            raise ConfigError(f"Finetune: loss_weights must be a list or dict of numbers, got {weights!r}")
+        if self.class_weight is not None and not isinstance(self.class_weight, Mapping):
+            raise ConfigError(f"Finetune: class_weight must be a dict, a number for each class: {self.class_weight!r}")
 
     def _check_rate(self) -> None:
         rate = self.learning_rate
         number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if not (rate is None or rate == "own" or (number and 0 < float(rate) < inf)):
+        if not (rate is None or (number and 0 < float(rate) < inf) or (isinstance(rate, str) and rate == "own")):
             raise ConfigError(f'Finetune: learning_rate must be a finite number above 0, or "own", got {rate!r}')
-        if self.decay not in (None, "constant", "cosine"):
-            raise ConfigError(f'Finetune: decay must be "constant" or "cosine", got {self.decay!r}')
+        check_choice(self.decay, ("constant", "cosine", None), "Finetune", "decay")
 
     def objective(self) -> Objective | None:
         """The loss and metrics given here."""

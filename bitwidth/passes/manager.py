@@ -49,7 +49,7 @@ class PassManager(Composite, name="chain"):
     passes: Sequence[Pass]
 
     def __post_init__(self) -> None:
-        if isinstance(self.passes, Pass) or not isinstance(self.passes, Sequence):
+        if isinstance(self.passes, Pass | str | bytes) or not isinstance(self.passes, Sequence):
             raise ConfigError(f"PassManager: give a list of passes, got {self.passes!r}")
         object.__setattr__(self, "passes", tuple(self.passes))
         for position, item in enumerate(self.passes):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bitwidth.analysis import Fisher
 from bitwidth.analysis.unknown import filled, unknown, without
-from bitwidth.context import Context
+from bitwidth.context import Context, check_choice
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where
 from bitwidth.passes.base import Pass
@@ -68,9 +68,9 @@ class Prune(Pass, name="prune"):
             raise ConfigError(f"Prune: sparsity must be at least 0 and below 1, got {self.sparsity}")
         if not 0 <= self.floor <= 1:
             raise ConfigError(f"Prune: floor must be from 0 to 1, got {self.floor}")
-        if self.scope not in ("global", "local"):
-            raise ConfigError(f'Prune: scope must be "global" or "local", got {self.scope!r}')
-        if self.criterion not in ("magnitude", "fisher") and not isinstance(self.criterion, Fisher):
+        check_choice(self.scope, ("global", "local"), "Prune", "scope")
+        named = isinstance(self.criterion, str) and self.criterion in ("magnitude", "fisher")
+        if not named and not isinstance(self.criterion, Fisher):
             raise ConfigError(f'Prune: criterion must be "magnitude", "fisher" or Fisher(...), got {self.criterion!r}')
         check_where(self.where, "Prune")
         object.__setattr__(self, "where", frozen_where(self.where))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.analysis import Fisher
-from bitwidth.context import Context, check_count
+from bitwidth.context import Context, check_choice, check_count
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
 from bitwidth.passes.activations import RangeMethod, quantized_inputs
@@ -41,6 +41,7 @@ from bitwidth.tensors import (
     ScaleMethod,
     block_of,
     check_granularity,
+    check_rule,
     escape,
     fit,
     rebased,
@@ -133,8 +134,8 @@ class Quantize(Pass, name="quantize"):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bits", frozen_bits(self.bits, "Quantize"))
-        self._check_width()
         self._check_choices()
+        self._check_width()
         check_where(self.where, "Quantize")
         object.__setattr__(self, "where", frozen_where(self.where))
 
@@ -176,12 +177,8 @@ class Quantize(Pass, name="quantize"):
             "symmetric": (True, False),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                shown = " or ".join(f'"{item}"' if isinstance(item, str) else str(item) for item in allowed)
-                raise ConfigError(f"Quantize: {name} must be {shown}, got {getattr(self, name)!r}")
-        rules = ("uniform", "power_of_two", "codebook", *_OWN_WIDTH)
-        if not isinstance(self.rule, BitRule) and self.rule not in rules:
-            raise ConfigError(f"Quantize: rule must be one of {', '.join(rules)} or a BitRule, got {self.rule!r}")
+            check_choice(getattr(self, name), allowed, "Quantize", name)
+        check_rule(self.rule, "Quantize")
         if not self.symmetric and self.rule != "uniform":
             raise ConfigError('Quantize: symmetric=False goes with rule="uniform" only')
         if self.escape is not None and not isinstance(self.escape, Escape):

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from typing_extensions import override
 
 from bitwidth.backend import Progress, Steer
-from bitwidth.context import Context, Notes, NothingHere, check_count
+from bitwidth.context import Context, Notes, NothingHere, check_choice, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.events import Watch
 from bitwidth.graph import Graph, moved
@@ -39,7 +39,8 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
     training goes on from, and full strength is applied once more when the training has ended.
 
     `Ramp(Where(p, w), during)` is `Where(Ramp(p, during), w)`: only that part trains. `EarlyStopping` counts from the
-    first epoch at full strength on.
+    first epoch at full strength on. Where another callback ends the training by putting back weights from before that,
+    those of the last step are kept, and a remark says so.
 
     Attributes:
         of: the pass whose strength grows; it defines `at(strength)`.
@@ -67,10 +68,9 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
         if isinstance(self.during, Ramp):
             raise ConfigError("Ramp: a ramp cannot run during another ramp")
         check_count(self.steps, "Ramp", "steps")
-        if not 0 < self.end <= 1:
-            raise ConfigError(f"Ramp: end must be above 0 and at most 1, got {self.end!r}")
-        if self.shape not in ("cubic", "linear"):
-            raise ConfigError(f'Ramp: shape must be "cubic" or "linear", got {self.shape!r}')
+        if isinstance(self.end, bool) or not isinstance(self.end, int | float) or not 0 < self.end <= 1:
+            raise ConfigError(f"Ramp: end must be a number above 0 and at most 1, got {self.end!r}")
+        check_choice(self.shape, ("cubic", "linear"), "Ramp", "shape")
         self.of.at(1.0)
 
     def strength(self, fraction: float) -> float:

@@ -7,6 +7,7 @@ multiplier for all tensors the step is in proportion to `1 / sqrt(F)`: every wei
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from bitwidth.graph import Graph, Parameter
 from bitwidth.tensors import Dense, IntegerLevels, Quantized
 from bitwidth.tensors.coder import encode_integers, entropy_bits
 
+_LOG = logging.getLogger(__name__)
 _LOOKED_AT = 1 << 16  # weights of a tensor by whose codes its rate is estimated
 _LEAST_FISHER = 1e-6  # of the greatest: a tensor that the loss hardly depends on still gets a step
 TOLERANCE = 0.01
@@ -172,6 +174,9 @@ def settle(rate_at: Callable[[float], float], factor: float, rate: float, least:
     below: tuple[float, float] | None = None
     for _ in range(_TRIES):
         reached = tried[factor] = rate_at(factor)
+        _LOG.debug(
+            "try %d: steps times %.4g give %.3f bits per weight, %g asked for", len(tried), factor, reached, rate
+        )
         if abs(reached - rate) <= TOLERANCE * rate or (reached < rate and factor <= least):
             return reached
         place = (float(np.log2(factor)), reached)
@@ -181,7 +186,9 @@ def settle(rate_at: Callable[[float], float], factor: float, rate: float, least:
             factor = float(2 ** (above[0] + min(max(share, 0.1), 0.9) * (below[0] - above[0])))
         else:
             factor *= max(2.0 ** (reached - rate), min((reached / rate) ** 2, 4.0)) if reached > rate else 0.8
-    return rate_at(min(tried, key=lambda factor: abs(tried[factor] - rate)))
+    nearest = min(tried, key=lambda factor: abs(tried[factor] - rate))
+    _LOG.debug("no factor gives %g bits per weight; steps times %.4g come nearest", rate, nearest)
+    return rate_at(nearest)
 
 
 def coded_rate(graph: Graph, parameters: tuple[Parameter, ...]) -> float:

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.errors import EncodingError
+from bitwidth.errors import ConfigError, EncodingError
 
 Granularity = str | int
 
 
 def check_granularity(granularity: object, owner: str) -> None:
-    """Raise EncodingError unless `granularity` is "tensor", "channel" or a group size of at least 1."""
-    if granularity in ("tensor", "channel"):
+    """Raise ConfigError unless `granularity` is "tensor", "channel" or a group size of at least 1."""
+    if isinstance(granularity, str) and granularity in ("tensor", "channel"):
         return
     if isinstance(granularity, int) and not isinstance(granularity, bool) and granularity >= 1:
         return
-    raise EncodingError(
+    raise ConfigError(
         f'{owner}: granularity must be "tensor", "channel" or the number of inputs in a group, got {granularity!r}'
     )
 

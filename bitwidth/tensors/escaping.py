@@ -52,7 +52,7 @@ class Escape:
         given = [name for name in ("plane", "error", "quantile") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ConfigError(f"Escape: give one of plane, error and quantile, got {', '.join(given) or 'none'}")
-        if self.format not in ("float32", "float16", "bfloat16"):
+        if not isinstance(self.format, str) or self.format not in ("float32", "float16", "bfloat16"):
             raise ConfigError(f"Escape: format must be float32, float16 or bfloat16, got {self.format!r}")
         for name in ("error", "quantile"):
             value = getattr(self, name)
@@ -64,7 +64,7 @@ class Escape:
             raise ConfigError(f"Escape: quantile must be between 0 and 1, got {self.quantile!r}")
         if isinstance(self.plane, Mapping):
             object.__setattr__(self, "plane", _Planes(self.plane))
-        if self.plane is not None and not callable(self.plane):
+        if self.plane is not None and (isinstance(self.plane, type) or not callable(self.plane)):
             raise ConfigError(f"Escape: plane must be a mapping of paths or a function, got {self.plane!r}")
 
 

@@ -79,7 +79,7 @@ Rule = Named | BitRule
 
 def check_rule(rule: object, owner: str) -> None:
     """Raise ConfigError unless `rule` is the name of a rule or a `BitRule`; `owner` goes into the message."""
-    if not isinstance(rule, BitRule) and rule not in get_args(Named):
+    if not isinstance(rule, BitRule) and not (isinstance(rule, str) and rule in get_args(Named)):
         names = ", ".join(f'"{name}"' for name in get_args(Named))
         raise ConfigError(f"{owner}: rule must be {names} or a bw.BitRule, got {rule!r}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -329,7 +330,7 @@ def test_a_callback_that_goes_back_over_a_ramp_is_refused(tmp_path: Any) -> None
     ("fields", "message"),
     [
         ({"optimizer": "adamm"}, "adamm"),
-        ({"callbacks": ("x",)}, "callbacks must be"),
+        ({"callbacks": (SimpleNamespace(set_model=print),)}, "callbacks must be"),
         ({"loss": "msee"}, "msee"),
         ({"metrics": ["accuracyy"]}, "accuracyy"),
         ({"optimizer": {"class_name": "Adamm", "config": {}}}, "Adamm"),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -312,7 +313,7 @@ def test_a_mapping_may_have_any_key(key: str) -> None:
         (lambda f: bw.Repeat(bw.Where(bw.Prune(0.5, where=f), "a"), 2), "Repeat.of.of.where"),
         (lambda f: bw.Ramp(bw.Prune(0.5), during=bw.Finetune(loss=f)), "Ramp.during.loss"),
         (lambda f: bw.Finetune(loss={"label": f}), "Finetune.loss['label']"),
-        (lambda f: bw.Finetune(callbacks=(f,)), "Finetune.callbacks[0]"),
+        (lambda f: bw.Finetune(callbacks=(SimpleNamespace(set_model=f),)), "Finetune.callbacks[0]"),
         (lambda f: bw.Finetune(metrics=["accuracy", f]), "Finetune.metrics[1]"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwidth.errors import EncodingError
+from bitwidth.errors import ConfigError, EncodingError
 from bitwidth.tensors import block_of, block_reduce, check_granularity, grid_shape, spread
 from bitwidth.tensors.blocks import check_blocks, take_blocks
 
@@ -79,7 +79,7 @@ def test_a_granularity(granularity: object) -> None:
 
 @pytest.mark.parametrize("granularity", ["row", "", 0, -4, True, 2.0, None, [4]])
 def test_what_is_no_granularity_is_refused(granularity: object) -> None:
-    with pytest.raises(EncodingError, match="Quantize: granularity must be"):
+    with pytest.raises(ConfigError, match="Quantize: granularity must be"):
         check_granularity(granularity, "Quantize")
 
 

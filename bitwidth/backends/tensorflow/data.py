@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,6 +13,8 @@ import tensorflow as tf
 
 from bitwidth.backends.tensorflow.rows import as_parts, as_tensor, check_targets, cut, dense, length_of, taken
 from bitwidth.errors import DataError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,15 @@ class Source:
 
     def samples(self, count: int, size: int) -> Iterator[Batch]:
         """Batches of the first `count` samples; of an iterator the next ones, which it will still give."""
+        asked = count
         for batch in self._looked_at(count) if self.is_read_once else self.batches(size):
             cut = min(count, batch.size)
             parts = [batch.inputs, batch.targets, batch.weights]
             yield Batch(*(None if p is None else tf.nest.map_structure(lambda a, cut=cut: a[:cut], p) for p in parts))
             count -= cut
             if count <= 0:
-                return
+                break
+        _LOG.debug("%s: %d samples looked at, of at most %d", self.name, asked - count, asked)
 
     def for_fit(self, size: int, seed: int | None) -> Any:
         """What `model.fit` and `model.evaluate` are given.

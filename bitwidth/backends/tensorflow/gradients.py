@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from bitwidth.backends.tensorflow.lowering import through_masks
 from bitwidth.backends.tensorflow.views import parameters_of
 from bitwidth.errors import DataError, ModelError
 
+_LOG = logging.getLogger(__name__)
 _BATCH = 64
 
 
@@ -48,7 +51,7 @@ class SquaredGradients:
         """
         for total in self._sums:
             total.assign(tf.zeros_like(total))
-        seen = 0
+        seen, started = 0, time.perf_counter()
         for batch in source.samples(samples, _BATCH):
             if self._labels == "data" and batch.targets is None:
                 raise DataError(f"{source.name} has no targets: Fisher(labels='data') needs them")
@@ -56,6 +59,8 @@ class SquaredGradients:
             with through_masks():
                 self._accumulate(batch.inputs, targets, tf.constant([seed, seen], tf.int32))
             seen += batch.size
+        seconds = time.perf_counter() - started
+        _LOG.debug("%s: squared gradients of %d samples in %.2f seconds", self._model.name, seen, seconds)
         found = {id(v): t.numpy().astype(np.float64) / seen for v, t in zip(self._storage, self._sums, strict=True)}
         for variable in self._model.variables:
             if not np.isfinite(found.get(id(variable._value), 0.0)).all():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from math import prod
@@ -27,6 +29,7 @@ from bitwidth.backends.tensorflow.replay import Edit, Replay
 from bitwidth.errors import ModelError
 from bitwidth.tensors import Arrangement, Moments
 
+_LOG = logging.getLogger(__name__)
 _LEAST_ROWS = 4096  # rows of a batch that are looked at, at least; four for each input above that
 _PATCH_BYTES = 1 << 26
 
@@ -64,7 +67,7 @@ def input_moments(
             made = _sum_for(trace, frame, op, name, variables[path], sums[path])
             if made is not None:
                 watched.setdefault(name, []).append(made)
-    replay = Replay(trace)
+    replay, started = Replay(trace), time.perf_counter()
 
     def watch(name: str) -> Any:
         def seen(op: Any, inputs: list[Any], outputs: list[Any]) -> None:
@@ -78,6 +81,7 @@ def input_moments(
         for inputs in batches:
             replay.run(inputs, watchers, edit)
     moments = {path: tuple(item.moments() for item in found if item.rows) for path, found in sums.items()}
+    _LOG.debug("input moments of %d parameters in %.2f seconds", len(moments), time.perf_counter() - started)
     for path, parts in moments.items():
         if not all(np.isfinite(part.mean).all() for part in parts):
             raise ModelError(f"{path}: the data makes the model multiply it with values that are not finite")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from bitwidth.backends.tensorflow.data import Batch
 from bitwidth.backends.tensorflow.naming import names_of
 from bitwidth.graph import Structure
+
+_LOG = logging.getLogger(__name__)
 
 
 def freeze(model: Any, structure: Structure) -> bool:
@@ -48,6 +51,8 @@ def batch_statistics(model: Any, batches: Iterable[Batch]) -> dict[int, NDArray[
             for item in measured:
                 item.weight = batch.size
             model(batch.inputs, training=False)
+    samples = max((item.total for item in measured), default=0)
+    _LOG.debug("%s: statistics of %d normalisations over %d samples", model.name, len(measured), samples)
     found: dict[int, NDArray[np.float32]] = {}
     for item in measured:
         if item.total:

@@ -13,7 +13,7 @@ from bitwidth.graph import Parameter
 
 def notes_on(trace: FuncTrace, parameters: Sequence[Parameter]) -> tuple[str, ...]:
     """One line for each thing that a pass cannot see or that the trace could not show."""
-    return (*_unreached(trace, parameters), *_unclear(parameters), *_outside(trace))
+    return tuple(dict.fromkeys((*_unreached(trace, parameters), *_unclear(parameters), *_outside(trace))))
 
 
 def _unreached(trace: FuncTrace, parameters: Iterable[Parameter]) -> Iterator[str]:

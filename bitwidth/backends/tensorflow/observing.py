@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +14,7 @@ from bitwidth.backend import Observed
 from bitwidth.backends.tensorflow.record import FuncTrace
 from bitwidth.backends.tensorflow.replay import Edit, Replay
 
+_LOG = logging.getLogger(__name__)
 _SELECTED = 1 << 18  # values of a tensor that are kept
 _PER_RUN = 1 << 13  # of one run of the operation that makes it
 
@@ -45,10 +48,11 @@ def observed(
 
         return watch
 
-    replay = Replay(trace)
+    replay, started = Replay(trace), time.perf_counter()
     watchers = {name: watcher(items) for name, items in by_op.items()}
     for inputs in batches:
         replay.run(inputs, watchers, edit)
+    _LOG.debug("ranges of %d tensors in %.2f seconds", len(seen), time.perf_counter() - started)
     return {name: item.observed() for name, item in seen.items()}
 
 

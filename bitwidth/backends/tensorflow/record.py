@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from bitwidth.backends.tensorflow.naming import Names, joined, names_of
 from bitwidth.backends.tensorflow.rows import ragged_words
 from bitwidth.errors import ModelError
 
+_LOG = logging.getLogger(__name__)
 _LOCK = threading.RLock()
 
 
@@ -123,6 +126,7 @@ def trace_function(model: Any, specs: Any) -> FuncTrace:
     Raises:
         ModelError: a layer that the call reaches is not built, or the model cannot be called on such inputs.
     """
+    started = time.perf_counter()
     names = names_of(model)
     recorder = _Recorder(names)
 
@@ -145,6 +149,8 @@ def trace_function(model: Any, specs: Any) -> FuncTrace:
             hint = f"; it has ragged inputs: {ragged_words()}" if ragged else ""
             raise ModelError(f"the model {model.name!r} cannot be traced on inputs {shown}: {error}{hint}") from error
     frame = frame_tree(function.graph)
+    count, seconds = len(function.graph.get_operations()), time.perf_counter() - started
+    _LOG.debug("%s: traced in %.2f seconds, %d operations", model.name, seconds, count)
     return FuncTrace(function, specs, frame, names, recorder.calls, recorder.untracked, recorder.made_by())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +31,7 @@ from bitwidth.backends.tensorflow.observing import observed
 from bitwidth.backends.tensorflow.promises import keep_promises, kept_promises, promised
 from bitwidth.backends.tensorflow.rates import counting
 from bitwidth.backends.tensorflow.record import trace_function
+from bitwidth.backends.tensorflow.restoring import Restoring
 from bitwidth.backends.tensorflow.seeds import reset_drawn_seeds, set_drawn_seeds
 from bitwidth.backends.tensorflow.steering import Steering
 from bitwidth.backends.tensorflow.trace import graph_of, value_of
@@ -39,6 +42,7 @@ from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
 from bitwidth.tensors import Moments
 
+_LOG = logging.getLogger(__name__)
 WATCHING_BATCH = 64  # samples at a time where features are looked at one operation after another
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
 
@@ -52,6 +56,7 @@ class KerasSession:
     """
 
     def __init__(self, model: Any, data: Any = None) -> None:
+        started = time.perf_counter()
         check_model(model)
         self._compiled = Compiled.of(model)
         self.model = copy_model(model)
@@ -73,6 +78,9 @@ class KerasSession:
         self._trials = Trials(
             self.model, self._compiled, self._source, self._undisturbed, self._declared_batch, self._trace
         )
+        count, size = len(opened.parameters), sum(parameter.size for parameter in opened)
+        seconds = time.perf_counter() - started
+        _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
@@ -145,9 +153,12 @@ class KerasSession:
         if not source.has_targets and not self._trials.adds_loss:
             return {}
         self._compiled.compile(self.model, objective)
+        started = time.perf_counter()
         with self._undisturbed():
             batches = source.for_fit(self._declared_batch or batch_size, None)
-            return {k: float(v) for k, v in self.model.evaluate(batches, return_dict=True, verbose=0).items()}
+            found = {k: float(v) for k, v in self.model.evaluate(batches, return_dict=True, verbose=0).items()}
+        _LOG.debug("%s: measured in %.2f seconds: %s", graph.name, time.perf_counter() - started, found)
+        return found
 
     def squared_gradients(
         self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
@@ -203,9 +214,8 @@ class KerasSession:
             steering = Steering(graph, lowerings, steer, self._variables, training.every_step)
             with undisturbed(untracked_of(self.model, self._trace)):
                 history = self._fit(training, steering) if self.model.trainable_variables else {}
-        return Trained(
-            self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only), history, refused
-        )
+        after = self._project(graph, self._baked(steering.graph, lowerings, training.only), training.only)
+        return Trained(after, history, refused, tuple(steering.remarks))
 
     def share(self) -> None:
         """See `Session.share`."""
@@ -306,6 +316,9 @@ class KerasSession:
         self._compiled.compile(self.model, training.objective, optimizer=optimizer, **settings)
         validation = None if training.validation is None else self._source(training.validation, "validation")
         measured = validation is not None and (validation.has_targets or self._trials.adds_loss)
+        restoring = Restoring(training, steering, self._variables, self.model)
+        _LOG.info("%s: training for %d epochs of %s steps", self.model.name, training.epochs, steps or "unknown")
+        started = time.perf_counter()
         history = self.model.fit(
             source.for_fit(training.batch_size, training.seed),
             epochs=training.epochs,
@@ -317,13 +330,19 @@ class KerasSession:
             callbacks=[
                 *steering.callbacks(),
                 *counting(optimizer),
+                *restoring.callbacks(),
                 *training.callbacks,
                 *watching(training, steering.total),
             ],
             verbose=training.verbose,
             shuffle=False,
         )
-        return {name: [float(value) for value in values] for name, values in history.history.items()}
+        restoring.settle()
+        steering.remarks += restoring.remarks
+        found = {name: [float(value) for value in values] for name, values in history.history.items()}
+        last = {name: values[-1] for name, values in found.items() if values}
+        _LOG.info("%s: trained in %.1f seconds: %s", self.model.name, time.perf_counter() - started, last)
+        return found
 
     def _load_masters(self, graph: Graph) -> None:
         """Put the float masters behind the values of `graph` into the variables: training goes on from them."""

@@ -25,6 +25,7 @@ class Steering:
         graph: the graph whose encodings are in force.
         total: steps of the whole run, or None where the data has no length.
         every_step: whether the pass is asked after every step.
+        remarks: what there is to say when the training has ended.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Steering:
     ) -> None:
         self.graph = graph
         self.total: int | None = None
+        self.remarks: list[str] = []
         self.every_step = every_step
         self._lowerings, self._steer, self._variables = lowerings, steer, variables
         self._done = self._last = 0
@@ -45,6 +47,16 @@ class Steering:
     def is_steered(self) -> bool:
         """Whether a pass changes the encodings."""
         return self._steer is not None
+
+    @property
+    def done(self) -> int:
+        """Steps that are done."""
+        return self._done
+
+    @property
+    def reached(self) -> float:
+        """Fraction of the run at which the pass was asked last."""
+        return self._last / self.total if self.total else 0.0
 
     @property
     def learned(self) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -21,6 +22,8 @@ from bitwidth.backends.tensorflow.trace import traced
 from bitwidth.backends.tensorflow.views import parameters_of
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
 from bitwidth.text import brief, quoted
+
+_LOG = logging.getLogger(__name__)
 
 
 class Trials:
@@ -58,6 +61,7 @@ class Trials:
 
     def data(self, data: Any, name: str, targets: bool) -> None:
         """See `Session.check_data`."""
+        _LOG.debug("%s: the model is called on the first samples", name)
         source = self._source(data, name)
         if targets:
             need_targets(source)
@@ -70,6 +74,7 @@ class Trials:
 
     def training(self, training: Training) -> None:
         """See `Session.check_training`."""
+        _LOG.debug("%s: loss, metrics, optimizer and callbacks of the training are tried", self._model.name)
         if not self.can_measure(training.objective) and (training.data is not None or not self._adds_loss_on_zeros()):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self._model.name!r} with one")
         check_reach(self._model, self._trace)
@@ -90,6 +95,7 @@ class Trials:
 
     def measuring(self, objective: Objective, data: Any, batch_size: int) -> None:
         """See `Session.check_measuring`; `batch_size` for data that is not batched yet."""
+        _LOG.debug("%s: loss and metrics are tried on the validation data", self._model.name)
         source = self._source(data, "validation")
         if source.is_endless:
             raise DataError("validation has no end: give a dataset with a last batch, `dataset.take(n)`")
