@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.tensors import coder
+from bitwidth import coder
 
 Row = dict[str, Any]
 

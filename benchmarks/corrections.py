@@ -23,7 +23,7 @@ import numpy as np
 
 import bitwidth as bw
 from benchmarks.fashion import Fashion, accuracy, arguments, load_baseline, load_data, median, reloaded, write_json
-from bitwidth.tensors import Granularity
+from bitwidth.encodings import Granularity
 
 MODELS = ("lenet5_caffe", "resnet14")
 SEEDS = (0, 1, 2)

@@ -36,7 +36,7 @@ from benchmarks.fashion import arguments, load_data, median, write_json
 from bitwidth.analysis import InputMoments
 from bitwidth.backend import backend_for
 from bitwidth.context import Context
-from bitwidth.tensors import Moments
+from bitwidth.fitting import Moments
 
 BITS = (8, 4, 3)
 CALIBRATION, HELD = 512, 256

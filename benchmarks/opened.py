@@ -18,7 +18,7 @@ from typing import Any
 import bitwidth as bw
 from benchmarks.fashion import arguments, load_baseline, load_data, write_json
 from bitwidth.backends.tensorflow import session
-from bitwidth.backends.tensorflow.gradients import SquaredGradients
+from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
 
 MODEL = "resnet14"
 IMAGES = 2_048

@@ -21,7 +21,7 @@ import numpy as np
 import bitwidth as bw
 from benchmarks.fashion import BASELINES, Split, accuracy, arguments, load_baseline, load_data, write_json
 from bitwidth.artifact import pack, read_content
-from bitwidth.tensors.coder import decode_planes, encode_integers, encode_planes
+from bitwidth.coder import decode_planes, encode_integers, encode_planes
 
 MAX_RATIO = 1.01  # of the file with whole codes
 PREFIXES = (8, 6, 4, 3, 2)

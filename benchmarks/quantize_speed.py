@@ -31,9 +31,10 @@ import bitwidth as bw
 from benchmarks.fashion import RESULTS, ROOT, median, write_json
 from bitwidth.backend import backend_for
 from bitwidth.context import Context
-from bitwidth.tensors import plain_matrix, uniform_levels
-from bitwidth.tensors.rounding import feedback
-from bitwidth.tensors.scales import fit_scale
+from bitwidth.encodings import uniform_levels
+from bitwidth.fitting import plain_matrix
+from bitwidth.fitting.rounding import feedback
+from bitwidth.fitting.scales import fit_scale
 
 Array = NDArray[np.float32]
 SIZES = {1: (4, 512), 10: (10, 1024), 100: (24, 2048), 300: (18, 4096)}  # millions: layers, width

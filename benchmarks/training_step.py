@@ -20,9 +20,9 @@ from typing import Any
 
 import bitwidth as bw
 from benchmarks.fashion import BASELINES, Split, arguments, load_baseline, load_data, median, write_json
-from bitwidth.backends.tensorflow.copying import copy_model
-from bitwidth.backends.tensorflow.lowering import Lowering, lower
-from bitwidth.backends.tensorflow.views import attached
+from bitwidth.backends.tensorflow.constraints.lowering import Lowering, lower
+from bitwidth.backends.tensorflow.constraints.views import attached
+from bitwidth.backends.tensorflow.models.copying import copy_model
 
 BITS = 4
 BATCHES = (32, 256)

@@ -14,11 +14,12 @@ Example:
 
 import logging
 
-from bitwidth import errors
+from bitwidth import errors, moved
 from bitwidth.analysis import Fisher
 from bitwidth.artifact import Inspection, inspect
 from bitwidth.context import Context
 from bitwidth.events import Event
+from bitwidth.fitting import BitPlanes, BitRule, Escape, bitplanes
 from bitwidth.graph import AllBut, Graph, Parameter
 from bitwidth.loading import load
 from bitwidth.passes import (
@@ -42,9 +43,9 @@ from bitwidth.passes import (
 from bitwidth.reading import Opened, open, read
 from bitwidth.report import Report
 from bitwidth.result import Result
-from bitwidth.tensors import BitPlanes, BitRule, Escape, bitplanes
 
 __version__ = "0.1.0"
+moved.install()
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until somebody listens
 
 __all__ = [

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact import Architecture as Architecture
+from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
+from bitwidth.fitting import Moments
 from bitwidth.graph import Graph
-from bitwidth.tensors import Encoding, Moments
 
 Arrays = Mapping[str, NDArray[Any]]
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact import OpenFile, open_file
 from bitwidth.backend import BACKENDS, load_backend
+from bitwidth.encodings import MAX_BITS, Encoding
 from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
-from bitwidth.tensors import MAX_BITS, Encoding
 from bitwidth.text import quoted
 
 _LOG = logging.getLogger(__name__)

@@ -27,7 +27,9 @@ from bitwidth.backend import (
     Trained,
     Training,
 )
+from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, DataError, ModelError
+from bitwidth.fitting import Moments, plain_matrix
 from bitwidth.graph import (
     Graph,
     Layer,
@@ -41,7 +43,6 @@ from bitwidth.graph import (
     layer_inputs,
     moved,
 )
-from bitwidth.tensors import Encoding, Moments, plain_matrix
 
 Array = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bitwidth.artifact import Architecture, StoredModel, StoredParameter
-from bitwidth.tensors import Encoding
+from bitwidth.encodings import Encoding
 
 
 def stored_model(

@@ -40,6 +40,6 @@ def test_examples(name: str) -> None:
 
 def test_there_are_examples() -> None:
     """So that a finder which finds nothing does not pass for one that found no fault."""
-    module = importlib.import_module("bitwidth.tensors.levels")
+    module = importlib.import_module("bitwidth.encodings.levels")
     found = {test.name for test in doctest.DocTestFinder(exclude_empty=True).find(module) if test.examples}
-    assert "bitwidth.tensors.levels.TableLevels" in found
+    assert "bitwidth.encodings.levels.TableLevels" in found

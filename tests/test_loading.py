@@ -12,8 +12,8 @@ import pytest
 
 import bitwidth as bw
 from bitwidth.artifact import read_content, reader
+from bitwidth.encodings import prefix
 from bitwidth.errors import ConfigError, CorruptFileError
-from bitwidth.tensors import prefix
 
 X = np.random.default_rng(0).normal(size=(16, 128)).astype(np.float32)
 Y = np.arange(16) % 4

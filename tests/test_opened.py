@@ -15,7 +15,7 @@ from keras import layers
 import bitwidth as bw
 from bitwidth.answers import Answers, size_of
 from bitwidth.backends.tensorflow import session as sessions
-from bitwidth.backends.tensorflow.gradients import SquaredGradients
+from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
 from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure
 

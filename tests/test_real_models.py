@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import bitwidth as bw
-from bitwidth.backends.tensorflow.architecture import rebuild
-from bitwidth.backends.tensorflow.deferred import has_value
-from bitwidth.backends.tensorflow.naming import names_of
+from bitwidth.backends.tensorflow.models.architecture import rebuild
+from bitwidth.backends.tensorflow.models.deferred import has_value
+from bitwidth.backends.tensorflow.reading.naming import names_of
 from bitwidth.passes.base import off_grid
 from tests import real
 

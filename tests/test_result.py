@@ -16,8 +16,8 @@ from keras import layers
 
 import bitwidth as bw
 from bitwidth.artifact import StoredModel, pack
+from bitwidth.encodings import Masked, Quantized
 from bitwidth.errors import CorruptFileError, FileError, ModelError
-from bitwidth.tensors import Masked, Quantized
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(256, 8)).astype(np.float32)

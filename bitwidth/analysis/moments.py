@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bitwidth.context import Context, check_count
+from bitwidth.fitting import Moments
 from bitwidth.graph import Graph
-from bitwidth.tensors import Moments
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bitwidth.encodings import Encoding, IntegerLevels, Quantized
 from bitwidth.errors import CorruptFileError, EncodingError
-from bitwidth.tensors import Encoding, IntegerLevels, Quantized
 
 _MAX_LAYERS = 1 << 18
 _MAX_INPUTS = 1 << 10

@@ -35,8 +35,8 @@ from bitwidth.artifact.reader import OpenFile, open_bytes
 from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.strict_json import strict_json
 from bitwidth.artifact.writer import pack
+from bitwidth.encodings import Dense
 from bitwidth.errors import CorruptFileError, VersionError
-from bitwidth.tensors import Dense
 
 MAGIC = layout.CHECKPOINT
 _VERSION = 1

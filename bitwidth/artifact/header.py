@@ -26,10 +26,10 @@ from bitwidth.artifact.limits import (
 )
 from bitwidth.artifact.stored import Architecture
 from bitwidth.artifact.strict_json import strict_json
+from bitwidth.coder import MAX_PLANES
+from bitwidth.encodings import Encoding
 from bitwidth.errors import CorruptFileError
 from bitwidth.graph import Role
-from bitwidth.tensors import Encoding
-from bitwidth.tensors.coder import MAX_PLANES
 
 CODES = "codes"
 PLANES = "planes"  # a coder

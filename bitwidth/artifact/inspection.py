@@ -11,7 +11,7 @@ from bitwidth.artifact.header import Entry
 from bitwidth.artifact.layout import PREAMBLE
 from bitwidth.artifact.opening import FilePath
 from bitwidth.artifact.reader import read_header
-from bitwidth.tensors import Encoding
+from bitwidth.encodings import Encoding
 from bitwidth.text import bytes_text, printable, shape_text, table
 
 _PREFIXES = (2, 4, 8)

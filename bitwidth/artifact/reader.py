@@ -53,7 +53,7 @@ class OpenFile:
 
         Args:
             bits: at least 2, or None for all. Bit planes beyond are neither read nor checked; see
-                `bitwidth.tensors.prefix` for what becomes of the encodings. Tensors that are not coded in planes are
+                `bitwidth.encodings.prefix` for what becomes of the encodings. Tensors that are not coded in planes are
                 read whole and, if they are grids of integers, truncated.
 
         Raises:

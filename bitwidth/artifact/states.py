@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bitwidth.tensors import EncodingState
+from bitwidth.encodings import EncodingState
 
 
 def arrays_of(state: EncodingState, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bitwidth.tensors import Encoding
+from bitwidth.encodings import Encoding
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,17 @@ from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.artifact.limits import DTYPES
 from bitwidth.artifact.states import arrays_of, config_of, kinds_of, state_of
 from bitwidth.artifact.written import check_values, check_written, coder_of
-from bitwidth.errors import CorruptFileError, EncodingError, UnknownEncodingError
-from bitwidth.tensors import (
+from bitwidth.coder import (
+    decode_array,
+    decode_integers,
+    decode_mask,
+    decode_planes,
+    encode_array,
+    encode_integers,
+    encode_mask,
+    encode_planes,
+)
+from bitwidth.encodings import (
     Dense,
     Encoding,
     Quantized,
@@ -31,16 +40,7 @@ from bitwidth.tensors import (
     prefix,
     spread,
 )
-from bitwidth.tensors.coder import (
-    decode_array,
-    decode_integers,
-    decode_mask,
-    decode_planes,
-    encode_array,
-    encode_integers,
-    encode_mask,
-    encode_planes,
-)
+from bitwidth.errors import CorruptFileError, EncodingError, UnknownEncodingError
 
 _PLANE_BYTES = 7  # of a plane after the first: its checksum, and its length in the header
 _DEARER = 0.01  # what bit planes may cost more than whole codes

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.artifact.states import arrays_of, config_of
+from bitwidth.encodings import Dense, Encoding, Escaped, Quantized, ordered
 from bitwidth.errors import EncodingError
-from bitwidth.tensors import Dense, Encoding, Escaped, Quantized, ordered
 
 _FLOATS = ("float16", "bfloat16", "float32")
 _ONCE = "int32"  # the dtype of all integers beside the codes, in files of earlier writers

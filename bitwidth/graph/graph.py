@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from bitwidth.encodings import Encoding, rebased
 from bitwidth.errors import EncodingError, ModelError
 from bitwidth.graph.model import Layer, Op, Parameter, Structure
 from bitwidth.graph.selectors import Where, selected
 from bitwidth.graph.table import graph_table
 from bitwidth.graph.values import Value, Values
-from bitwidth.tensors import Encoding, rebased
 
 
 class Graph:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bitwidth.tensors import Dense, Encoding
+from bitwidth.encodings import Dense, Encoding
 
 Role = Literal[
     "kernel",  # multiplies features: dense, convolution, einsum, the input kernel of a recurrent cell

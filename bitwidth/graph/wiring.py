@@ -10,10 +10,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.encodings import Dense
 from bitwidth.graph.channels import CONTRACTIONS, einsum_in_order
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, Op, Parameter, Use
-from bitwidth.tensors import Dense
 
 ADDITIONS = ("BiasAdd", "AddV2", "Add")
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")

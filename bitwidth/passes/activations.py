@@ -10,9 +10,10 @@ import numpy as np
 from bitwidth.analysis import ActivationRanges
 from bitwidth.backend import Observed
 from bitwidth.context import Context
+from bitwidth.encodings import IntegerLevels, Quantized
+from bitwidth.fitting import fit
 from bitwidth.graph import Graph, Parameter
 from bitwidth.graph.exact import exact_inputs
-from bitwidth.tensors import IntegerLevels, Quantized, fit
 
 RangeMethod = Literal["mse", "percentile", "max"]
 _TAIL = 0.01  # percent of the values beyond each end that the percentile gives up

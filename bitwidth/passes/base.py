@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, Steer
 from bitwidth.context import Context, NothingHere
+from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, ContractError, PromiseError
 from bitwidth.graph import Graph
 from bitwidth.passes.registry import plain, register_pass
 from bitwidth.passes.remarks import narrowed
 from bitwidth.passes.roles import is_matrix
 from bitwidth.report import PassRecord, compare
-from bitwidth.tensors import Encoding
 
 _LOG = logging.getLogger(__name__)
 

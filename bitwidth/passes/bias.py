@@ -13,13 +13,13 @@ from typing_extensions import override
 from bitwidth.analysis import InputMoments
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
+from bitwidth.fitting import Arrangement, Moments
 from bitwidth.graph import Graph, Parameter, Value, Wiring
 from bitwidth.graph.wiring import Target
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.roles import is_matrix
 from bitwidth.passes.rounding import moments_of
 from bitwidth.passes.wrapping import Wrapping
-from bitwidth.tensors import Arrangement, Moments
 
 
 @dataclass(frozen=True)

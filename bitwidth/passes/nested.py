@@ -10,15 +10,16 @@ from typing_extensions import override
 
 from bitwidth.backend import Progress
 from bitwidth.context import Context, Notes
+from bitwidth.encodings import ordered, prefix, rebased
 from bitwidth.errors import ConfigError
 from bitwidth.events import Watch
+from bitwidth.fitting import fit_scale
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
 from bitwidth.passes.stages import frozen_apart
 from bitwidth.passes.wrapping import Wrapping
-from bitwidth.tensors import fit_scale, ordered, prefix, rebased
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Nested(Wrapping, name="nested"):
     """Quantize, and train so that the first bits of the codes make a good model too.
 
     Every step of the training runs at one of the widths, in turn: layers read the first bits of their codes
-    (`bitwidth.tensors.prefix`). Masters, scales and everything else are shared, so one file holds all the models:
+    (`bitwidth.encodings.prefix`). Masters, scales and everything else are shared, so one file holds all the models:
     `bw.load(path)` gives the widest, `bw.load(path, bits=4)` reads less of the file and gives a narrower one (Nair et
     al. 2025, "Matryoshka Quantization", section 3; Yu et al. 2021, "Any-Precision Deep Neural Networks", section 3).
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from bitwidth.analysis import Fisher
 from bitwidth.analysis.unknown import filled, unknown, without
 from bitwidth.context import Context, check_choice
+from bitwidth.encodings import masked
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where
 from bitwidth.passes.base import Pass
 from bitwidth.passes.ranking import GONE, Mask, Scores, alike, guard, keep_most_important, lamp, output_channels
 from bitwidth.passes.roles import is_matrix
-from bitwidth.tensors import masked
 
 _LITTLE = 0.2  # of what an even share of the sparsity would leave
 Curvature = Mapping[str, NDArray[np.float64]]

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 from bitwidth.analysis import Fisher
 from bitwidth.context import Context, check_choice, check_count
+from bitwidth.encodings import (
+    MAX_BITS,
+    Dense,
+    Encoding,
+    Granularity,
+    block_of,
+    check_granularity,
+    rebased,
+    small_format,
+)
 from bitwidth.errors import ConfigError, ContractError
+from bitwidth.fitting import BitRule, Escape, Rule, ScaleMethod, check_rule, escape, fit
+from bitwidth.fitting.rounding import DAMPING, EntropyPrice
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
 from bitwidth.passes.activations import RangeMethod, quantized_inputs
 from bitwidth.passes.base import Pass
@@ -30,24 +42,6 @@ from bitwidth.passes.steps import (
     step_grid,
 )
 from bitwidth.passes.widths import NOT_NAMED, Bits, check_named, frozen_bits, width_of, widths_of, with_widths
-from bitwidth.tensors import (
-    MAX_BITS,
-    BitRule,
-    Dense,
-    Encoding,
-    Escape,
-    Granularity,
-    Rule,
-    ScaleMethod,
-    block_of,
-    check_granularity,
-    check_rule,
-    escape,
-    fit,
-    rebased,
-    small_format,
-)
-from bitwidth.tensors.rounding import DAMPING, EntropyPrice
 
 MILDEST_BITS = 8
 _COVERED_BITS = range(8, 12)  # where clipping gains next to nothing; on finer grids the search clips nothing itself

@@ -15,6 +15,7 @@ import numpy as np
 
 from bitwidth.analysis import Fisher
 from bitwidth.errors import ConfigError
+from bitwidth.fitting import BitRule, Escape
 from bitwidth.graph import AllBut
 from bitwidth.passes.base import Pass
 from bitwidth.passes.recipe_defaults import DEFAULTS_1
@@ -26,7 +27,6 @@ from bitwidth.passes.registry import (
     register_value,
     value_named,
 )
-from bitwidth.tensors import BitRule, Escape
 
 FORMAT = 2
 for _cls in (AllBut, BitRule, Escape, Fisher):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bitwidth.encodings import Dense
 from bitwidth.graph import Graph
-from bitwidth.tensors import Dense
 
 _SHOWN = 4  # parameters that a remark names
 

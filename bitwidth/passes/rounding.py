@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from bitwidth.analysis import InputMoments
 from bitwidth.context import Context
+from bitwidth.encodings import Encoding
+from bitwidth.fitting import Moments
+from bitwidth.fitting.rounding import EntropyPrice, feedback
 from bitwidth.graph import Graph, Parameter
-from bitwidth.tensors import Encoding, Moments
-from bitwidth.tensors.rounding import EntropyPrice, feedback
 
 _GRAM_BYTES = 1 << 24  # moments that are held at once, or a share of the model; beyond, the data is run through again
 _GRAM_SHARE = 0.25

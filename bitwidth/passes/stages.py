@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from bitwidth.context import Context
+from bitwidth.encodings import Encoding, EncodingState
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph, Parameter
 from bitwidth.passes.base import check_kept
-from bitwidth.tensors import Encoding, EncodingState
 
 
 def trains(parameter: Parameter) -> bool:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.analysis.unknown import filled, unknown, without
+from bitwidth.coder import encode_integers, entropy_bits
 from bitwidth.context import Context
+from bitwidth.encodings import Dense, IntegerLevels, Quantized
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph, Parameter
-from bitwidth.tensors import Dense, IntegerLevels, Quantized
-from bitwidth.tensors.coder import encode_integers, entropy_bits
 
 _LOG = logging.getLogger(__name__)
 _LOOKED_AT = 1 << 16  # weights of a tensor by whose codes its rate is estimated

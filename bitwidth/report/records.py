@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.encodings import Encoding
 from bitwidth.graph import Graph, Parameter
-from bitwidth.tensors import Encoding
 
 UNTOUCHED = "left as it was"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact import StoredModel, StoredParameter, pack
-from bitwidth.tensors import (
+from bitwidth.encodings import (
     Dense,
     Encoding,
     Escaped,

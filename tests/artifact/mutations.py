@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask, encode_planes
+from bitwidth.coder import encode_array, encode_integers, encode_mask, encode_planes
 from tests.artifact.files import Parts, taken_apart
 
 Mutation = Callable[[Parts, random.Random], None]

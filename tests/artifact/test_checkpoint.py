@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitwidth.artifact import StoredModel, StoredParameter, open_checkpoint, pack, pack_checkpoint
+from bitwidth.encodings import Dense, IntegerLevels, Masked, Quantized
 from bitwidth.errors import BitwidthError, CorruptFileError, EncodingError, VersionError
-from bitwidth.tensors import Dense, IntegerLevels, Masked, Quantized
 from tests.stored import stored_model
 
 RNG = np.random.default_rng(0)

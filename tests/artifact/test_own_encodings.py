@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 import bitwidth as bw
-from bitwidth.errors import CorruptFileError, FileError, UnknownEncodingError
-from bitwidth.graph import Graph
-from bitwidth.tensors import (
+from bitwidth.encodings import (
     Dense,
     Encoding,
     EncodingState,
@@ -29,6 +27,8 @@ from bitwidth.tensors import (
     register_encoding,
     uniform_levels,
 )
+from bitwidth.errors import CorruptFileError, FileError, UnknownEncodingError
+from bitwidth.graph import Graph
 
 
 @register_encoding("tests.halves")

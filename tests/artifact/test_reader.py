@@ -22,8 +22,8 @@ from bitwidth.artifact import (
     reader,
     write_file,
 )
+from bitwidth.encodings import Dense
 from bitwidth.errors import ConfigError, CorruptFileError, FileError
-from bitwidth.tensors import Dense
 from tests.golden import make
 from tests.stored import rebuilt, stored_model
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact.header import Entry, parse
 from bitwidth.artifact.streams import pack_parameter, unpack_parameter
-from bitwidth.errors import CorruptFileError, EncodingError
-from bitwidth.tensors import (
+from bitwidth.coder import encode_array, encode_integers, encode_mask
+from bitwidth.encodings import (
     Dense,
     Encoding,
     IntegerLevels,
@@ -26,7 +26,7 @@ from bitwidth.tensors import (
     spread,
     uniform_levels,
 )
-from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask
+from bitwidth.errors import CorruptFileError, EncodingError
 from tests.golden.make import encodings
 
 SHAPE = (6, 4)

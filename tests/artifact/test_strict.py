@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from bitwidth.artifact import StoredParameter, inspect, open_file, pack, read_content
+from bitwidth.coder import encode_array, encode_integers, encode_mask
+from bitwidth.coder.masks import decode_mask
+from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
 from bitwidth.errors import CorruptFileError, EncodingError, FileError
-from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
-from bitwidth.tensors.coder import encode_array, encode_integers, encode_mask
-from bitwidth.tensors.coder.masks import decode_mask
 from tests.artifact.files import Parts, taken_apart
 from tests.golden import make, make_v2
 from tests.stored import rebuilt, stored_model

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from bitwidth.artifact import StoredParameter, pack, read_content, write_file
+from bitwidth.encodings import Dense
 from bitwidth.errors import FileError
-from bitwidth.tensors import Dense
 from tests.golden.make import content
 from tests.stored import rebuilt, stored_model
 

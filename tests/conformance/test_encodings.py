@@ -20,8 +20,7 @@ from typing_extensions import override
 
 from bitwidth.artifact.header import Entry, Stream
 from bitwidth.artifact.streams import pack_parameter, unpack_parameter
-from bitwidth.errors import EncodingError
-from bitwidth.tensors import (
+from bitwidth.encodings import (
     Dense,
     Encoding,
     EncodingState,
@@ -41,7 +40,8 @@ from bitwidth.tensors import (
     spread,
     uniform_levels,
 )
-from bitwidth.tensors.encoding import _KINDS
+from bitwidth.encodings.encoding import _KINDS
+from bitwidth.errors import EncodingError
 
 Shape = tuple[int, ...]
 SHAPES: tuple[Shape, ...] = ((0,), (0, 3), (1,), (7,), (10, 4), (3, 3, 7, 5))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact import StoredModel, StoredParameter
-from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels
+from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels
 from tests.stored import stored_model
 
 FILE = Path(__file__).with_name("v1.bw")

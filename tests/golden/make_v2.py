@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact import StoredModel, StoredParameter, pack, write_file
-from bitwidth.tensors import Encoding, IntegerLevels, Masked, PrefixLevels, Quantized
+from bitwidth.encodings import Encoding, IntegerLevels, Masked, PrefixLevels, Quantized
 from tests.golden import make
 
 FILE = Path(__file__).with_name("v2.bw")

@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from bitwidth.artifact import inspect, read_content
-from bitwidth.tensors import prefix
+from bitwidth.encodings import prefix
 from tests.golden import make_v2
 from tests.golden.make import FILE, content, encodings
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bitwidth.encodings import Dense, Masked, Quantized, uniform_levels
 from bitwidth.errors import EncodingError, ModelError
 from bitwidth.graph import Graph, Layer, Op, Parameter, Structure, Use, Values
-from bitwidth.tensors import Dense, Masked, Quantized, uniform_levels
 
 
 def graph() -> Graph:

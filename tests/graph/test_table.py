@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bitwidth.encodings import Dense, Quantized, uniform_levels
 from bitwidth.graph import Graph, Layer, Parameter, Structure, Use
-from bitwidth.tensors import Dense, Quantized, uniform_levels
 from bitwidth.text import bytes_text, shape_text, table
 
 

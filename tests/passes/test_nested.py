@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import bitwidth as bw
-from bitwidth.backends.tensorflow.lowering import LearnedVariable
+from bitwidth.backends.tensorflow.constraints.lowering import LearnedVariable
 from bitwidth.data import digits
-from bitwidth.tensors import Quantized, prefix
+from bitwidth.encodings import Quantized, prefix
 from tests import reference, zoo
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bitwidth as bw
-from bitwidth.tensors import Dense, Quantized, TableLevels
+from bitwidth.encodings import Dense, Quantized, TableLevels
 from tests import reference
 
 NETWORK = reference.Network([6, 8, 2])

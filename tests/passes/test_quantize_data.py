@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import bitwidth as bw
+from bitwidth.encodings import Escaped, IntegerLevels, Quantized
 from bitwidth.errors import ConfigError, PromiseError
 from bitwidth.passes.steps import coded_rate, settle
-from bitwidth.tensors import Escaped, IntegerLevels, Quantized
 from tests import reference, zoo
 
 NETWORK = reference.Network([6, 32, 16, 2], seed=1)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
 from bitwidth.graph import Graph, Parameter, Structure
 from bitwidth.report import FileSize, PassRecord, Report, Weigh, compare, distortion, packed_bytes
-from bitwidth.tensors import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
 
 KERNEL = np.array([[1.0, -2.0], [0.0, 4.0], [3.0, 0.5]], np.float32)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bitwidth.artifact import Architecture
 from bitwidth.backend import LayerInputs, Session, Stored
-from bitwidth.backends.tensorflow.architecture import build_model
+from bitwidth.backends.tensorflow.models.architecture import build_model
 from bitwidth.backends.tensorflow.session import KerasSession
 
 

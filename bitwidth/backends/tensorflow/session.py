@@ -16,31 +16,31 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact import Architecture
 from bitwidth.backend import Objective, Observed, Steer, Trained, Training
-from bitwidth.backends.tensorflow.activations import attach, detach, on_grids
-from bitwidth.backends.tensorflow.architecture import architecture_of, finalize
-from bitwidth.backends.tensorflow.check import check_apart, check_finite, check_model
-from bitwidth.backends.tensorflow.compiled import Compiled
-from bitwidth.backends.tensorflow.copying import copy_model, uncompile
-from bitwidth.backends.tensorflow.data import Source
-from bitwidth.backends.tensorflow.gradients import SquaredGradients
-from bitwidth.backends.tensorflow.handed import Handed
-from bitwidth.backends.tensorflow.lowering import Lowering, lower
-from bitwidth.backends.tensorflow.moments import input_moments
-from bitwidth.backends.tensorflow.norms import batch_statistics, freeze
-from bitwidth.backends.tensorflow.observing import observed
-from bitwidth.backends.tensorflow.promises import keep_promises, kept_promises, promised
-from bitwidth.backends.tensorflow.rates import counting
-from bitwidth.backends.tensorflow.record import trace_function
-from bitwidth.backends.tensorflow.restoring import Restoring
-from bitwidth.backends.tensorflow.seeds import reset_drawn_seeds, set_drawn_seeds
-from bitwidth.backends.tensorflow.steering import Steering
-from bitwidth.backends.tensorflow.trace import graph_of, value_of
-from bitwidth.backends.tensorflow.training import masters_of, waiting, watching
-from bitwidth.backends.tensorflow.trials import Trials, traced_for_training
-from bitwidth.backends.tensorflow.undisturbed import state_of, undisturbed, untracked_of
-from bitwidth.backends.tensorflow.views import SCOPE, attached, forget_functions, parameters_of
+from bitwidth.backends.tensorflow.constraints.activations import attach, detach, on_grids
+from bitwidth.backends.tensorflow.constraints.lowering import Lowering, lower
+from bitwidth.backends.tensorflow.constraints.views import SCOPE, attached, forget_functions, parameters_of
+from bitwidth.backends.tensorflow.data.data import Source
+from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
+from bitwidth.backends.tensorflow.measuring.moments import input_moments
+from bitwidth.backends.tensorflow.measuring.norms import batch_statistics, freeze
+from bitwidth.backends.tensorflow.measuring.observing import observed
+from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
+from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
+from bitwidth.backends.tensorflow.models.check import check_apart, check_finite, check_model
+from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
+from bitwidth.backends.tensorflow.models.handed import Handed
+from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises, promised
+from bitwidth.backends.tensorflow.reading.graphs import graph_of, value_of
+from bitwidth.backends.tensorflow.reading.tracing import trace_function
+from bitwidth.backends.tensorflow.training.around import masters_of, waiting, watching
+from bitwidth.backends.tensorflow.training.compiled import Compiled
+from bitwidth.backends.tensorflow.training.rates import counting
+from bitwidth.backends.tensorflow.training.restoring import Restoring
+from bitwidth.backends.tensorflow.training.seeds import reset_drawn_seeds, set_drawn_seeds
+from bitwidth.backends.tensorflow.training.steering import Steering
+from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
+from bitwidth.fitting import Moments
 from bitwidth.graph import Graph, Structure, Value, layer_inputs
-from bitwidth.tensors import Moments
 
 _LOG = logging.getLogger(__name__)
 WATCHING_BATCH = 64  # samples at a time where features are looked at one operation after another

@@ -17,8 +17,8 @@ from keras import layers
 
 import bitwidth as bw
 from bitwidth.artifact.layout import framed
-from bitwidth.backends.tensorflow.activations import attached_to
-from bitwidth.backends.tensorflow.promises import kept_promises
+from bitwidth.backends.tensorflow.constraints.activations import attached_to
+from bitwidth.backends.tensorflow.models.promises import kept_promises
 from bitwidth.errors import BitwidthError, CorruptFileError, FileError, ModelError, UnsafeFileError
 from tests.artifact.test_fuzz import unframed
 from tests.zoo import MODELS, batch

@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 import bitwidth as bw
-from bitwidth.backends.tensorflow.lowering import LearnedVariable, Lowering, lower, straight_through
+from bitwidth.backends.tensorflow.constraints.lowering import LearnedVariable, Lowering, lower, straight_through
+from bitwidth.backends.tensorflow.constraints.views import attached, parameters_of
 from bitwidth.backends.tensorflow.session import KerasSession
-from bitwidth.backends.tensorflow.views import attached, parameters_of
 from bitwidth.data import digits
-from bitwidth.tensors import (
+from bitwidth.encodings import (
     Encoding,
     Escaped,
     IntegerLevels,
@@ -23,13 +23,12 @@ from bitwidth.tensors import (
     Masked,
     Quantized,
     TableLevels,
-    fit,
-    fit_scale,
     least_format,
     prefix,
     spread,
     uniform_levels,
 )
+from bitwidth.fitting import fit, fit_scale
 from tests import zoo
 
 RNG = np.random.default_rng(5)

@@ -13,7 +13,7 @@ import tensorflow as tf
 import bitwidth as bw
 from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.data import digits
-from bitwidth.tensors import IntegerLevels, Quantized
+from bitwidth.encodings import IntegerLevels, Quantized
 from tests import zoo
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,0 +1,310 @@
+"""Lowerings of `Quantized`: integer grids, tables and rows of levels, with scales and levels that can be learned.
+
+Scales are learned as in Esser et al. 2020, "Learned Step Size Quantization", section 2: the gradient of a scale is
+`round(x / s) - x / s` inside the range and the outermost level outside of it, times `1 / sqrt(N Q)` for N values in a
+block and outermost level Q. What trains is r in `scale * exp(r)`, so that Adam moves every scale by the same share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from bitwidth.backends.tensorflow.constraints.lowered import Arrays, Lowering, learned_variable
+from bitwidth.encodings import Encoding, IntegerLevels, LevelRows, PrefixLevels, Quantized, TableLevels, spread
+from bitwidth.encodings.floats import LARGEST_HALF
+from bitwidth.errors import EncodingError
+from bitwidth.fitting.scales import storage
+
+
+class Scaled(Lowering):
+    """`Quantized`: levels times a scale per block, which can be learned."""
+
+    def __init__(self, encoding: Quantized, shape: Sequence[int]) -> None:
+        self.block, self.grid = encoding.block, encoding.scale.shape
+        super().__init__(encoding, shape)
+        self._can_learn = bool(np.isfinite(encoding.bits)) and prod(self.shape) > 0
+
+    @override
+    def learn(self) -> None:
+        """Scales train, except those of integers without bounds, whose step was chosen for a rate."""
+        if self._can_learn:
+            self.learned = (learned_variable(self.grid, "learned_scale"),)
+
+    @override
+    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+        if not learned:
+            return ()
+        state = self.state
+        x, held = self.centred(master), self.centred(value)
+        scale = self.scales(learned)[0]
+        ends = (tf.convert_to_tensor(end) for end in self.ends(learned))
+        return (self._total(x, held, upstream, scale, *ends, tf.convert_to_tensor(state["pace"])),)
+
+    @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
+    def _total(self, x: Any, held: Any, upstream: Any, scale: Any, low: Any, high: Any, pace: Any) -> Any:
+        """Per block the sum of `upstream` times `scale * (level - x / scale)`, outside of the range `scale * level`.
+
+        Compiled even where the model is not: one pass over the values in place of seven.
+        """
+        inside = tf.logical_and(x >= low * scale, x <= high * scale)
+        return self.summed(upstream * tf.where(inside, held - x, held)) * pace
+
+    def centred(self, values: Any) -> Any:
+        """`values` without the bias, if there is one."""
+        return values - self.state["bias"] if "bias" in self.state else values
+
+    def ends(self, learned: Sequence[Any]) -> tuple[Any, Any]:
+        """The outermost levels."""
+        return self.state["low"], self.state["high"]
+
+    def scales(self, learned: Sequence[Any]) -> tuple[Any, Any]:
+        """Scale and reciprocal as they are now, so that they broadcast against the master."""
+        scale, reciprocal = self.state["scale"], self.state["reciprocal"]
+        if not learned:
+            return scale, reciprocal
+        factor = self.spread(tf.exp(learned[0]))
+        return scale * factor, reciprocal / factor
+
+    def spread(self, grid: Any) -> Any:
+        """`bitwidth.tensors.spread` in TensorFlow."""
+        for axis in self._grouped():
+            grid = tf.repeat(grid, self.block[axis], axis=axis)
+            if grid.shape[axis] > self.shape[axis]:
+                grid = tf.gather(grid, tf.range(self.shape[axis]), axis=axis)
+        return grid
+
+    def summed(self, values: Any) -> Any:
+        """The sum over each block: a tensor of the scales' shape."""
+        if not len(self.grid):
+            return tf.reduce_sum(values)
+        for axis in self._grouped():
+            size, count = self.block[axis], self.grid[axis]
+            missing = size * count - self.shape[axis]
+            if missing:
+                values = tf.pad(values, [[0, missing if a == axis else 0] for a in range(len(self.shape))])
+        split, axes = [], []
+        for axis, (count, length) in enumerate(zip(self.grid, self.shape, strict=True)):
+            parts = [count, self.block[axis]] if axis in self._grouped() else [length]
+            split += parts
+            if count == 1 or len(parts) == 2:
+                axes.append(len(split) - 1)
+        if self._grouped():
+            values = tf.reshape(values, split)
+        return tf.reshape(tf.reduce_sum(values, axes), self.grid)
+
+    @override
+    def changed(self, names: set[str]) -> None:
+        if "scale" in names:
+            for variable in self.learned:
+                variable.assign(tf.zeros_like(variable._value))
+
+    @override
+    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+        if not self.learned or not isinstance(encoding, Quantized):
+            return encoding
+        moved = self.learned[0].numpy()
+        if not moved.any():
+            return encoding
+        scale = np.asarray(encoding.scale * np.exp(moved), np.float32)
+        return replace(encoding, scale=storage(scale, 1.0)(scale))
+
+    def _grouped(self) -> list[int]:
+        """Axes with several blocks of several values."""
+        return [axis for axis, (count, size) in enumerate(zip(self.grid, self.block, strict=True)) if count > 1 < size]
+
+    def common(self, grid: Quantized, low: Any, high: Any) -> Arrays:
+        """The state that every kind has: scales, bias, outermost levels, and the share of the gradient of a scale."""
+        count = (
+            prod(min(size, length) for size, length in zip(grid.block, self.shape, strict=True))
+            if grid.block
+            else prod(self.shape)
+        )
+        greatest = max(float(np.abs(low).max()), float(np.abs(high).max()))
+        arrays = {
+            "scale": spread(grid.scale, grid.block, self.shape),
+            "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
+            "low": np.asarray(low, np.float32),
+            "high": np.asarray(high, np.float32),
+            "pace": np.array(1 / np.sqrt(max(count, 1) * greatest), np.float32),
+        }
+        if grid.bias is not None:
+            arrays["bias"] = spread(grid.bias, grid.block, self.shape)
+        return arrays
+
+
+class Grid(Scaled):
+    """`Quantized` over integer levels, or over the leading bits of integers: one changes into the other by `update`."""
+
+    @override
+    def arrays(self, encoding: Encoding) -> Arrays:
+        grid = quantized(encoding)
+        if not isinstance(grid.levels, IntegerLevels | PrefixLevels):
+            raise EncodingError(f"{encoding.describe()} has no integer levels")
+        short = grid.levels if isinstance(grid.levels, PrefixLevels) else None
+        low, high = (-short.high, short.high) if short else grid.levels.bounds
+        zero = np.int32(0) if grid.zero_point is None else spread(grid.zero_point, grid.block, self.shape)
+        step = np.array(1 << (short.dropped if short else 0), np.float32)
+        return {**self.common(grid, low - zero, high - zero), "step": step}
+
+    @override
+    def read(self, master: Any, *learned: Any) -> Any:
+        state = self.state
+        scale, reciprocal = self.scales(learned)
+        x = self.centred(master)
+        whole = tf.clip_by_value(tf.round(x * reciprocal), state["low"], state["high"])
+        step = tf.convert_to_tensor(state["step"])
+        # A branch, so that a whole grid does not pay for what only a prefix needs.
+        level = tf.cond(step > 1.0, lambda: _leading(whole, step), lambda: whole)
+        value = level * scale
+        return value + state["bias"] if "bias" in state else value
+
+
+def _leading(whole: Any, step: Any) -> Any:
+    """`PrefixLevels.at` of the truncated codes, in floats: every operation is exact."""
+    code = tf.sign(whole) * tf.floor(tf.abs(whole) / step)
+    return code * step + tf.sign(code) * ((step - 1.0) / 2.0)
+
+
+class Table(Scaled):
+    """`Quantized` over a table of levels; those of a codebook can be learned."""
+
+    def __init__(self, encoding: Quantized, shape: Sequence[int]) -> None:
+        super().__init__(encoding, shape)
+        self._free = isinstance(encoding.levels, TableLevels) and encoding.levels.free
+
+    @override
+    def arrays(self, encoding: Encoding) -> Arrays:
+        grid = quantized(encoding)
+        if not isinstance(grid.levels, TableLevels):
+            raise EncodingError(f"{encoding.describe()} has no table of levels")
+        levels = grid.levels.array
+        return {
+            **self.common(grid, levels[0], levels[-1]),
+            "levels": levels,
+            "thresholds": grid.levels.thresholds,
+        }
+
+    @override
+    def learn(self) -> None:
+        """Scales train, and the levels of a codebook, as offsets in units of the outermost level."""
+        super().learn()
+        if self.learned and self._free:
+            self.learned = (*self.learned, learned_variable(self.state["levels"].shape, "learned_levels"))
+
+    @override
+    def read(self, master: Any, *learned: Any) -> Any:
+        state = self.state
+        scale, _ = self.scales(learned)
+        levels, index = self._places(master, learned)
+        value = tf.reshape(tf.gather(levels, index), self.shape) * scale
+        return value + state["bias"] if "bias" in state else value
+
+    @override
+    def ends(self, learned: Sequence[Any]) -> tuple[Any, Any]:
+        levels = self._levels(learned)
+        return levels[0], levels[-1]
+
+    @override
+    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+        found = super().slopes(master, value, upstream, *learned)
+        if len(learned) < 2:
+            return found
+        index = self._places(master, learned)[1]
+        each = tf.reshape(upstream * self.scales(learned)[0], [-1])
+        sums = tf.math.unsorted_segment_sum(each, index, self.state["levels"].shape[0])
+        order = tf.argsort(self._moved(learned))
+        back = tf.scatter_nd(order[:, None], sums, sums.shape)
+        mobile = tf.cast(tf.not_equal(self.state["levels"], 0.0), tf.float32)
+        return (*found, back * mobile * self._extent() * self.state["pace"])
+
+    @override
+    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+        encoding = super().baked(encoding, master)
+        if len(self.learned) < 2 or not isinstance(encoding, Quantized) or not self.learned[1].numpy().any():
+            return encoding
+        moved = np.sort(self._moved([v._value for v in self.learned]).numpy())
+        rounded = np.clip(moved, -LARGEST_HALF, LARGEST_HALF).astype(np.float16).astype(np.float32)
+        levels = np.unique(rounded + np.float32(0))
+        if levels.size < 2:
+            return encoding
+        return replace(encoding, levels=TableLevels(tuple(levels.tolist()), free=True))
+
+    def _extent(self) -> Any:
+        return tf.reduce_max(tf.abs(self.state["levels"]))
+
+    def _moved(self, learned: Sequence[Any]) -> Any:
+        return self.state["levels"] + learned[1] * self._extent()
+
+    def _levels(self, learned: Sequence[Any]) -> Any:
+        return tf.sort(self._moved(learned)) if len(learned) > 1 else self.state["levels"]
+
+    def _places(self, master: Any, learned: Sequence[Any]) -> tuple[Any, Any]:
+        """The levels as they are now, and which of them is nearest to each value, flat."""
+        state, levels = self.state, self._levels(learned)
+        thresholds = levels[:-1] + (levels[1:] - levels[:-1]) / 2.0 if len(learned) > 1 else state["thresholds"]
+        x = self.centred(master)
+        x = tf.reshape(x * self.scales(learned)[1], [-1])
+        return levels, tf.searchsorted(thresholds, x, side="left")
+
+
+class Rows(Scaled):
+    """`Quantized` over rows of levels: each block reads its own table."""
+
+    @override
+    def arrays(self, encoding: Encoding) -> Arrays:
+        grid = quantized(encoding)
+        if not isinstance(grid.levels, LevelRows):
+            raise EncodingError(f"{encoding.describe()} has no rows of levels")
+        rows = grid.levels.rows
+        longest = max(len(row.values) for row in rows)
+        row = spread(np.asarray(grid.row), grid.block, self.shape)
+        ends = (np.array([table.array[place] for table in rows])[row] for place in (0, -1))
+        return {
+            **self.common(grid, *ends),
+            "row": row,
+            "levels": np.stack([_padded(table.array, longest, table.array[-1]) for table in rows]),
+            "thresholds": np.stack([_padded(table.thresholds, longest - 1, np.inf) for table in rows]),
+        }
+
+    @override
+    def read(self, master: Any, *learned: Any) -> Any:
+        state = self.state
+        scale, reciprocal = self.scales(learned)
+        x = self.centred(master)
+        x = tf.reshape(x * reciprocal, [-1])
+        level = tf.zeros(self.shape, tf.float32)
+        for index in range(state["levels"].shape[0]):
+            position = tf.searchsorted(state["thresholds"][index], x, side="left")
+            own = tf.reshape(tf.gather(state["levels"][index], position), self.shape)
+            level = tf.where(tf.equal(state["row"], index), own, level)
+        value = level * scale
+        return value + state["bias"] if "bias" in state else value
+
+
+def lower_quantized(encoding: Quantized, shape: Sequence[int]) -> Lowering:
+    """The lowering of a grid, by its kind of levels."""
+    kinds: dict[type, type[Scaled]] = {TableLevels: Table, LevelRows: Rows}
+    return kinds.get(type(encoding.levels), Grid)(encoding, shape)
+
+
+def quantized(encoding: Encoding) -> Quantized:
+    """`encoding`, if it is a grid.
+
+    Raises:
+        EncodingError: it is none.
+    """
+    if not isinstance(encoding, Quantized):
+        raise EncodingError(f"{encoding.describe()} is not on a grid")
+    return encoding
+
+
+def _padded(array: NDArray[np.float32], length: int, filler: Any) -> NDArray[np.float32]:
+    return np.pad(array, (0, length - array.size), constant_values=filler)

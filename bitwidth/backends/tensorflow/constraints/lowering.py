@@ -1,0 +1,217 @@
+"""Encodings as TensorFlow operations: which lowering belongs to which encoding, and the function that a view computes.
+
+See `lowered.py` for what a lowering is, `grids.py` for those of grids.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from bitwidth.backends.tensorflow.constraints.grids import lower_quantized
+from bitwidth.backends.tensorflow.constraints.lowered import Arrays, LearnedVariable, Lowering
+from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized
+from bitwidth.errors import ConfigError, EncodingError
+
+__all__ = ["LearnedVariable", "Lowering", "lower", "register_lowering", "straight_through", "through_masks"]
+
+_OPEN: ContextVar[bool] = ContextVar("open", default=False)
+
+Lower = Callable[[Any, Sequence[int]], "Lowering | None"]
+_LOWERINGS: dict[type[Encoding], Lower] = {}
+
+
+class _Cast(Lowering):
+    """A 16-bit float format, through the bits: XLA may drop a pair of casts, but no change of the bits."""
+
+    def __init__(self, encoding: Dense, shape: Sequence[int]) -> None:
+        self.format = encoding.format
+        super().__init__(encoding, shape)
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        word = {"bfloat16": np.uint32(0xFFFF0000), "float16": np.uint16(0xFFFF)}[str(self.format)]
+        return {"bits": np.array(word)}
+
+    def read(self, master: Any, *learned: Any) -> Any:
+        if self.format == "float16":
+            bits = tf.bitcast(tf.cast(master, tf.float16), tf.uint16)
+            return tf.cast(tf.bitcast(tf.bitwise.bitwise_and(bits, self.state["bits"]), tf.float16), tf.float32)
+        bits = tf.bitcast(master, tf.uint32)
+        odd = tf.bitwise.bitwise_and(
+            tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32)), tf.constant(1, tf.uint32)
+        )
+        rounded = tf.bitwise.bitwise_and(bits + odd + tf.constant(0x7FFF, tf.uint32), self.state["bits"])
+        return tf.bitcast(rounded, tf.float32)
+
+
+class _Over(Lowering):
+    """An encoding over another one, which learns what that one learns.
+
+    Attributes:
+        base: the lowering of the other; None where the layer reads the master as it is.
+    """
+
+    def __init__(self, encoding: Masked | Escaped, shape: Sequence[int]) -> None:
+        self.base = lower(encoding.base, shape)
+        super().__init__(encoding, shape)
+
+    @abstractmethod
+    def beneath(self, upstream: Any) -> Any:
+        """The gradient that reaches what the other encoding holds."""
+
+    @override
+    def learn(self) -> None:
+        if self.base is not None:
+            self.base.learn()
+            self.learned = self.base.learned
+
+    @override
+    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+        if self.base is None or not learned:
+            return ()
+        return self.base.slopes(master, value, self.beneath(upstream), *learned)
+
+    def update(self, encoding: Encoding) -> None:
+        super().update(encoding)
+        if isinstance(encoding, Masked | Escaped) and self.base is not None:
+            self.base.update(encoding.base)
+
+
+class _Escape(_Over):
+    """`Escaped` over another encoding: escaped values are the master's, so they train as they are."""
+
+    def __init__(self, encoding: Escaped, shape: Sequence[int]) -> None:
+        self.format, self.float = encoding.format, lower(Dense(encoding.format), shape)
+        super().__init__(encoding, shape)
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        if not isinstance(encoding, Escaped) or encoding.format != self.format:
+            raise EncodingError(f"{encoding.describe()} has no escapes in {self.format}")
+        return {"plane": np.array(encoding.plane)}
+
+    @override
+    def beneath(self, upstream: Any) -> Any:
+        return tf.where(self.state["plane"], 0.0, upstream)
+
+    def read(self, master: Any, *learned: Any) -> Any:
+        held = master if self.base is None else self.base.read(master, *learned)
+        free = master if self.float is None else self.float.read(master)
+        return tf.where(self.state["plane"], free, held)
+
+    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+        if not isinstance(encoding, Escaped):
+            return encoding
+        base = encoding.base if self.base is None else self.base.baked(encoding.base, master)
+        return Escaped.of(master, encoding.plane, base, encoding.format)
+
+
+class _Mask(_Over):
+    """`Masked` over another encoding."""
+
+    def arrays(self, encoding: Encoding) -> Arrays:
+        if encoding.mask is None:
+            raise EncodingError(f"{encoding.describe()} has no mask")
+        return {"keep": encoding.mask.astype(np.float32)}
+
+    @override
+    def beneath(self, upstream: Any) -> Any:
+        return upstream * self.state["keep"]
+
+    def read(self, master: Any, *learned: Any) -> Any:
+        value = master if self.base is None else self.base.read(master, *learned)
+        return value * self.state["keep"]
+
+    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+        if not isinstance(encoding, Masked) or self.base is None:
+            return encoding
+        return Masked(encoding.keep, self.base.baked(encoding.base, master))
+
+
+def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:
+    """Decorator: how encodings of a kind are lowered, given the encoding and the tensor's shape.
+
+    Raises:
+        ConfigError: the kind has a lowering already.
+    """
+
+    def decorate(make: Lower) -> Lower:
+        if kind in _LOWERINGS:
+            raise ConfigError(f"{kind.__name__} has a lowering already")
+        _LOWERINGS[kind] = make
+        return make
+
+    return decorate
+
+
+def lower(encoding: Encoding, shape: Sequence[int]) -> Lowering | None:
+    """The lowering of an encoding for a tensor of `shape`; None where the layer reads the master as it is.
+
+    Raises:
+        EncodingError: no lowering is registered for this type of encoding.
+    """
+    for kind in type(encoding).__mro__:
+        if kind in _LOWERINGS:
+            return _LOWERINGS[kind](encoding, shape)
+    raise EncodingError(f"no TensorFlow lowering for {type(encoding).__name__}; `register_lowering` adds one")
+
+
+@register_lowering(Dense)
+def _lower_dense(encoding: Dense, shape: Sequence[int]) -> Lowering | None:
+    return None if encoding.format in (None, "float32") else _Cast(encoding, shape)
+
+
+@register_lowering(Masked)
+def _lower_masked(encoding: Masked, shape: Sequence[int]) -> Lowering:
+    return _Mask(encoding, shape)
+
+
+@register_lowering(Quantized)
+def _lower_quantized(encoding: Quantized, shape: Sequence[int]) -> Lowering:
+    return lower_quantized(encoding, shape)
+
+
+@register_lowering(Escaped)
+def _lower_escaped(encoding: Escaped, shape: Sequence[int]) -> Lowering:
+    return _Escape(encoding, shape)
+
+
+@contextmanager
+def through_masks() -> Iterator[None]:
+    """Within this context gradients are traced as those of what the layer reads: masks do not stop them."""
+    token = _OPEN.set(True)
+    try:
+        yield
+    finally:
+        _OPEN.reset(token)
+
+
+def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
+    """The function a view computes: `lowering.read`, with the gradient of the identity on what is not masked.
+
+    What the lowering learns gets the gradients of `lowering.slopes`.
+    """
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def view(master: Any, *learned: Any) -> tuple[Any, Callable[[Any], Any]]:
+        keep = lowering.state.get("keep")
+        value = lowering.read(master, *learned)
+
+        def gradient(upstream: Any, variables: Any = None) -> Any:
+            through = upstream if keep is None or _OPEN.get() else upstream * keep
+            found = (through, *lowering.slopes(master, value, upstream, *learned)) if learned else through
+            return found if variables is None else (found, [None] * len(variables))
+
+        return value, gradient
+
+    def read(master: Any) -> Any:
+        return view(master, *(tf.convert_to_tensor(variable._value) for variable in lowering.learned))
+
+    return read

@@ -1,0 +1,204 @@
+"""Data as users have it, turned into batches that can be read again in a known order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bitwidth.backends.tensorflow.data.rows import as_parts, as_tensor, check_targets, cut, dense, length_of, taken
+from bitwidth.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: inputs, and targets and sample weights where the data has them."""
+
+    inputs: Any
+    targets: Any = None
+    weights: Any = None
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return int(tf.nest.flatten(self.inputs)[0].shape[0])
+
+
+class Source:
+    """Data of any form that `model.fit` takes, or inputs alone.
+
+    A tuple is `(inputs, targets)` or `(inputs, targets, weights)`, each an array, a sparse tensor, or a list, tuple or
+    dict of these, nested as the model takes and gives them; anything but a tuple is inputs alone. Models are given the
+    rows of sparse tensors as dense batches. Inputs may be ragged tensors.
+
+    Raises:
+        DataError: the data is empty, its arrays differ in length, a floating point array holds values that are not
+            finite, or the data has a form that is not taken: ragged targets, lists of batches.
+    """
+
+    def __init__(self, data: Any, name: str = "data") -> None:
+        self.name = name
+        self.batched = _is_batched(data)
+        self.data = data
+        self.parts = () if self.batched else as_parts(data, name)  # inputs, targets, weights
+        self._first: list[Any] = []  # of an iterator: the batches that were looked at and not yet given
+        if not self.batched:
+            self.length = length_of(self.parts, name)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether the data has targets."""
+        return self.peek(1).targets is not None
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the data is known to have no last batch."""
+        return isinstance(self.data, tf.data.Dataset) and bool(self.data.cardinality() == tf.data.INFINITE_CARDINALITY)
+
+    @property
+    def is_read_once(self) -> bool:
+        """Whether there is one pass over the data only."""
+        return isinstance(self.data, Iterator)
+
+    def peek(self, size: int) -> Batch:
+        """The first batch; of an iterator the next one, which `batches` and `for_fit` will still give.
+
+        Raises:
+            DataError: there is none.
+        """
+        return self._looked_at(1)[0] if self.is_read_once else next(self.batches(size))
+
+    def _looked_at(self, count: int) -> list[Batch]:
+        """The batches of an iterator that hold its next `count` samples; `batches` and `for_fit` will still give them.
+
+        Raises:
+            DataError: there are none.
+        """
+        held = [_batch(item, self.name) for item in self._first]
+        missing = count - sum(batch.size for batch in held)
+        while missing > 0 and (more := list(islice(self.data, 1))):
+            self._first += more
+            held += [_batch(item, self.name) for item in more]
+            missing -= held[-1].size
+        if not held:
+            raise DataError(
+                f"{self.name} is empty: expected at least one batch; an iterator can be trained on and measured on "
+                "once only: give arrays or a dataset"
+            )
+        return held
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The batches in the data's own order; `size` counts for data that is not batched yet.
+
+        Raises:
+            DataError: there are none.
+        """
+        found = False
+        for item in self._whole() if self.batched else self._slices(size):
+            found = True
+            yield _batch(item, self.name)
+        if not found:
+            raise DataError(f"{self.name} is empty: expected at least one batch")
+
+    def _whole(self) -> Any:
+        """The batched data, with the batches that were looked at in front."""
+        if not self.is_read_once:
+            return self.data
+        self._looked_at(1)
+        first, self._first = self._first, []
+        return (item for item in chain(first, self.data))  # Keras takes a generator, and no other iterator
+
+    def samples(self, count: int, size: int) -> Iterator[Batch]:
+        """Batches of the first `count` samples; of an iterator the next ones, which it will still give."""
+        asked = count
+        for batch in self._looked_at(count) if self.is_read_once else self.batches(size):
+            cut = min(count, batch.size)
+            parts = [batch.inputs, batch.targets, batch.weights]
+            yield Batch(*(None if p is None else tf.nest.map_structure(lambda a, cut=cut: a[:cut], p) for p in parts))
+            count -= cut
+            if count <= 0:
+                break
+        _LOG.debug("%s: %d samples looked at, of at most %d", self.name, asked - count, asked)
+
+    def for_fit(self, size: int, seed: int | None) -> Any:
+        """What `model.fit` and `model.evaluate` are given.
+
+        Arrays become a dataset: with a seed an endless one, each epoch (of `steps` batches) in another order that the
+        seed gives; with None one pass in their own order.
+        """
+        if self.batched:
+            return self._whole()
+        tensors = [tf.nest.map_structure(as_tensor, part) for part in self.parts]
+
+        def gather(index: Any) -> Any:
+            return tuple(without_lists(tf.nest.map_structure(lambda rows: taken(rows, index), p)) for p in tensors)
+
+        def epoch(number: Any) -> Any:
+            # stateless: the order depends on nothing but `seed`, not on TensorFlow's global one
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(self.length), seed=[tf.cast(seed, tf.int64), number]
+            )
+            return tf.data.Dataset.from_tensor_slices(order).batch(size)
+
+        batches = (
+            tf.data.Dataset.range(self.length).batch(size)
+            if seed is None
+            else tf.data.Dataset.counter().flat_map(epoch)
+        )
+        return batches.map(gather, num_parallel_calls=1, deterministic=True).prefetch(2)
+
+    def steps(self, size: int) -> int | None:
+        """Steps in one pass over the data, or None where the data does not say."""
+        if not self.batched:
+            return -(-self.length // size)
+        try:
+            return len(self.data)
+        except TypeError:
+            return None
+
+    def _slices(self, size: int) -> Iterator[Any]:
+        for start in range(0, self.length, size):
+            yield tuple(
+                tf.nest.map_structure(lambda rows, start=start: cut(rows, start, start + size), part)
+                for part in self.parts
+            )
+
+
+def _batch(item: Any, name: str) -> Batch:
+    """A batch of a dataset, a generator or an iterator.
+
+    Raises:
+        DataError: it is a list, which Keras does not take, or has ragged targets.
+    """
+    if isinstance(item, list):
+        raise DataError(
+            f"{name}: a batch is a tuple (inputs, targets) or inputs alone, got a list of {len(item)}: give tuples"
+        )
+    parts = item if isinstance(item, tuple) else (item,)
+    if not 1 <= len(parts) <= 3:
+        raise DataError(f"{name}: a batch is (inputs, targets) or (inputs, targets, weights), got {len(parts)} parts")
+    check_targets(parts, name)
+    return Batch(*(dense(part) for part in parts))
+
+
+def without_lists(nest: Any) -> Any:
+    """`nest` with tuples for lists: a dataset takes a list for one tensor."""
+    if isinstance(nest, dict):
+        return {key: without_lists(value) for key, value in nest.items()}
+    return tuple(without_lists(value) for value in nest) if isinstance(nest, list | tuple) else nest
+
+
+def _is_batched(data: Any) -> bool:
+    if isinstance(data, str | bytes):
+        return False
+    if isinstance(data, tf.data.Dataset | keras.utils.PyDataset | tf.distribute.DistributedDataset):
+        return True
+    iterable = hasattr(data, "__iter__") and not hasattr(data, "__array__") and not tf.is_tensor(data)
+    return iterable and not isinstance(data, list | tuple | dict)

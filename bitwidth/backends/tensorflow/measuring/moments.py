@@ -1,0 +1,196 @@
+"""Input moments: what each parameter is multiplied by, as a covariance over samples."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
+from bitwidth.backends.tensorflow.measuring.operands import (
+    CONTRACTIONS,
+    LOOK_UPS,
+    Operand,
+    arrangement_of,
+    features_of,
+    operand_of,
+    regathered,
+)
+from bitwidth.backends.tensorflow.measuring.patches import positions_of, thinned, with_features
+from bitwidth.backends.tensorflow.reading.frames import Frame
+from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
+from bitwidth.errors import ModelError
+from bitwidth.fitting import Arrangement, Moments
+
+_LOG = logging.getLogger(__name__)
+_LEAST_ROWS = 4096  # rows of a batch that are looked at, at least; four for each input above that
+_PATCH_BYTES = 1 << 26
+
+
+def input_moments(
+    trace: FuncTrace,
+    variables: Mapping[str, Any],
+    uses: Mapping[str, Iterable[str]],
+    batches: Iterable[Any],
+    edit: Mapping[str, Edit] | None = None,
+) -> dict[str, tuple[Moments, ...]]:
+    """The moments of what each parameter meets, one for each part of it that is used by itself.
+
+    Args:
+        trace: of the model.
+        variables: the Keras variables by path.
+        uses: by path, names of the operations that use the parameter.
+        batches: inputs of the model.
+        edit: by name of a tensor, what is used in its place; see `Replay.run`.
+
+    Returns:
+        By path. A parameter that is used in no way that sums over inputs has an empty tuple. A table that is looked up
+        has a group of one input for each row, with the share of the look-ups that go to it.
+
+    Raises:
+        ModelError: a parameter meets values that are not finite.
+    """
+    places = {frame.name(op): (frame, op) for frame in trace.frame.walk() for op in frame.graph.get_operations()}
+    watched: dict[str, list[_Sum]] = {}
+    sums: dict[str, list[_Sum]] = {}
+    for path, names in uses.items():
+        sums[path] = []
+        for name in names:
+            frame, op = places[name]
+            made = _sum_for(trace, frame, op, name, variables[path], sums[path])
+            if made is not None:
+                watched.setdefault(name, []).append(made)
+    replay, started = Replay(trace), time.perf_counter()
+
+    def watch(name: str) -> Any:
+        def seen(op: Any, inputs: list[Any], outputs: list[Any]) -> None:
+            for item in watched[name]:
+                item.add(name, op, inputs)
+
+        return seen
+
+    watchers = {name: watch(name) for name in watched}
+    if watchers:
+        for inputs in batches:
+            replay.run(inputs, watchers, edit)
+    moments = {path: tuple(item.moments() for item in found if item.rows) for path, found in sums.items()}
+    _LOG.debug("input moments of %d parameters in %.2f seconds", len(moments), time.perf_counter() - started)
+    for path, parts in moments.items():
+        if not all(np.isfinite(part.mean).all() for part in parts):
+            raise ModelError(f"{path}: the data makes the model multiply it with values that are not finite")
+    return moments
+
+
+def _sum_for(trace: FuncTrace, frame: Frame, op: Any, name: str, variable: Any, made: list[_Sum]) -> _Sum | None:
+    """The sum that a use adds to: that of an earlier use which multiplies the same elements alike, or a new one."""
+    if op.type not in CONTRACTIONS and op.type not in LOOK_UPS:
+        return None
+    operand = operand_of(trace, frame, op, variable)
+    if operand is None:
+        return None
+    if op.type in LOOK_UPS:
+        if operand.position != 0 or operand.index is not None:
+            return None
+        rows, rest = operand.shape[0], int(np.prod(operand.shape[1:]))
+        return _added(made, _Frequency(operand, Arrangement((rows, rest), (0, 1), (rows, 1, rest)), name))
+    arrangement = arrangement_of(op, operand, int(np.prod(variable.shape)))
+    return _added(made, _Gram(operand, arrangement, name))
+
+
+def _added(made: list[_Sum], new: _Sum) -> _Sum:
+    for old in made:
+        if type(old) is type(new) and _alike(old.arrangement, new.arrangement):
+            old.operands.update(new.operands)
+            return old
+    made.append(new)
+    return new
+
+
+def _alike(left: Arrangement, right: Arrangement) -> bool:
+    if left.index is not None or right.index is not None:
+        return left.index is not None and right.index is not None and np.array_equal(left.index, right.index)
+    return (left.shape, left.order, left.matrix) == (right.shape, right.order, right.matrix)
+
+
+class _Sum(ABC):
+    """Sums over rows of features."""
+
+    def __init__(self, operand: Operand, arrangement: Arrangement, op: str) -> None:
+        self.operands, self.arrangement, self.op = {op: operand}, arrangement, op
+        self.rows = 0
+
+    @abstractmethod
+    def add(self, name: str, op: Any, inputs: list[Any]) -> None:
+        """Add what one run of the operation `name` met."""
+
+    @abstractmethod
+    def moments(self) -> Moments:
+        """The means."""
+
+
+class _Gram(_Sum):
+    """Products of all pairs of inputs."""
+
+    def __init__(self, operand: Operand, arrangement: Arrangement, op: str) -> None:
+        super().__init__(operand, arrangement, op)
+        groups, count, _ = arrangement.matrix
+        self.gram: NDArray[np.float32] = np.zeros((groups, count, count), np.float32)
+        self.total: NDArray[np.float64] = np.zeros((groups, count))
+        self.turn = 0
+
+    def add(self, name: str, op: Any, inputs: list[Any]) -> None:
+        """See `_Sum.add`. Of many rows an even selection is taken."""
+        operand = self.operands[name]
+        groups, count, _ = self.arrangement.matrix
+        least = max(_LEAST_ROWS, 4 * count)
+        op, inputs = thinned(op, inputs, max(least, _PATCH_BYTES // (4 * groups * count)), self.turn)
+        self.turn += 1
+        for part in _slices(op, inputs, operand, groups * count):
+            x = features_of(op, part, operand)
+            x = x[:: max(1, x.shape[0] // least)]
+            by_group = tf.transpose(x, [1, 0, 2])
+            self.gram += tf.matmul(by_group, by_group, transpose_a=True).numpy()
+            self.total += tf.reduce_sum(x, axis=0).numpy()
+            self.rows += int(x.shape[0])
+
+    def moments(self) -> Moments:
+        """See `_Sum.moments`."""
+        self.gram /= np.float32(self.rows)
+        return Moments(self.arrangement, self.gram, (self.total / self.rows).astype(np.float32), self.rows, self.op)
+
+
+class _Frequency(_Sum):
+    """How often each row of a table is looked up: a group of one input for each row."""
+
+    def __init__(self, operand: Operand, arrangement: Arrangement, op: str) -> None:
+        super().__init__(operand, arrangement, op)
+        self.counts: NDArray[np.int64] = np.zeros(arrangement.matrix[0], np.int64)
+
+    def add(self, name: str, op: Any, inputs: list[Any]) -> None:
+        """See `_Sum.add`."""
+        rows = np.asarray(inputs[1]).reshape(-1)
+        self.counts += np.bincount(rows, minlength=len(self.counts))[: len(self.counts)]
+        self.rows += rows.size
+
+    def moments(self) -> Moments:
+        """See `_Sum.moments`."""
+        share = (self.counts / self.rows).astype(np.float32)
+        return Moments(self.arrangement, share[:, None, None], share[:, None], self.rows, self.op)
+
+
+def _slices(op: Any, inputs: list[Any], operand: Operand, width: int) -> Iterable[list[Any]]:
+    """The inputs of a convolution in parts of few samples, so that its patches fit in memory."""
+    place = next(place for place in range(len(inputs) - 1, -1, -1) if place != operand.position)
+    x = inputs[place]
+    if "Conv" not in op.type or not x.shape.rank or regathered(op) is not None:
+        return [inputs]
+    positions = prod(positions_of(op, inputs))
+    size = max(1, _PATCH_BYTES // (4 * positions * width))
+    return (with_features(op, inputs, x[start : start + size]) for start in range(0, x.shape[0], size))

@@ -1,0 +1,71 @@
+"""What earlier passes promised about a model that came out of a run or a file, so that a later run keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bitwidth.backend import LayerInputs
+from bitwidth.backends.tensorflow.constraints.activations import attached_to
+from bitwidth.encodings import Dense, Encoding
+from bitwidth.graph import Graph
+
+_HELD = "_bitwidth_encoding"  # an attribute of the variable, which goes with it into a larger model
+
+
+def keep_promises(model: Any, encodings: Mapping[int, Encoding]) -> None:
+    """Remember how the variables of a model are held, by their index. Its layers know how they take their inputs."""
+    for index, variable in enumerate(model.variables):
+        variable.__dict__[_HELD] = encodings.get(index)
+
+
+def kept_promises(model: Any) -> dict[int, Encoding]:
+    """How the variables of a model are held that came out of a run or a file, by their index in the model."""
+    held = ((index, variable.__dict__.get(_HELD)) for index, variable in enumerate(model.variables))
+    return {index: encoding for index, encoding in held if encoding is not None}
+
+
+def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:
+    """The encodings of the tensors that enter layers, by the tensors' names."""
+    return {
+        name: encoding
+        for layer in graph.structure.layers
+        for call in layer.calls
+        for name, encoding in zip(call.inputs, inputs.get(layer.path, ()), strict=False)
+        if encoding is not None
+    }
+
+
+def promised(model: Any, graph: Graph) -> Graph:
+    """`graph`, with the encodings that `model` came with.
+
+    Values changed since then are projected back, and a note says so.
+
+    Args:
+        model: the user's model.
+        graph: the graph of a copy of it.
+    """
+    encodings = kept_promises(model)
+    graph = graph.update(activations=_entering(graph, attached_to(model)))
+    found: dict[str, Encoding] = {}
+    notes = []
+    for parameter in graph:
+        encoding = encodings.get(parameter.index)
+        if encoding is None or (isinstance(encoding, Dense) and encoding.format is None) or not parameter.is_float:
+            continue
+        encoding.check(parameter.shape, parameter.path)
+        off = int(np.count_nonzero(encoding.project(graph.values[parameter.path]) != graph.values[parameter.path]))
+        if off:
+            held_as = encoding.describe()
+            notes.append(
+                f"{parameter.path}: {off:,} values were changed since it was held as {held_as}; put back on it"
+            )
+        found[parameter.path] = encoding
+    if not found:
+        return graph
+    held = graph.update(encodings=found)
+    structure = replace(held.structure, notes=(*held.structure.notes, *notes))
+    return Graph(structure, tuple(held), held.values)

@@ -1,0 +1,187 @@
+"""Rules: what an operation does with the axes of a parameter it reads.
+
+`transformed` follows operations that only rearrange or recompute a parameter (reads, casts, reshapes, slices);
+`use_rule` tells, for an operation that joins a parameter with features, which axes become channels and which are
+summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import tensorflow as tf
+
+from bitwidth.backends.tensorflow.reading.axes import Axes, fitted, origins, permuted, reshaped
+
+Effect = Literal["contract", "look_up", "add", "multiply", "scale", "offset", "mean", "variance", "unknown"]
+
+
+class Reading(NamedTuple):
+    """What an operation does with a parameter: the effect, the axes that become channels and those summed over."""
+
+    effect: Effect
+    channel_axes: tuple[int, ...] = ()
+    input_axes: tuple[int, ...] = ()
+
+
+UseRule: TypeAlias = Callable[[Any, int, Axes], Reading]
+
+# Operations that read no values of a tensor, only its shape.
+SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "VariableShape"})
+# Axes of a convolution's filter that become channels; all the others are summed over.
+_FILTERS = {
+    "Conv2D": (-1,),
+    "Conv3D": (-1,),
+    "DepthwiseConv2dNative": (-2, -1),
+    "Conv2DBackpropInput": (-2,),
+    "Conv3DBackpropInputV2": (-2,),
+}
+_TRANSPOSED = {
+    "MatMul": ("transpose_a", "transpose_b"),
+    "BatchMatMul": ("adj_x", "adj_y"),
+    "BatchMatMulV2": ("adj_x", "adj_y"),
+    "BatchMatMulV3": ("adj_x", "adj_y"),
+}
+_NORMALISED: dict[int, Effect] = {1: "scale", 2: "offset", 3: "mean", 4: "variance"}
+_ADDITIONS = frozenset({"Add", "AddV2", "AddN", "BiasAdd", "Sub"})
+_PRODUCTS = frozenset({"Mul", "MulNoNan", "RealDiv", "Div", "DivNoNan"})
+_RESHAPES = frozenset({"Reshape", "ExpandDims", "Squeeze"})
+_RESIZES = frozenset(
+    {
+        "ReadVariableOp",
+        "Slice",
+        "StridedSlice",
+        "Split",
+        "SplitV",
+        "ConcatV2",
+        "Pad",
+        "PadV2",
+        "MirrorPad",
+        "Tile",
+        "BroadcastTo",
+    }
+)
+
+
+def use_rule(kind: str) -> tuple[UseRule, bool]:
+    """The rule for a type of operation, and whether it is a use even where it joins parameters with constants only.
+
+    The rule takes the operation, the position of the input that carries the parameter, and its axes; it gives the
+    effect, the parameter's channel axes and the axes summed over.
+    """
+    if kind in _TRANSPOSED:
+        return _matmul, True
+    if kind == "Einsum":
+        return _einsum, True
+    if kind in _FILTERS:
+        return _convolution, True
+    if kind in ("GatherV2", "Gather", "ResourceGather", "GatherNd", "ResourceGatherNd"):
+        return _look_up, True
+    if kind.startswith("FusedBatchNorm"):
+        return _normalisation, True
+    if kind in _ADDITIONS or kind in _PRODUCTS:
+        return _elementwise, False
+    return _unknown, False
+
+
+def transformed(op: Any, position: int, axes: Axes, output: int) -> Axes | None:
+    """Axes of the parameter in one output of an operation over parameters and constants; None where not known."""
+    shape = op.outputs[output].shape
+    if not shape.is_fully_defined():
+        return None
+    sizes = shape.as_list()
+    if op.type in _RESHAPES:
+        return reshaped(axes, sizes)
+    if op.type == "Transpose":
+        order = tf.get_static_value(op.inputs[1])
+        return None if order is None else permuted(axes, [int(axis) for axis in order])
+    if op.type == "Unpack":
+        axis = op.get_attr("axis") % len(axes)
+        return axes[:axis] + axes[axis + 1 :]
+    if op.type == "Pack":
+        axis = op.get_attr("axis") % (len(axes) + 1)
+        return (*axes[:axis], (), *axes[axis:])
+    if op.type == "StridedSlice":
+        return _sliced(op, axes, sizes)
+    # What is left keeps the axes where its output has the shape of its inputs broadcast to each other.
+    if op.type in _RESIZES or tuple(sizes) == _broadcast(op):
+        return fitted(axes, sizes, repeated=op.type not in _RESIZES or op.type in ("Tile", "BroadcastTo"))
+    return None
+
+
+def _matmul(op: Any, position: int, axes: Axes) -> Reading:
+    transposed = op.get_attr(_TRANSPOSED[op.type][position])
+    summed = len(axes) - (1 if (position == 0) != transposed else 2)
+    return _contraction(axes, [axis for axis in range(len(axes)) if axis != summed])
+
+
+def _einsum(op: Any, position: int, axes: Axes) -> Reading:
+    operands, _, result = op.get_attr("equation").decode().partition("->")
+    labels = operands.split(",")[position]
+    if "..." in labels:  # spell the broadcast axes out; they are in the result too
+        before, _, after = labels.partition("...")
+        labels = before + "." * (len(axes) - len(before) - len(after)) + after
+    return _contraction(axes, [axis for axis, label in enumerate(labels) if label in result])
+
+
+def _convolution(op: Any, position: int, axes: Axes) -> Reading:
+    if position != 1:
+        return Reading("unknown")
+    return _contraction(axes, [axis % len(axes) for axis in _FILTERS[op.type]])
+
+
+def _contraction(axes: Axes, kept: list[int]) -> Reading:
+    summed = [axis for axis in range(len(axes)) if axis not in kept]
+    return Reading("contract", origins(axes, kept), origins(axes, summed))
+
+
+def _look_up(op: Any, position: int, axes: Axes) -> Reading:
+    if position != 0:
+        return Reading("unknown")
+    axis = int(tf.get_static_value(op.inputs[2])) if op.type == "GatherV2" else 0
+    return Reading("look_up", origins(axes, [axis]))
+
+
+def _normalisation(op: Any, position: int, axes: Axes) -> Reading:
+    return Reading(_NORMALISED.get(position, "unknown"), origins(axes))
+
+
+def _elementwise(op: Any, position: int, axes: Axes) -> Reading:
+    return Reading("add" if op.type in _ADDITIONS else "multiply", origins(axes))
+
+
+def _unknown(op: Any, position: int, axes: Axes) -> Reading:
+    return Reading("unknown")
+
+
+def _broadcast(op: Any) -> tuple[int | None, ...] | None:
+    try:
+        shape = tf.TensorShape([])
+        for tensor in op.inputs:
+            shape = tf.broadcast_static_shape(shape, tensor.shape)
+    except ValueError:
+        return None
+    return tuple(shape.as_list()) if shape.rank is not None else None
+
+
+def _sliced(op: Any, axes: Axes, sizes: list[int]) -> Axes | None:
+    """Axes after `tensor[..., 0, None, 1:3]`: dropped, made or cut as the masks of StridedSlice say."""
+    count = op.inputs[1].shape[0]
+    if count is None:
+        return None
+    bits = {name: op.get_attr(f"{name}_mask") for name in ("ellipsis", "new_axis", "shrink_axis")}
+    kept: list[tuple[Any, ...]] = []
+    position = 0
+    for place in range(count):
+        if bits["ellipsis"] >> place & 1:
+            later = sum(not bits["new_axis"] >> after & 1 for after in range(place + 1, count))
+            kept.extend(axes[position : len(axes) - later])
+            position = len(axes) - later
+        elif bits["new_axis"] >> place & 1:
+            kept.append(())
+        else:
+            if not bits["shrink_axis"] >> place & 1:
+                kept.append(axes[position])
+            position += 1
+    return fitted((*kept, *axes[position:]), sizes)

@@ -1,0 +1,214 @@
+"""Losses, metrics and optimizers.
+
+What a pass gives, else what the user's model was compiled with, always as fresh objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from bitwidth.backend import Objective, Training
+from bitwidth.backends.tensorflow.models.allowed import Kind
+from bitwidth.backends.tensorflow.models.configuration import Configuration
+from bitwidth.backends.tensorflow.models.copying import copy_object, uncompile
+from bitwidth.backends.tensorflow.models.plain_data import NotAllowedError
+from bitwidth.backends.tensorflow.training.rates import rate_for
+from bitwidth.errors import ConfigError
+from bitwidth.text import brief
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the user's model was compiled with; None where it was not.
+
+    Attributes:
+        objective: loss, loss weights and metrics.
+        optimizer: the optimizer, to take the kind and settings from.
+        settings: further arguments of `model.compile`.
+        keys: what optimizers know each of the user's variables by, in the model's order.
+    """
+
+    objective: Objective
+    optimizer: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, model: Any) -> Compiled:
+        """What `model` was compiled with."""
+        keys = tuple(variable._value._unique_id for variable in model.variables)
+        if not getattr(model, "compiled", False):
+            return cls(Objective(), keys=keys)
+        loss, metrics = getattr(model, "_compile_loss", None), getattr(model, "_compile_metrics", None)
+        objective = Objective(
+            model.loss,
+            getattr(loss, "_user_loss_weights", None),
+            getattr(metrics, "_user_metrics", None),
+        )
+        settings = {
+            "weighted_metrics": getattr(metrics, "_user_weighted_metrics", None),
+            "jit_compile": model.jit_compile,
+            "run_eagerly": model.run_eagerly,
+            "steps_per_execution": model.steps_per_execution,
+        }
+        return cls(objective, model.optimizer, settings, keys)
+
+    def resolve(self, objective: Objective) -> Objective:
+        """`objective`, with each field that it leaves open taken from here."""
+        mine = self.objective
+        return Objective(
+            mine.loss if objective.loss is None else objective.loss,
+            mine.loss_weights if objective.loss is None else objective.loss_weights,
+            mine.metrics if objective.metrics is None else objective.metrics,
+        )
+
+    def compile(self, model: Any, objective: Objective, **settings: Any) -> None:
+        """Compile `model` for the objective, whatever the `compile` of its class takes."""
+        objective = self.resolve(objective)
+        settings = {**self.settings, **settings}
+        keras.Model.compile(
+            model,
+            loss=_loss(objective.loss),
+            loss_weights=objective.loss_weights,
+            metrics=fresh(objective.metrics),
+            weighted_metrics=fresh(settings.pop("weighted_metrics", None)),
+            **settings,
+        )
+
+    def compile_as_given(self, model: Any, variables: Sequence[Any]) -> str:
+        """Compile `model` as the user's was. Where that fails it stays uncompiled, and the reason is returned.
+
+        Args:
+            model: a model that takes the place of the user's.
+            variables: its variables, in the order of the user's.
+        """
+        if self.optimizer is None:
+            return ""
+        try:
+            as_it_was = Training(Objective(), None, learning_rate="own", decay="constant")
+            optimizer = self.optimizer_for(as_it_was, None, variables)
+            self.compile(model, Objective(), optimizer=optimizer)
+        except Exception as error:  # the user's own classes raise anything, and nothing may be lost now
+            uncompile(model)
+            return f"result.model is not compiled: {brief(error)}"
+        return ""
+
+    def optimizer_for(self, training: Training, steps: int | None, variables: Sequence[Any]) -> Any:
+        """A fresh optimizer for a run of training.
+
+        Args:
+            training: the run.
+            steps: steps of an epoch, or None where they are not known.
+            variables: the variables that take the place of the user's.
+
+        Raises:
+            ConfigError: the optimizer is not known, or there is no decay such as the run asks for.
+        """
+        given = training.optimizer if training.optimizer is not None else self.optimizer
+        optimizer = _optimizer("adam" if given is None else given)
+        rate = rate_for(training, steps, optimizer)
+        if rate is not None and hasattr(optimizer, "inner_optimizer"):
+            optimizer.inner_optimizer.learning_rate = rate
+        elif rate is not None:
+            optimizer = type(optimizer).from_config({**optimizer.get_config(), "learning_rate": rate})
+        self._exclude_alike(given, optimizer, variables)
+        return optimizer
+
+    def check_names(self, training: Training, variables: Sequence[Any]) -> None:
+        """Check, without data, that the optimizer, the loss and the metrics of a run of training are known.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        self.optimizer_for(training, training.steps_per_epoch or 1, variables)
+        objective = self.resolve(training.objective)
+        for given, find in ((objective.loss, keras.losses.get), (objective.metrics, _metric)):
+            for name in keras.tree.flatten(given):
+                if isinstance(name, str):
+                    try:
+                        find(name)
+                    except ValueError as error:
+                        raise ConfigError(f"Keras knows no loss or metric {name!r}: {brief(error)}") from error
+
+    @staticmethod
+    def spare(optimizer: Any, variables: Sequence[Any]) -> None:
+        """Exclude further variables from the weight decay of an optimizer that is not built yet."""
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        excluded = set(getattr(inner, "_exclude_from_weight_decay", None) or ())
+        inner._exclude_from_weight_decay = excluded | {variable._value._unique_id for variable in variables}
+        inner._exclude_from_weight_decay_cache = {}
+
+    def _exclude_alike(self, given: Any, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Exclude from weight decay what the given optimizer excludes."""
+        excluded = getattr(given, "_exclude_from_weight_decay", None)
+        if excluded:
+            places = dict(zip(self.keys, variables, strict=True))
+            optimizer._exclude_from_weight_decay = {places[k]._value._unique_id for k in excluded if k in places}
+        pattern = getattr(given, "_exclude_from_weight_decay_pattern", None)
+        if pattern is not None:
+            optimizer._exclude_from_weight_decay_pattern = pattern
+
+
+def fresh(given: Any) -> Any:
+    """New metrics for those in `given`, so that the user's own hold no state of ours."""
+    if isinstance(given, list | tuple):
+        return _like(given, [fresh(item) for item in given])
+    if isinstance(given, dict):
+        if "class_name" in given:
+            return _made(given, Kind.METRIC)
+        return {key: fresh(value) for key, value in given.items()}
+    if not isinstance(given, keras.metrics.Metric):
+        return given
+    copy = copy_object(given)
+    copy.reset_state()
+    return copy
+
+
+def _like(given: Any, items: list[Any]) -> Any:
+    """A tuple for a tuple: Keras compares the structure of losses with that of the targets."""
+    return tuple(items) if isinstance(given, tuple) else items
+
+
+def _metric(name: str) -> Any:
+    return name if name in ("accuracy", "acc", "crossentropy", "ce") else keras.metrics.get(name)
+
+
+def _loss(given: Any) -> Any:
+    """Losses hold no state and are shared; those that a recipe brings as data are made."""
+    if isinstance(given, list | tuple):
+        return _like(given, [_loss(item) for item in given])
+    if isinstance(given, dict):
+        if "class_name" in given:
+            return _made(given, Kind.LOSS)
+        return {key: _loss(value) for key, value in given.items()}
+    return given
+
+
+def _optimizer(given: Any) -> Any:
+    try:
+        if isinstance(given, keras.optimizers.Optimizer):
+            return type(given).from_config(given.get_config())
+        return _made(given, Kind.OPTIMIZER) if isinstance(given, dict) else keras.optimizers.get(given)
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's own optimizer may raise anything
+        raise ConfigError(f"optimizer {given!r} cannot be made anew: {brief(error)}") from error
+
+
+def _made(given: Any, kind: Kind) -> Any:
+    """The object of a configuration, which may come from a recipe.
+
+    Raises:
+        ConfigError: it names what is no loss, metric, optimizer or schedule of Keras's or of this process.
+    """
+    try:
+        read = Configuration().read(given, kind, kind.name.lower())
+    except NotAllowedError as error:
+        raise ConfigError(str(error)) from error
+    if isinstance(read, str):  # a function
+        return keras.losses.get(read) if kind is Kind.LOSS else keras.metrics.get(read)
+    return keras.saving.deserialize_keras_object(read)

@@ -1,0 +1,34 @@
+"""Lossless coders for integers, masks and arrays: rANS with small tables, in numpy.
+
+Every stream is deterministic, self-contained given its decoder's arguments, and exactly consumed. Decoders take
+untrusted bytes and raise `CorruptFileError` or return an array of the right shape (a checksum around the stream catches
+the rest).
+
+Example:
+    >>> import numpy as np
+    >>> from bitwidth import coder
+    >>> codes = np.array([0, -1, 0, 2, 0, 0])
+    >>> coder.decode_integers(coder.encode_integers(codes), 6).tolist()
+    [0, -1, 0, 2, 0, 0]
+"""
+
+from bitwidth.coder.arrays import decode_array, encode_array
+from bitwidth.coder.integers import decode_integers, encode_integers
+from bitwidth.coder.masks import decode_mask, encode_mask
+from bitwidth.coder.planes import MAX_PLANES, decode_planes, encode_planes
+from bitwidth.coder.rans import decode_symbols, encode_symbols, entropy_bits
+
+__all__ = [
+    "MAX_PLANES",
+    "decode_array",
+    "decode_integers",
+    "decode_mask",
+    "decode_planes",
+    "decode_symbols",
+    "encode_array",
+    "encode_integers",
+    "encode_mask",
+    "encode_planes",
+    "encode_symbols",
+    "entropy_bits",
+]

@@ -1,0 +1,50 @@
+"""How the values of one tensor are held: encodings, their levels and blocks, and what each says of itself.
+
+Here belongs what turns values into codes and back, exactly, and what a file or an exporter must know of it. How an
+encoding is chosen for a tensor belongs in `bitwidth.fitting`, the bytes of its codes in `bitwidth.coder`. Numpy only.
+"""
+
+from bitwidth.encodings.blocks import Granularity, block_of, block_reduce, check_granularity, grid_shape, spread
+from bitwidth.encodings.dense import Dense, Format
+from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_state, is_registered, register_encoding
+from bitwidth.encodings.escape import Escaped
+from bitwidth.encodings.floats import least_format, small_format
+from bitwidth.encodings.leading import PrefixLevels
+from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
+from bitwidth.encodings.masked import Masked, masked, rebased
+from bitwidth.encodings.prefix import magnitude_bits, ordered, prefix
+from bitwidth.encodings.quantized import Quantized
+from bitwidth.encodings.rows import LevelRows
+
+__all__ = [
+    "MAX_BITS",
+    "Dense",
+    "Encoding",
+    "EncodingState",
+    "Escaped",
+    "Format",
+    "Granularity",
+    "IntegerLevels",
+    "LevelRows",
+    "Levels",
+    "Masked",
+    "PrefixLevels",
+    "Quantized",
+    "TableLevels",
+    "block_of",
+    "block_reduce",
+    "check_granularity",
+    "encoding_from_state",
+    "grid_shape",
+    "is_registered",
+    "least_format",
+    "magnitude_bits",
+    "masked",
+    "ordered",
+    "prefix",
+    "rebased",
+    "register_encoding",
+    "small_format",
+    "spread",
+    "uniform_levels",
+]

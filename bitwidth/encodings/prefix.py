@@ -1,0 +1,85 @@
+"""The first bits of a grid: the encoding that the leading bit planes of its codes make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.encodings.encoding import Encoding
+from bitwidth.encodings.leading import PrefixLevels
+from bitwidth.encodings.levels import IntegerLevels
+from bitwidth.encodings.masked import rebased
+from bitwidth.encodings.quantized import Quantized
+from bitwidth.errors import EncodingError
+
+__all__ = ["PrefixLevels", "magnitude_bits", "ordered", "prefix"]
+
+
+def ordered(encoding: Encoding) -> Quantized | None:
+    """The grid under a mask, if its codes are integers in order (so that they are readable as bit planes)."""
+    grid = encoding.unmasked
+    if isinstance(grid, Quantized) and isinstance(grid.levels, IntegerLevels | PrefixLevels):
+        return grid
+    return None
+
+
+def magnitude_bits(grid: Quantized) -> int | None:
+    """How many bit planes the magnitudes of a grid's codes have, less their zero points; None where there is no bound.
+
+    Example:
+        >>> magnitude_bits(Quantized(IntegerLevels(-7, 7), np.ones((1, 1), np.float32), (2, 2)))
+        3
+    """
+    highest = _highest(grid)
+    return None if highest is None else highest.bit_length()
+
+
+def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding:
+    """The encoding that reads only the first `bits` bits of each code, the sign being one of them.
+
+    The codes less their zero points are sign and magnitude; the low bits of the magnitude are dropped (see
+    `PrefixLevels`). Scale, bias and mask stay; there is no zero point any more. Tables, floats, and grids of no more
+    than `bits` bits are given back as they are. A prefix of a prefix is that of the whole grid.
+
+    Args:
+        encoding: any encoding.
+        bits: at least 2.
+        planes: how many bit planes the magnitudes of the codes have; needed for integers without bounds, whose codes
+            alone can tell.
+
+    Raises:
+        EncodingError: `bits` is no whole number of at least 2; no `planes` for integers without bounds.
+
+    Example:
+        >>> grid = Quantized(IntegerLevels.symmetric(8), np.array([[0.5]], np.float32), (1, 3))
+        >>> four = prefix(grid, 4)
+        >>> four.project(np.array([[0.0, 20.0, -63.0]], np.float32)), four.bits
+        (array([[  0.  ,  19.75, -59.75]], dtype=float32), 4)
+    """
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 2:
+        raise EncodingError(f"a prefix has a whole number of bits, at least 2, got {bits!r}")
+    grid = ordered(encoding)
+    if grid is None or grid.bits <= bits:
+        return encoding
+    highest = _highest(grid)
+    if highest is None:
+        if planes is None:
+            raise EncodingError("integers without bounds: say how many bit planes their codes have (planes=)")
+        highest = (1 << planes) - 1
+    before = grid.levels.dropped if isinstance(grid.levels, PrefixLevels) else 0
+    dropped = highest.bit_length() - (bits - 1)
+    if dropped <= 0:
+        return encoding
+    high = grid.levels.high if isinstance(grid.levels, PrefixLevels) else highest
+    return rebased(encoding, Quantized(PrefixLevels(high, before + dropped), grid.scale, grid.block, bias=grid.bias))
+
+
+def _highest(grid: Quantized) -> int | None:
+    """The greatest magnitude of a code less its zero point."""
+    if isinstance(grid.levels, IntegerLevels) and grid.levels.low is None:
+        return None
+    low, high = grid.levels.bounds
+    zero: NDArray[Any] = np.zeros(1, np.int32) if grid.zero_point is None else grid.zero_point
+    return max(high - int(zero.min(initial=high)), int(zero.max(initial=low)) - low)
