@@ -162,6 +162,37 @@ def test_a_name_of_tensorflow_would_be_found(source: str, found: set[str]) -> No
     assert named(source, operations()) == found
 
 
+def alternatives(node: ast.expr | None) -> set[str]:
+    """The members of a union that is written with `|`, as they are written; of another annotation itself."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return alternatives(node.left) | alternatives(node.right)
+    return set() if node is None else {ast.unparse(node)}
+
+
+def reasons_returned(source: str) -> list[str]:
+    """Names of the functions that return something or, as a string, the reason why not."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.BinOp):
+            members = alternatives(node.returns)
+            if "str" in members and members - {"str", "None"}:
+                found.append(node.name)
+    return found
+
+
+@every
+def test_a_reason_is_no_answer(name: str) -> None:
+    """Where a question has no answer, `Refused` is raised with the reason."""
+    assert not reasons_returned(MODULES[name].read_text(encoding="utf-8")), name
+
+
+def test_a_reason_that_is_returned_would_be_found() -> None:
+    assert reasons_returned("def f() -> Op | str: ...") == ["f"]
+    assert reasons_returned("def f() -> tuple[Op, str] | str | None: ...") == ["f"]
+    assert reasons_returned("def f() -> str | None: ...") == []
+    assert reasons_returned("def f() -> Iterator[tuple[str, Op | Norm]]: ...") == []
+
+
 def test_rooms_have_no_cycles() -> None:
     """Between folders, at any depth: a folder is a node, and imports within it do not count."""
     folders: dict[str, set[str]] = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bitwidth.errors import BitwidthError
 
-class Refused(Exception):  # noqa: N818 - an answer, and no fault
+
+class Refused(BitwidthError):  # noqa: N818 - an answer, and no fault
     """A question about a graph has no answer that can be used, for a reason that goes into a report.
 
     Functions that may have no answer raise it, and whoever works through a model catches it once for each part: what
-    is refused is skipped with the reason. It never leaves a pass.
+    is refused is skipped with the reason. No pass of the library lets it out; one that does ends the run.
 
     Attributes:
         reason: in words, to stand behind "skipped: ".
