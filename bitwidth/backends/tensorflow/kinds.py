@@ -98,6 +98,8 @@ _GIVEN: dict[str, tuple[tuple[str, int], ...]] = {
     "Sum": (("axes", 1),),
     "Transpose": (("order", 1),),
 }
+# What the vocabulary has as attributes and these types cannot change.
+_FIXED: dict[str, dict[str, Any]] = {"Gather": {"axis": 0}, "Pad": {"fill": 0}, "ResourceGather": {"axis": 0}}
 _TRANSPOSED = {"MatMul": ("transpose_a", "transpose_b")}  # all other products: adjoints
 _ADJOINTS = ("adj_x", "adj_y")
 
@@ -131,12 +133,16 @@ def transposes(op: Any) -> tuple[bool, bool]:
 
 
 def given_attributes(op: Any) -> dict[str, Any]:
-    """Attributes that the kind of an operation has, and TensorFlow has as operands or under other names."""
-    found: dict[str, Any] = {}
+    """Attributes that the kind of an operation has, and TensorFlow has as operands or under other names.
+
+    Example:
+        >>> with tf.Graph().as_default():
+        ...     given_attributes(tf.reduce_mean(tf.zeros((2, 3, 4)), (0, 1)).op)
+        {'axes': (0, 1)}
+    """
+    found = dict(_FIXED.get(op.type, {}))
     if kind_of(op) == "matmul":
         found["transpose_a"], found["transpose_b"] = transposes(op)
-    elif op.type == "Pad":
-        found["fill"] = 0
     for name, place in _GIVEN.get(op.type, ()):
         operand = op.inputs[place].op
         if operand.type == "Const":

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from bitwidth.backends.tensorflow.kinds import KINDS
+from bitwidth.backends.tensorflow.kinds import KINDS, given_attributes, operands
 from bitwidth.backends.tensorflow.trace import read_graph
 from bitwidth.graph import Kind
 from bitwidth.graph.ops import SPECS
@@ -135,6 +135,49 @@ def test_every_kind_is_mapped_from_something() -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_every_type_is_one_that_tensorflow_has(name: str) -> None:
     assert hasattr(tf.raw_ops, name)
+
+
+@pytest.mark.parametrize(
+    ("build", "attributes"),
+    [
+        (lambda x: tf.raw_ops.Gather(params=x, indices=[1]), {"axis": 0}),
+        (lambda x: tf.gather(x, [1], axis=2), {"axis": 2}),
+        (lambda x: tf.split(x, [2, 4], axis=3)[0], {"axis": 3}),
+        (lambda x: tf.split(x, 2, axis=3)[0], {"axis": 3}),
+        (lambda x: tf.concat([x, x, x], 1), {"axis": 1}),
+        (lambda x: tf.reduce_max(x, 2), {"axes": (2,)}),
+        (lambda x: tf.transpose(x, (3, 2, 1, 0)), {"order": (3, 2, 1, 0)}),
+        (lambda x: tf.pad(x, [[0, 0]] * 3 + [[1, 0]]), {"pads": [[0, 0]] * 3 + [[1, 0]], "fill": 0}),
+        (
+            lambda x: tf.pad(x, [[0, 0]] * 3 + [[1, 0]], constant_values=2.0),
+            {"pads": [[0, 0]] * 3 + [[1, 0]], "fill": 2},
+        ),
+        (lambda x: tf.linalg.matmul(x, x, adjoint_b=True), {"transpose_a": False, "transpose_b": True}),
+        (lambda x: tf.linalg.matmul(x[0, 0], x[0, 0], transpose_a=True), {"transpose_a": True, "transpose_b": False}),
+        (lambda x: tf.nn.relu(x), {}),
+    ],
+)
+def test_operands_and_other_names_become_attributes(build: Function, attributes: dict[str, Any]) -> None:
+    with tf.Graph().as_default():
+        assert given_attributes(build(tf.zeros(SHAPE)).op) == attributes
+
+
+@pytest.mark.parametrize(
+    ("build", "place"),
+    [
+        (lambda x: tf.split(x, 2, axis=3)[0], 1),
+        (lambda x: tf.split(x, [2, 4], axis=3)[0], 0),
+        (lambda x: tf.nn.conv2d_transpose(x, tf.ones((2, 2, 3, 6)), (2, 4, 4, 3), 1), 2),
+        (lambda x: tf.nn.conv2d(x, tf.ones((2, 2, 6, 3)), 1, "SAME"), 0),
+    ],
+)
+def test_the_tensor_that_an_operation_is_about_comes_first(build: Function, place: int) -> None:
+    with tf.Graph().as_default():
+        x = tf.zeros(SHAPE)
+        op = build(x).op
+        assert op.inputs[place] is x
+        assert operands(op)[0] is x
+        assert {id(tensor) for tensor in operands(op)} == {id(tensor) for tensor in op.inputs}
 
 
 @pytest.mark.parametrize("kind", flagged("moves"))
