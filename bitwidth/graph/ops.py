@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     # Structure. In the attributes of those that run other operations, `<part>_outputs` names what each part returns.
-    "input",  # of the model; in a loop or call it has one operand, the tensor that it stands for
+    "input",  # of the model, or a variable; in a loop or call it has one operand, the tensor that it stands for
     "constant",  # attribute `value`: a number, string or nested list, if it is small
     "read",  # of a variable
     "call",  # of a function; its operations are in the graph too
