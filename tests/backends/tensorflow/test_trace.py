@@ -273,7 +273,7 @@ def test_what_cannot_be_seen_is_noted() -> None:
     assert "token: nothing shows what it does" in notes
     assert graph["token"].role == "other"
     assert graph["scale"].role == "scale"
-    assert ("MatMul", "", (1,), (0,)) in uses(graph["used/kernel"])
+    assert ("matmul", "", (1,), (0,)) in uses(graph["used/kernel"])
     assert graph["used/kernel"].role == "kernel"
     assert not graph["unused/kernel"].uses
     assert model.losses == []
@@ -382,7 +382,7 @@ def test_branches_and_functions_are_entered() -> None:
     model.build((None, 3))
     graph = read_graph(model)
     for name in ("left", "right", "last"):
-        assert uses(graph[f"{name}/kernel"]) == [("MatMul", name, (1,), (0,))]
+        assert uses(graph[f"{name}/kernel"]) == [("matmul", name, (1,), (0,))]
         assert len(graph.layers[name].calls) == 1
     (use,) = graph["right/kernel"].uses
     assert "/else_branch/" in use.op
