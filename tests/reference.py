@@ -94,8 +94,8 @@ def graph_of(network: Network) -> Graph:
     last = "input"
     for i in range(count):
         product, output = f"layer{i}/product", f"layer{i}/output"
-        ops.append(Op(f"layer{i}/MatMul", "MatMul", f"layer{i}", (last,), (product,), (f"layer{i}/kernel",)))
-        ops.append(Op(f"layer{i}/BiasAdd", "BiasAdd", f"layer{i}", (product,), (output,), (f"layer{i}/bias",)))
+        ops.append(Op(f"layer{i}/product", "matmul", f"layer{i}", (last,), (product,), (f"layer{i}/kernel",)))
+        ops.append(Op(f"layer{i}/sum", "bias_add", f"layer{i}", (product,), (output,), (f"layer{i}/bias",)))
         tensors += [Tensor(name, (None, network.widths[i + 1]), "float32") for name in (product, output)]
         layers.append(Layer(f"layer{i}", "Dense", calls=(LayerCall((last,), (output,)),)))
         last = output
@@ -103,9 +103,9 @@ def graph_of(network: Network) -> Graph:
     for index, (path, array) in enumerate(zip(paths(network), network.weights, strict=True)):
         layer = path.partition("/")[0]
         use = (
-            Use(f"{layer}/MatMul", "MatMul", layer, (1,), (0,))
+            Use(f"{layer}/product", "matmul", layer, (1,), (0,))
             if index % 2 == 0
-            else Use(f"{layer}/BiasAdd", "BiasAdd", layer, (0,))
+            else Use(f"{layer}/sum", "bias_add", layer, (0,))
         )
         role: Any = "kernel" if index % 2 == 0 else "bias"
         parameters.append(Parameter(path, array.shape, "float32", role, layer, uses=(use,), index=index))

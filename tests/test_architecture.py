@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -117,6 +118,84 @@ def test_the_backend_does_not_know_passes() -> None:
 def test_only_the_front_door_names_a_backend(name: str) -> None:
     found = [other for other in imported(name) if other.startswith("bitwidth.backends")]
     assert not found or strays(name)
+
+
+# A name of an operation as code compares it, and as a docstring shows it.
+QUOTED = re.compile(r"[\"'`]([A-Z][A-Za-z0-9]+)[\"'`]")
+
+
+def named(source: str, names: Collection[str]) -> set[str]:
+    """Those of the names that stand in string literals: as the whole of one, or quoted within one."""
+    strings = [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return {name for text in strings for name in (text, *QUOTED.findall(text)) if name in names}
+
+
+@cache
+def operations() -> frozenset[str]:
+    """TensorFlow's names of operations, but for those that are classes of the package as well."""
+    import tensorflow as tf
+
+    from bitwidth.backends.tensorflow.reading.kinds import KINDS
+
+    classes = {node.name for name in MODULES for node in ast.walk(tree(name)) if isinstance(node, ast.ClassDef)}
+    registered = {name for name in dir(tf.raw_ops) if name[0].isupper()}
+    assert registered >= set(KINDS)
+    return frozenset(registered - classes)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("bitwidth.backends.tensorflow")])
+def test_operations_are_named_by_the_vocabulary_of_the_graph(name: str) -> None:
+    """TensorFlow's own names stand in its folder only: everybody else asks `bitwidth.graph.ops`."""
+    found = named(MODULES[name].read_text(encoding="utf-8"), operations())
+    assert not found, f"{name} names operations of TensorFlow: {', '.join(sorted(found))}"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('if op.kind == "Conv2D": pass', {"Conv2D"}),
+        ('SAME = frozenset({"Identity", "Cast"})', {"Identity", "Cast"}),
+        ('"""Its type, for example `"MatMul"`."""', {"MatMul"}),
+        ('kinds = {"conv": "a Conv2D, say", "where": "Where"}', set()),
+    ],
+)
+def test_a_name_of_tensorflow_would_be_found(source: str, found: set[str]) -> None:
+    assert named(source, operations()) == found
+
+
+def alternatives(node: ast.expr | None) -> set[str]:
+    """The members of a union that is written with `|`, as they are written; of another annotation itself."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return alternatives(node.left) | alternatives(node.right)
+    return set() if node is None else {ast.unparse(node)}
+
+
+def reasons_returned(source: str) -> list[str]:
+    """Names of the functions that return something or, as a string, the reason why not."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.BinOp):
+            members = alternatives(node.returns)
+            if "str" in members and members - {"str", "None"}:
+                found.append(node.name)
+    return found
+
+
+@every
+def test_a_reason_is_no_answer(name: str) -> None:
+    """Where a question has no answer, `Refused` is raised with the reason."""
+    assert not reasons_returned(MODULES[name].read_text(encoding="utf-8")), name
+
+
+def test_a_reason_that_is_returned_would_be_found() -> None:
+    assert reasons_returned("def f() -> Op | str: ...") == ["f"]
+    assert reasons_returned("def f() -> tuple[Op, str] | str | None: ...") == ["f"]
+    assert reasons_returned("def f() -> str | None: ...") == []
+    assert reasons_returned("def f() -> Iterator[tuple[str, Op | Norm]]: ...") == []
 
 
 def test_rooms_have_no_cycles() -> None:

@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 from bitwidth.backend import Arrays
 from bitwidth.context import Context, check_count
 from bitwidth.errors import ConfigError
-from bitwidth.graph import Graph
+from bitwidth.graph import Graph, Wiring, spec
+from bitwidth.graph.paths import backward
 
 Likelihood = Literal["categorical", "bernoulli", "gaussian"]
-_PASS_THROUGH = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient")
+_PROBABILITIES: dict[str, Likelihood] = {"softmax": "categorical", "sigmoid": "bernoulli"}  # by the kind of operation
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,17 @@ class Fisher:
         return f"labels {self.labels}, outputs taken as {', '.join(self.likelihoods(graph))}"
 
     def _likelihood(self, graph: Graph, output: str) -> str:
-        last = _last_activation(graph, output)
+        last = _last_kind(Wiring(graph), output)
         shape = next((t.shape for t in graph.structure.tensors if t.name == output), None)
         single = shape is not None and (len(shape) < 2 or shape[-1] == 1)
         likelihood: str = self.likelihood
         if likelihood == "auto":
-            if last in ("Softmax", "Sigmoid"):
-                likelihood = {"Softmax": "categorical", "Sigmoid": "bernoulli"}[last]
-            else:
-                likelihood = "gaussian" if single else "categorical"
+            likelihood = _PROBABILITIES.get(last, "gaussian" if single else "categorical")
         if likelihood == "gaussian":
             return "gaussian mean"
-        return f"{likelihood} {'probabilities' if last in ('Softmax', 'Sigmoid') else 'logits'}"
+        return f"{likelihood} {'probabilities' if last in _PROBABILITIES else 'logits'}"
 
 
-def _last_activation(graph: Graph, tensor: str) -> str:
-    makers = {output: op for op in graph.ops for output in op.outputs}
-    while tensor in makers and makers[tensor].kind in _PASS_THROUGH:
-        tensor = makers[tensor].inputs[0]
-    return makers[tensor].kind if tensor in makers else ""
+def _last_kind(wiring: Wiring, tensor: str) -> str:
+    """The kind of the operation that computes a tensor, behind casts and reshapes; "" for an input of the model."""
+    return next((op.kind for _, op in backward(wiring, tensor) if not spec(op).is_transparent), "")

@@ -4,6 +4,8 @@ from bitwidth.graph.channels import Channels
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
+from bitwidth.graph.ops import Kind, OpSpec, spec
+from bitwidth.graph.refusal import Refused
 from bitwidth.graph.selectors import AllBut, Selection, Where, check_where, frozen_where
 from bitwidth.graph.values import Value, Values
 from bitwidth.graph.wiring import Contraction, Norm, Wiring
@@ -13,11 +15,14 @@ __all__ = [
     "Channels",
     "Contraction",
     "Graph",
+    "Kind",
     "Layer",
     "LayerCall",
     "Norm",
     "Op",
+    "OpSpec",
     "Parameter",
+    "Refused",
     "Role",
     "Selection",
     "Structure",
@@ -31,4 +36,5 @@ __all__ = [
     "frozen_where",
     "layer_inputs",
     "moved",
+    "spec",
 ]

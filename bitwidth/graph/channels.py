@@ -10,12 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.graph.model import Op, Parameter, Use
-
-PRODUCTS = ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-CONVOLUTIONS = ("Conv2D", "Conv3D")
-TRANSPOSED = ("Conv2DBackpropInput", "Conv3DBackpropInputV2")
-DEPTHWISE = ("DepthwiseConv2dNative",)
-CONTRACTIONS = (*PRODUCTS, *CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, "Einsum")
+from bitwidth.graph.ops import attribute, channels_first
+from bitwidth.graph.refusal import Refused
 
 
 @dataclass(frozen=True)
@@ -66,58 +62,68 @@ class Channels:
         return np.asarray(greatest.transpose(np.argsort(np.argsort(self.axes)))).reshape(-1)
 
 
-def channels_made(op: Op, parameter: Parameter, use: Use) -> Channels | str:
-    """Where the channels that `op` gives, as the last axis of its output, stand in its kernel; or why nowhere.
+def channels_made(op: Op, parameter: Parameter, use: Use) -> Channels:
+    """Where the channels that `op` gives, as the last axis of its output, stand in its kernel.
 
     Args:
-        op: an operation of one of the kinds `CONTRACTIONS`.
+        op: a contraction.
         parameter: its kernel.
         use: the kernel's use there.
+
+    Raises:
+        Refused: they are another axis of its output, or it is not known which axes of the kernel they are.
     """
-    attributes = dict(op.attributes)
-    if str(attributes.get("data_format", "")).startswith("NC"):
-        return "channels come first there"
-    if op.kind == "Einsum":
+    if channels_first(op):
+        raise Refused("channels come first there")
+    if op.kind == "einsum":
         kernel, _, result = einsum_labels(op)
         axes = tuple(axis for axis, label in enumerate(kernel) if result.endswith(label))
-    elif op.kind in PRODUCTS and (attributes.get("transpose_a") or attributes.get("adj_x")):
+    elif op.kind == "matmul" and attribute(op, "transpose_a"):
         axes = ()
     else:
         axes = use.channel_axes
     if not axes:
-        return "which axes of its kernel become channels is not known"
+        raise Refused("which axes of its kernel become channels is not known")
     return Channels(parameter.path, parameter.shape, axes)
 
 
-def channels_taken(op: Op, parameter: Parameter, use: Use, count: int) -> Channels | str:
-    """Where the `count` features that `op` takes, as the last axis of its input, stand in its kernel; or why nowhere.
+def channels_taken(op: Op, parameter: Parameter, use: Use, count: int) -> Channels:
+    """Where the `count` features that `op` takes, as the last axis of its input, stand in its kernel.
 
     Of a grouped convolution the outputs are split into groups, each of which takes features of its own.
+
+    Args:
+        op: a contraction.
+        parameter: its kernel.
+        use: the kernel's use there.
+        count: size of the last axis of its input.
+
+    Raises:
+        Refused: features are another axis of its input, or it is not known which axes of the kernel meet them.
     """
-    attributes = dict(op.attributes)
-    if str(attributes.get("data_format", "")).startswith("NC"):
-        return "channels come first there"
+    if channels_first(op):
+        raise Refused("channels come first there")
     shape, last = parameter.shape, len(parameter.shape) - 1
     found = Channels(parameter.path, shape, use.input_axes)
-    if op.kind in CONVOLUTIONS:
+    if op.kind == "conv":
         groups = max(1, count // shape[-2])
         found = Channels(parameter.path, (*shape[:-1], groups, shape[-1] // groups), (last, last - 1))
-    elif op.kind in DEPTHWISE:
+    elif op.kind == "depthwise_conv":
         found = Channels(parameter.path, shape, (last - 1,))
-    elif op.kind in TRANSPOSED:
+    elif op.kind == "transposed_conv":
         found = Channels(parameter.path, shape, (last,))
-    elif op.kind == "Einsum":
+    elif op.kind == "einsum":
         kernel, features, result = einsum_labels(op)
         summed = features[-1:] not in result
         found = Channels(parameter.path, shape, (kernel.find(features[-1:]),) if summed else ())
     if not found.axes or min(found.axes) < 0 or found.count != count:
-        return "which axes of its kernel meet the features is not known"
+        raise Refused("which axes of its kernel meet the features is not known")
     return found
 
 
 def einsum_labels(op: Op) -> tuple[str, str, str]:
     """Labels of an Einsum's kernel, features and result, from `features,kernel->result`; empty for another form."""
-    operands, _, result = str(dict(op.attributes).get("equation", "")).partition("->")
+    operands, _, result = str(attribute(op, "equation") or "").partition("->")
     features, comma, kernel = operands.partition(",")
     if not comma or "," in kernel or "." in kernel:
         return "", "", ""

@@ -4,62 +4,8 @@ from __future__ import annotations
 
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, Op
+from bitwidth.graph.ops import spec
 from bitwidth.graph.wiring import Wiring
-
-COMPARISONS = frozenset(
-    {"Equal", "NotEqual", "ApproximateEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "Bucketize", "InTopKV2"}
-)
-# Operations that hand values on, moved or computed from constants only: an index stays an index behind them.
-_MOVES = frozenset(
-    {
-        "BatchToSpaceND",
-        "BroadcastTo",
-        "Cast",
-        "ConcatV2",
-        "ExpandDims",
-        "Identity",
-        "IdentityN",
-        "Pack",
-        "Pad",
-        "PadV2",
-        "PartitionedCall",
-        "Placeholder",
-        "Reshape",
-        "ReverseV2",
-        "Slice",
-        "Split",
-        "SplitV",
-        "Squeeze",
-        "StatefulPartitionedCall",
-        "StopGradient",
-        "StridedSlice",
-        "TensorListFromTensor",
-        "TensorListGetItem",
-        "Tile",
-        "Transpose",
-        "Unpack",
-    }
-)
-_WITH_CONSTANTS = frozenset(
-    {
-        "Abs",
-        "Add",
-        "AddV2",
-        "Ceil",
-        "ClipByValue",
-        "Floor",
-        "FloorDiv",
-        "FloorMod",
-        "Maximum",
-        "Minimum",
-        "Mul",
-        "Neg",
-        "RealDiv",
-        "Rint",
-        "Round",
-        "Sub",
-    }
-)
 
 
 def exact_inputs(graph: Graph) -> dict[str, str]:
@@ -96,9 +42,9 @@ def _reason(wiring: Wiring, dtypes: dict[str, str], layer: Layer, tensor: str) -
         for op in wiring.readers.get(name, ()):
             if op.layer != layer.path and not op.layer.startswith(f"{layer.path}/"):
                 continue
-            if op.kind in COMPARISONS:
+            if spec(op).compares:
                 return "compares it"
-            if op.kind == "Cast" and "float" not in dtypes[op.outputs[0]]:
+            if op.kind == "cast" and "float" not in dtypes[op.outputs[0]]:
                 return "casts it to truth values" if dtypes[op.outputs[0]] == "bool" else "casts it to integers"
             if _hands_on(wiring, op):
                 new = [output for output in op.outputs if output not in seen]
@@ -108,6 +54,7 @@ def _reason(wiring: Wiring, dtypes: dict[str, str], layer: Layer, tensor: str) -
 
 
 def _hands_on(wiring: Wiring, op: Op) -> bool:
-    if op.kind in _MOVES:
+    """Whether values come out of an operation moved, or computed with constants only: an index still is one there."""
+    if spec(op).moves:
         return True
-    return op.kind in _WITH_CONSTANTS and not op.parameters and len(wiring.features(op)) == 1
+    return spec(op).arithmetic and not op.parameters and len(wiring.features(op)) == 1

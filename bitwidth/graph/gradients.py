@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from bitwidth.graph.graph import Graph
-
-# Operations whose outputs change in steps, or whose gradient is cut on purpose.
-STOPS = frozenset(
-    {"Ceil", "Floor", "FloorDiv", "PreventGradient", "Rint", "Round", "Sign", "StopGradient", "TruncateDiv"}
-)
+from bitwidth.graph.ops import spec
 
 
 def differentiable(graph: Graph) -> frozenset[str]:
     """Names of the operations that some output of the model depends on differentiably.
 
     A gradient passes floating point tensors only, so whatever is behind an index, a comparison or a cast to integers
-    is out of its reach, and whatever is behind one of `STOPS` too. A gradient that a model defines itself (a straight-
+    is out of its reach, and whatever is behind a rounding or a gradient that is
+    stopped too. A gradient that a model defines itself (a straight-
     through estimator) is not seen here.
 
     Example:
         >>> from bitwidth.graph import Op, Structure, Tensor
-        >>> ops = (Op("a", "Relu", "", ("x",), ("y",)), Op("b", "Floor", "", ("y",), ("z",)))
+        >>> ops = (Op("a", "relu", "", ("x",), ("y",)), Op("b", "round", "", ("y",), ("z",)))
         >>> tensors = tuple(Tensor(name, (None, 2), "float32") for name in "xyz")
         >>> sorted(differentiable(Graph(Structure("net", ops, tensors, (), ("x",), ("z",)), [], {})))
         []
@@ -30,7 +27,7 @@ def differentiable(graph: Graph) -> frozenset[str]:
     reached = set(graph.structure.outputs) & carriers
     found = set()
     for op in reversed(graph.ops):  # the operations of a loop stand before the loop itself
-        if op.kind in STOPS or not reached.intersection(op.outputs):
+        if spec(op).stops_gradient or not reached.intersection(op.outputs):
             continue
         found.add(op.name)
         reached.update(carriers.intersection(op.inputs))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bitwidth.encodings import Dense, Encoding
+from bitwidth.graph.ops import Kind
 
 Role = Literal[
     "kernel",  # multiplies features: dense, convolution, einsum, the input kernel of a recurrent cell
@@ -30,17 +31,24 @@ class Use:
 
     Attributes:
         op: name of the reading operation in `Graph.ops`.
-        kind: its type, for example `"MatMul"`.
+        kind: its kind, see `bitwidth.graph.ops`.
         layer: path of the innermost layer whose call runs it (`""` for the model itself).
         channel_axes: axes of the parameter that become output channels there; empty where that is not known.
         input_axes: axes of the parameter that are summed over there; empty where that is not known.
+        label: the framework's name for the operation, for messages only.
     """
 
     op: str
-    kind: str
+    kind: Kind
     layer: str
     channel_axes: tuple[int, ...] = ()
     input_axes: tuple[int, ...] = ()
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The operation as a message names it."""
+        return _shown(self)
 
 
 @dataclass(frozen=True)
@@ -126,21 +134,33 @@ class Op:
 
     Attributes:
         name: unique in the graph; operations in the body of a loop carry the loop's name in front.
-        kind: its type, for example `"Conv2D"`.
+        kind: its kind, for example `"conv"`; see `bitwidth.graph.ops`.
         layer: path of the innermost layer whose call runs it (`""` for the model itself).
-        inputs: names of the tensors it reads, in order.
+        inputs: names of the tensors it reads, in the order that its kind has.
         outputs: names of the tensors it makes, in order.
         parameters: paths of the parameters that it reads, directly or through reads, casts and reshapes.
-        attributes: what the type needs to be understood (strides, equation, padding), as plain data.
+        attributes: what the kind needs to be understood (axes, equation, padding), as plain data.
+        label: the framework's name for the operation, for messages only.
     """
 
     name: str
-    kind: str
+    kind: Kind
     layer: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     parameters: tuple[str, ...] = ()
     attributes: tuple[tuple[str, Any], ...] = ()
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The operation as a message names it."""
+        return _shown(self)
+
+
+def _shown(item: Op | Use) -> str:
+    name = item.label or item.kind
+    return f"{name} in {item.layer}" if item.layer else name
 
 
 @dataclass(frozen=True)

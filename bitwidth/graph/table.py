@@ -33,5 +33,5 @@ def graph_table(structure: Structure, parameters: Sequence[Parameter]) -> str:
 
 
 def _readers(parameter: Parameter) -> str:
-    readers = dict.fromkeys(f"{use.kind} in {use.layer}" if use.layer else use.kind for use in parameter.uses)
+    readers = dict.fromkeys(use.shown for use in parameter.uses)
     return ", ".join(readers) or "nothing"

@@ -1,27 +1,17 @@
-"""Wiring: who makes a tensor, who reads it, and what stands between a kernel and its bias or its normalisation."""
+"""Wiring: who makes a tensor, who reads it, and which operations are contractions and normalisations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.encodings import Dense
-from bitwidth.graph.channels import CONTRACTIONS, einsum_in_order
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, Op, Parameter, Use
-
-ADDITIONS = ("BiasAdd", "AddV2", "Add")
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-_SHAPE_ONLY = ("Shape", "ShapeN", "Size", "Rank")
-_RANK_ONLY = ("Reshape", "Squeeze", "ExpandDims")
-_SAME = ("Identity", "StopGradient", "Cast", "CheckNumerics", "BatchToSpaceND")
-_FEATURES = {"Conv2DBackpropInput": 2, "Conv3DBackpropInputV2": 2}  # place of the features among the inputs, if not 0
-_PLAIN = ("ReadVariableOp", "Placeholder", "Transpose", *_RANK_ONLY, *_SAME)
+from bitwidth.graph.ops import attribute, spec
+from bitwidth.graph.paths import backward
+from bitwidth.graph.refusal import Refused
 
 
 @dataclass(frozen=True)
@@ -68,42 +58,21 @@ class Norm:
         return tuple(p for p in (self.scale, self.offset, self.mean, self.variance) if p is not None)
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a constant that is added to the output of a contraction goes.
-
-    Attributes:
-        parameter: a bias, or the mean of a batch normalisation, which is subtracted.
-        sign: 1, or -1 for a mean.
-        row: of a bias of several rows, each added to another kernel's output (a GRU's), the one that counts; else None.
-    """
-
-    parameter: Parameter
-    sign: int = 1
-    row: int | None = None
-
-    def add(self, total: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
-        """Add a shift of the output, one value for each channel, to `total`, of the parameter's shape."""
-        part = total if self.row is None else total[self.row]
-        part += self.sign * shift.reshape(part.shape)
-
-
 class Wiring:
     """The operations of a graph, to be followed from tensor to tensor.
-
-    Questions that may have no answer give a reason in words in its place.
 
     Args:
         graph: the graph.
 
     Example:
         >>> from bitwidth.graph import Structure
-        >>> ops = (Op("a", "Relu", "", ("x",), ("y",)), Op("b", "Tanh", "", ("y",), ("z",)))
+        >>> ops = (Op("a", "relu", "", ("x",), ("y",)), Op("b", "sigmoid", "", ("y",), ("z",)))
         >>> wiring = Wiring(Graph(Structure("net", ops, (), (), ("x",), ("z",)), [], {}))
         >>> wiring.only_reader("y").name
         'b'
         >>> wiring.only_reader("z")
-        'the model gives it out'
+        Traceback (most recent call last):
+        bitwidth.graph.refusal.Refused: the model gives it out
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -116,12 +85,12 @@ class Wiring:
         self._static: set[str] = set()
         for op in graph.ops:
             ends = [names for key, names in op.attributes if key.endswith("_outputs")]
-            if op.kind in _CALLS and len(ends) == 1:
+            if op.kind == "call" and len(ends) == 1:
                 self._join(op, ends[0])
                 continue
             self._given.update(*ends)
             for name in dict.fromkeys(op.inputs):
-                if op.kind not in _SHAPE_ONLY:
+                if not spec(op).shape_only:
                     self.readers.setdefault(name, []).append(op)
             if self._is_static(op):
                 self._static.update(op.outputs)
@@ -134,14 +103,14 @@ class Wiring:
     def _join(self, op: Op, ends: tuple[str, ...]) -> None:
         """Take what a call gives for what the called operations give; they read the call's inputs themselves."""
         for inner, outer in zip(ends, op.outputs, strict=True):
-            link = Op(f"{op.name}/{inner}", "Identity", op.layer, (inner,), (outer,))
+            link = Op(f"{op.name}/{inner}", "identity", op.layer, (inner,), (outer,))
             self.makers[outer] = link
             self.readers.setdefault(inner, []).append(link)
 
     def _is_static(self, op: Op) -> bool:
-        if op.kind == "Placeholder":
+        if op.kind == "input":
             return bool(op.parameters)
-        return op.kind == "Const" or (bool(op.inputs) and all(name in self._static for name in op.inputs))
+        return op.kind == "constant" or (bool(op.inputs) and all(name in self._static for name in op.inputs))
 
     def features(self, op: Op) -> tuple[str, ...]:
         """Names of the inputs of `op` that are computed from the model's inputs."""
@@ -155,25 +124,37 @@ class Wiring:
         """Sizes of a tensor's axes, None where one is not known; empty where it has none or its rank is not known."""
         return self._shapes.get(tensor, ())
 
-    def only_reader(self, tensor: str) -> Op | str:
-        """The one operation that reads the values of a tensor."""
+    def is_held(self, tensor: str) -> bool:
+        """Whether a tensor is held on a grid."""
+        return tensor in self._held
+
+    def only_reader(self, tensor: str) -> Op:
+        """The one operation that reads the values of a tensor.
+
+        Raises:
+            Refused: there is none or more than one, the tensor is an output of the model, or it is held on a grid.
+        """
         readers = self.readers.get(tensor, [])
         if tensor in self._given:
-            return "the model gives it out"
+            raise Refused("the model gives it out")
         if tensor in self._held:
-            return "what it gives is held on a grid"
+            raise Refused("what it gives is held on a grid")
         if not readers:
-            return "nothing reads what it gives"
+            raise Refused("nothing reads what it gives")
         if len(readers) > 1:
-            return f"{len(readers)} operations read what it gives"
+            raise Refused(f"{len(readers)} operations read what it gives")
         return readers[0]
+
+    def is_only_reader(self, op: Op, tensor: str) -> bool:
+        """Whether `op` is all that reads a tensor, which is neither an output of the model nor held on a grid."""
+        return self.readers.get(tensor) == [op] and tensor not in self._given and tensor not in self._held
 
     def keeps_last_axis(self, op: Op) -> bool:
         """Whether `op` hands a tensor on with its last axis as it is: a cast, a reshape in front of it, an identity."""
-        if op.kind in _SAME or (op.kind == "Placeholder" and op.inputs):
+        if spec(op).keeps_last_axis or (op.kind == "input" and op.inputs):
             return True
         features = self.features(op)
-        if op.kind not in _RANK_ONLY or not features:
+        if not spec(op).reshapes or not features:
             return False
         before = self.width(features[0])
         return before is not None and before == self.width(op.outputs[0])
@@ -181,113 +162,49 @@ class Wiring:
     def added(self, op: Op) -> tuple[Parameter, Use] | None:
         """The one parameter that an addition adds to features, as it is, and nothing else reads."""
         found = [(p, use) for p, use in self.uses.get(op.name, []) if len(p.uses) == 1]
-        if op.kind not in ADDITIONS or len(found) != 1 or len(self.uses[op.name]) != 1 or len(self.features(op)) > 1:
+        if not spec(op).is_addition or len(found) != 1 or len(self.uses[op.name]) != 1 or len(self.features(op)) > 1:
             return None
         return found[0] if self.is_plain(op, found[0][0]) else None
 
-    def contraction(self, op: Op) -> Contraction | str:
-        """`op` as a contraction over one kernel."""
-        if op.kind not in CONTRACTIONS:
-            return f"{_named(op)}, which has no kernel"
+    def contraction(self, op: Op) -> Contraction:
+        """`op` as a contraction over one kernel.
+
+        Raises:
+            Refused: it is none, or its kernel is computed, or used elsewhere too.
+        """
+        if not spec(op).is_contraction:
+            raise Refused(f"{op.shown}, which has no kernel")
         found = [(p, use) for p, use in self.uses.get(op.name, []) if p.role in ("kernel", "recurrent_kernel")]
         if len(found) != 1 or len(self.uses[op.name]) != 1:
-            return f"{_named(op)}, which does not multiply with one kernel"
+            raise Refused(f"{op.shown}, which does not multiply with one kernel")
         kernel, use = found[0]
-        if self.features(op)[-1:] != op.inputs[_FEATURES.get(op.kind, 0) :][:1]:
-            return f"{_named(op)}, whose features do not come first"
+        joined = op.inputs if op.kind != "transposed_conv" else op.inputs[:2]  # the shape comes from features too
+        if tuple(name for name in joined if name in self.features(op)) != op.inputs[:1]:
+            raise Refused(f"{op.shown}, whose features do not come first")
         if len(kernel.uses) > 1:
-            return f"{kernel.path} is used {len(kernel.uses)} times"
+            raise Refused(f"{kernel.path} is used {len(kernel.uses)} times")
         if not self.is_plain(op, kernel):
-            return f"{kernel.path} is not used as it is: the kernel is computed from it"
+            raise Refused(f"{kernel.path} is not used as it is: the kernel is computed from it")
         return Contraction(op, kernel, use)
 
-    def contractions(self) -> Iterator[Contraction | tuple[Parameter, str]]:
-        """Each contraction of the graph, in order; for a kernel that is in none, the kernel and the reason."""
+    def contractions(self) -> Iterator[tuple[Op, tuple[Parameter, ...]]]:
+        """Each operation that sums over features and reads parameters, in order, with these; see `contraction`."""
         for op in self.graph.ops:
-            if op.kind not in CONTRACTIONS:
-                continue
-            found = self.contraction(op)
-            if isinstance(found, Contraction):
-                yield found
-            else:
-                yield from ((parameter, found) for parameter, _ in self.uses.get(op.name, []))
+            if spec(op).is_contraction and op.name in self.uses:
+                yield op, tuple(parameter for parameter, _ in self.uses[op.name])
 
-    def target(self, op_name: str, count: int) -> Target | str:
-        """Where a shift of the output of a contraction, one value for each of `count` channels, can be added.
-
-        That is a bias that is added further on in the same layer, or the mean of the batch normalisation that follows.
-        """
-        start = self.ops.get(op_name)
-        if start is None or start.kind not in CONTRACTIONS:
-            return "it is looked up"
-        if start.kind == "Einsum" and not einsum_in_order(start):
-            return "its outputs are transposed"
-        tensor = start.outputs[0]
-        means = {norm.source: norm.mean for norm in self.norms if norm.source is not None and norm.is_last}
-        while True:
-            mean = means.get(tensor)
-            if mean is not None and mean.size == count == self.width(tensor):
-                alone = all(self.is_alone(norm) for norm in self.norms if norm.source == tensor)
-                return Target(mean, -1) if alone else "a normalisation and something else follow it"
-            reader = self.only_reader(tensor)
-            if isinstance(reader, str):
-                return f"no bias: {reader}"
-            if reader.kind in ADDITIONS and reader.layer == start.layer:
-                found = self._bias(reader, count) or self._bias_beside(reader, tensor, count)
-                if found is not None:
-                    return found
-            elif not self.keeps_last_axis(reader) and not self._keeps_tail(reader, count):
-                return f"no bias, but {_named(reader)} follows it"
-            tensor = reader.outputs[0]
-
-    def _keeps_tail(self, op: Op, count: int) -> bool:
-        """Whether a reshape leaves the last `count` elements together, as one axis or several."""
-        shapes = [self.shape(op.inputs[0]), self.shape(op.outputs[0])] if op.kind == "Reshape" else [()]
-        return all(any(prod(d or 0 for d in shape[start:]) == count for start in range(len(shape))) for shape in shapes)
-
-    def _bias(self, op: Op, count: int) -> Target | None:
-        """The bias of `count` values that an addition adds; a row of it where it is taken apart into rows first."""
-        for parameter, _ in self.uses.get(op.name, []):
-            if parameter.size == count and self.is_plain(op, parameter):
-                return Target(parameter)
-            rows = parameter.shape[0] if len(parameter.shape) == 2 else 0
-            row = self._row(op, parameter, rows)
-            if row is not None and parameter.size == rows * count:
-                return Target(parameter, 1, row)
-        return None
-
-    def _bias_beside(self, op: Op, tensor: str, count: int) -> Target | None:
-        """The bias in what an addition adds to a tensor, where that is the output of an addition in the same layer."""
-        for name in self.features(op):
-            maker = self.makers.get(name)
-            if name != tensor and maker is not None and maker.layer == op.layer and self.only_reader(name) is op:
-                return self._bias(maker, count) if maker.kind in ADDITIONS else None
-        return None
-
-    def _row(self, op: Op, parameter: Parameter, rows: int) -> int | None:
-        """Which row of a parameter an operation reads, where the trace takes it apart along its first axis."""
-        for name in op.inputs:
-            if name not in self._static or parameter.path not in self.makers[name].parameters:
-                continue
-            while self.makers[name].kind in (*_RANK_ONLY, *_SAME):
-                name = self.makers[name].inputs[0]
-            maker = self.makers[name]
-            axis = dict(self.makers[maker.inputs[0]].attributes).get("value") if maker.kind == "Split" else None
-            apart = axis == 0 or (maker.kind == "Unpack" and dict(maker.attributes).get("axis") == 0)
-            if apart and len(maker.outputs) == rows:
-                return maker.outputs.index(name)
-        return None
+    def reads_statically(self, tensor: str, parameter: Parameter) -> bool:
+        """Whether a tensor is computed from a parameter, and from nothing but parameters and constants."""
+        return tensor in self._static and tensor in self.makers and parameter.path in self.makers[tensor].parameters
 
     def is_plain(self, op: Op, parameter: Parameter) -> bool:
         """Whether `op` reads the parameter as it is: not computed further, only cast and reshaped on the way."""
         for name in op.inputs:
-            maker = self.makers.get(name)
-            if maker is None or parameter.path not in maker.parameters or name not in self._static:
-                continue
-            while maker.kind != "Placeholder" or maker.inputs:
-                if maker.kind not in _PLAIN or (maker.kind == "Transpose" and len(parameter.shape) > 2):
+            for _, maker in backward(self, name) if self.reads_statically(name, parameter) else ():
+                turned = maker.kind == "transpose" and len(parameter.shape) > 2
+                plain = spec(maker).is_transparent or maker.kind in ("input", "read", "transpose")
+                if turned or not plain:
                     return False
-                maker = self.makers[maker.inputs[0]]
         return True
 
     @cached_property
@@ -307,10 +224,10 @@ class Wiring:
         is_last = variance is not None
         for op in ops:
             static = [name for name in op.inputs if name in self._static]
-            if variance is not None and op.parameters == (variance.path,) and op.kind in ADDITIONS:
-                values = [dict(self.makers[name].attributes).get("value") for name in static]
+            if variance is not None and op.parameters == (variance.path,) and spec(op).is_addition:
+                values = [attribute(self.makers[name], "value") for name in static]
                 epsilon = next((value for value in values if isinstance(value, float)), epsilon)
-            if variance is not None and self.features(op) and op.kind not in _SHAPE_ONLY:
+            if variance is not None and self.features(op) and not spec(op).shape_only:
                 shapes = [self.shape(name) for name in static if self.makers[name].parameters]
                 is_last = is_last and all(shape[-1:] == (variance.size,) for shape in shapes)
         call = layer.calls[0] if len(layer.calls) == 1 else None
@@ -325,36 +242,6 @@ class Wiring:
         layers = {op.layer for op in self.readers.get(tensor, [])}
         return layers == {norm.layer.path} and tensor not in self._given and tensor not in self._held
 
-    def in_front(self, norm: Norm) -> tuple[Contraction, Parameter | None] | str:
-        """The contraction whose output, plus at most one bias, is all that a normalisation takes; with that bias."""
-        if norm.source is None or norm.result is None:
-            return f"it is called {len(norm.layer.calls)} times" if len(norm.layer.calls) != 1 else "it has a mask"
-        if not norm.is_last:
-            return "it does not normalise the last axis"
-        if norm.source in self._held:
-            return "its input is held on a grid"
-        if not self.is_alone(norm):
-            return "something else reads its input too"
-        tensor, bias = norm.source, None
-        while tensor in self.makers:
-            op = self.makers[tensor]
-            shared = next((p for p, _ in self.uses.get(op.name, []) if len(p.uses) > 1), None)
-            if shared is not None:
-                return f"{shared.path} is used {len(shared.uses)} times"
-            found = self.added(op)
-            if found is not None and bias is None:
-                bias = found[0]
-            elif op.kind in CONTRACTIONS:
-                contraction = self.contraction(op)
-                return contraction if isinstance(contraction, str) else (contraction, bias)
-            elif not self.keeps_last_axis(op):
-                break
-            tensor = self.features(op)[0]
-            reader = self.only_reader(tensor)
-            if isinstance(reader, str):
-                return f"{_named(self.makers[tensor])}: {reader}" if tensor in self.makers else "the model's input"
-        return f"no kernel in front of it, but {_named(self.makers[tensor]) if tensor in self.makers else 'an input'}"
-
 
 def is_free(parameter: Parameter) -> bool:
     """Whether a parameter can take any float32 value where no mask hides it: it is on no grid and in no format."""
@@ -362,13 +249,12 @@ def is_free(parameter: Parameter) -> bool:
     return parameter.dtype == "float32" and isinstance(held, Dense) and held.format is None
 
 
-def bound(parameters: tuple[Parameter, ...]) -> str | None:
-    """Why some of the parameters cannot take any value, or None if all can."""
+def need_free(parameters: tuple[Parameter, ...]) -> None:
+    """Check that all of the parameters can take any value.
+
+    Raises:
+        Refused: one of them is on a grid or in a format.
+    """
     for parameter in parameters:
         if not is_free(parameter):
-            return f"{parameter.path} is held already: {parameter.encoding.describe()}"
-    return None
-
-
-def _named(op: Op) -> str:
-    return f"{op.kind} in {op.layer}" if op.layer else op.kind
+            raise Refused(f"{parameter.path} is held already: {parameter.encoding.describe()}")

@@ -14,10 +14,10 @@ from bitwidth.analysis import InputMoments
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
 from bitwidth.fitting import Arrangement, Moments
-from bitwidth.graph import Graph, Parameter, Value, Wiring
-from bitwidth.graph.wiring import Target
+from bitwidth.graph import Graph, Parameter, Refused, Value, Wiring
+from bitwidth.graph.neighbours import Target, target
 from bitwidth.passes.base import Pass, TrainingPass
-from bitwidth.passes.roles import is_matrix
+from bitwidth.passes.roles import is_matrix, need_selected
 from bitwidth.passes.rounding import moments_of
 from bitwidth.passes.wrapping import Wrapping
 
@@ -77,12 +77,13 @@ class CorrectBias(Wrapping, name="correct_bias"):
         wiring = Wiring(graph)
         places: list[_Place] = []
         for parameter, moments in moments_of(graph, context, changed, self.samples) if changed else ():
-            target = _target(wiring, parameter, moments, inside)
-            if isinstance(target, str):
-                context.remark(f"{parameter.path}: no bias corrected, {target}")
+            try:
+                found = _target(wiring, parameter, moments, inside)
+            except Refused as refusal:
+                context.remark(f"{parameter.path}: no bias corrected, {refusal.reason}")
             else:
                 part = moments[0]
-                places.append(_Place(parameter, target, part.arrangement, part.mean, part.mean))
+                places.append(_Place(parameter, found, part.arrangement, part.mean, part.mean))
         context.remark(f"biases corrected for {len(places)} of {len(changed)} kernels that have changed")
         if not self.sequential:
             return _shifted(graph, after, places)
@@ -123,20 +124,15 @@ class _Place:
         return total.reshape(-1)
 
 
-def _target(wiring: Wiring, parameter: Parameter, moments: Sequence[Moments], inside: set[str]) -> Target | str:
-    """Where the shift of a kernel's output goes: the same place for each of its uses; or why nowhere."""
+def _target(wiring: Wiring, parameter: Parameter, moments: Sequence[Moments], inside: set[str]) -> Target:
+    """Where the shift of a kernel's output goes: the same place for each of its uses."""
     if len(moments) != 1 or moments[0].arrangement.index is not None:
-        return f"it is used in {len(moments)} ways" if moments else "it was not seen to multiply features"
-    _, _, outputs = moments[0].arrangement.matrix
-    count = moments[0].arrangement.matrix[0] * outputs
-    found = [wiring.target(use.op, count) for use in parameter.uses]
-    first = found[0]
-    if isinstance(first, str):
-        return first
-    if any(other != first for other in found):
-        return "its uses lead to several biases"
-    if first.parameter.path not in inside:
-        return f"{first.parameter.path} is not selected by `where`"
+        raise Refused(f"it is used in {len(moments)} ways" if moments else "it was not seen to multiply features")
+    groups, _, outputs = moments[0].arrangement.matrix
+    first, *others = (target(wiring, use.op, groups * outputs) for use in parameter.uses)
+    if any(other != first for other in others):
+        raise Refused("its uses lead to several biases")
+    need_selected([first.parameter], inside)
     return first
 
 

@@ -8,27 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.context import Context, check_count
-from bitwidth.graph import Contraction, Graph, Parameter, Where, Wiring, check_where, frozen_where
-from bitwidth.graph.channels import CONTRACTIONS, Channels, channels_made, channels_taken
-from bitwidth.graph.model import Op
-from bitwidth.graph.wiring import Norm, bound
+from bitwidth.graph import (
+    Contraction,
+    Graph,
+    Norm,
+    Op,
+    Parameter,
+    Refused,
+    Where,
+    Wiring,
+    check_where,
+    frozen_where,
+    spec,
+)
+from bitwidth.graph.channels import Channels, channels_made, channels_taken
+from bitwidth.graph.ops import channels_first, last_axis_stays
+from bitwidth.graph.paths import forward
+from bitwidth.graph.wiring import need_free
 from bitwidth.passes.base import Pass
-from bitwidth.passes.roles import left_out
+from bitwidth.passes.roles import need_selected
 
 _SETTLED = 1e-4  # greatest change of the logarithm of a scale
 _FURTHEST = 1e6  # a scale moves at most that far in one step
-_HOMOGENEOUS = (
-    "Relu",
-    "LeakyRelu",
-    "MaxPool",
-    "MaxPool3D",
-    "MaxPoolV2",
-    "AvgPool",
-    "AvgPool3D",
-    "MirrorPad",
-    "SpaceToBatchND",
-)
-_REDUCTIONS = ("Mean", "Max", "Sum")
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,12 @@ class EqualizeLayers(Pass, name="equalize_layers"):
         inside = {parameter.path for parameter in context.select(graph, self.where)}
         pairs = []
         wiring = Wiring(graph)
-        for start in wiring.contractions():
-            kernel = start.kernel if isinstance(start, Contraction) else start[0]
-            found = _pair(wiring, start, inside) if isinstance(start, Contraction) else start[1]
-            if isinstance(found, Pair):
-                pairs.append(found)
-            else:
-                context.notes.skipped.setdefault(kernel.path, f"starts no pair: {found}")
+        for op, read in wiring.contractions():
+            try:
+                pairs.append(_pair(wiring, wiring.contraction(op), inside))
+            except Refused as refusal:
+                for parameter in read:
+                    context.notes.skipped.setdefault(parameter.path, f"starts no pair: {refusal.reason}")
         values = {path: graph.values[path].astype(np.float64) for pair in pairs for path in pair.paths}
         for _ in range(self.iterations):
             moved = max((pair.equalize(values) for pair in pairs), default=0.0)
@@ -133,88 +133,68 @@ class Pair:
         return float(np.abs(np.log(scale)).max(initial=0.0))
 
 
-def _pair(wiring: Wiring, start: Contraction, inside: set[str]) -> Pair | str:
-    """The pair that begins with a contraction, or why there is none."""
+def _pair(wiring: Wiring, start: Contraction, inside: set[str]) -> Pair:
+    """The pair that begins with a contraction."""
     first = channels_made(start.op, start.kernel, start.use)
-    if isinstance(first, str):
-        return first
     if first.count != wiring.width(start.op.outputs[0]):
-        return "its channels are not the last axis of its output"
+        raise Refused("its channels are not the last axis of its output")
     between: list[Parameter] = []
-    end = _end(wiring, start.op.outputs[0], first.count, between)
-    if isinstance(end, str):
-        return end
-    op, tensor = end
+    op, tensor = _end(wiring, start.op.outputs[0], first.count, between)
     contraction = wiring.contraction(op)
-    if isinstance(contraction, str):
-        return contraction
     width = wiring.width(tensor)
     if width is None or width % first.count:
-        return f"{op.kind} takes its channels in another order"
-    second = channels_taken(op, contraction.kernel, contraction.use, width)
-    if isinstance(second, str):
-        return f"{contraction.kernel.path}: {second}"
+        raise Refused(f"{op.label or op.kind} takes its channels in another order")
+    try:
+        second = channels_taken(op, contraction.kernel, contraction.use, width)
+    except Refused as refusal:
+        raise Refused(f"{contraction.kernel.path}: {refusal.reason}") from None
     changed = (start.kernel, contraction.kernel, *between)
-    reason = left_out(changed, inside) or bound(changed)
-    return reason or Pair(first, second, tuple(parameter.path for parameter in between))
+    need_selected(changed, inside)
+    need_free(changed)
+    return Pair(first, second, tuple(parameter.path for parameter in between))
 
 
-def _end(wiring: Wiring, tensor: str, count: int, between: list[Parameter]) -> tuple[Op, str] | str:
+def _end(wiring: Wiring, start: str, count: int, between: list[Parameter]) -> tuple[Op, str]:
     """The contraction that takes a tensor through operations that scale with it, and the tensor that it takes.
 
     What is added on the way goes into `between`.
     """
     norms = {norm.source: norm for norm in wiring.norms if norm.source is not None}
-    while True:
-        if tensor in norms:
-            norm = norms[tensor]
-            reason = _blocked(wiring, norm, count)
-            if reason is not None or norm.result is None:
-                return reason or "it gives nothing"
-            between.extend(p for p in (norm.mean, norm.offset) if p is not None)
-            tensor = norm.result
+    for tensor, taker in forward(wiring, start, norms):
+        if isinstance(taker, Norm):
+            _need_folded(wiring, taker, count)
+            between.extend(p for p in (taker.mean, taker.offset) if p is not None)
             continue
-        reader = wiring.only_reader(tensor)
-        if isinstance(reader, str):
-            return reader
-        if reader.kind in CONTRACTIONS:
-            return reader, tensor
-        added = wiring.added(reader)
+        if spec(taker).is_contraction:
+            return taker, tensor
+        added = wiring.added(taker)
         if added is not None and added[0].size == count == wiring.width(tensor):
             between.append(added[0])
-        elif not _scales(wiring, reader, tensor, count):
-            return f"{reader.kind} in {reader.layer} follows" if reader.layer else f"{reader.kind} follows"
-        tensor = reader.outputs[0]
+        elif not _scales(wiring, taker, tensor, count):
+            raise Refused(f"{taker.shown} follows")
+    raise AssertionError("a way forward ends in a Refused only")
 
 
-def _blocked(wiring: Wiring, norm: Norm, count: int) -> str | None:
-    """Why scales do not go through a normalisation, or None if they do."""
+def _need_folded(wiring: Wiring, norm: Norm, count: int) -> None:
+    """Check that scales go through a normalisation."""
     path = norm.layer.path
     if norm.layer.trainable:
-        return f"the batch normalisation {path} follows, and is not folded"
+        raise Refused(f"the batch normalisation {path} follows, and is not folded")
     if norm.result is None or not wiring.is_alone(norm):
-        return f"something else than {path} reads what it gives"
+        raise Refused(f"something else than {path} reads what it gives")
     if not norm.is_last or any(parameter.size != count for parameter in norm.parameters):
-        return f"{path} does not normalise the last axis"
-    return None
+        raise Refused(f"{path} does not normalise the last axis")
 
 
 def _scales(wiring: Wiring, op: Op, tensor: str, count: int) -> bool:
     """Whether an operation gives s times as much, channel by channel, for a tensor that is s times as large."""
-    attributes = dict(op.attributes)
-    if op.kind in _HOMOGENEOUS:
-        return not str(attributes.get("data_format", "")).startswith("NC")
     if wiring.keeps_last_axis(op):
         return True
-    constants = [dict(wiring.makers[name].attributes).get("value") for name in op.inputs[1:] if name in wiring.makers]
-    if op.kind in ("Pad", "PadV2"):
-        return bool(constants) and _last_pad_is_zero(constants)
-    shape = wiring.shape(tensor)
-    if op.kind in _REDUCTIONS:
-        axes = constants[0] if constants else None
-        axes = [axes] if isinstance(axes, int) else axes
-        return bool(shape) and bool(axes) and all(axis % len(shape) != len(shape) - 1 for axis in axes or ())
-    return op.kind == "Reshape" and _keeps_turns(shape, wiring.width(op.outputs[0]), count)
+    if not spec(op).passes_scale or channels_first(op):
+        return False
+    if spec(op).reshapes:
+        return _keeps_turns(wiring.shape(tensor), wiring.width(op.outputs[0]), count)
+    return last_axis_stays(op, len(wiring.shape(tensor)))
 
 
 def _keeps_turns(shape: tuple[int | None, ...], width: int | None, count: int) -> bool:
@@ -227,9 +207,3 @@ def _keeps_turns(shape: tuple[int | None, ...], width: int | None, count: int) -
         if merged == width:
             return True
     return shape[-1] % width == 0
-
-
-def _last_pad_is_zero(constants: list[object]) -> bool:
-    pads = constants[0]
-    filled = constants[1] if len(constants) > 1 else 0
-    return isinstance(pads, list) and list(pads[-1]) == [0, 0] and filled == 0

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from bitwidth.context import Context
 from bitwidth.errors import ContractError
-from bitwidth.graph import Contraction, Graph, Norm, Parameter, Where, Wiring, check_where, frozen_where
+from bitwidth.graph import Contraction, Graph, Norm, Parameter, Refused, Where, Wiring, check_where, frozen_where
 from bitwidth.graph.channels import Channels, channels_made
-from bitwidth.graph.wiring import bound
+from bitwidth.graph.neighbours import in_front
+from bitwidth.graph.wiring import need_free
 from bitwidth.passes.base import Pass
-from bitwidth.passes.roles import left_out
+from bitwidth.passes.roles import need_selected
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -67,12 +68,12 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
         values: Arrays = {}
         folded = []
         for norm in norms:
-            found = _in_front(wiring, norm, inside)
-            if isinstance(found, str):
+            try:
+                channels, contraction, bias = _in_front(wiring, norm, inside)
+            except Refused as refusal:
                 for parameter in norm.parameters:
-                    context.notes.skipped.setdefault(parameter.path, f"not folded: {found}")
+                    context.notes.skipped.setdefault(parameter.path, f"not folded: {refusal.reason}")
                 continue
-            channels, contraction, bias = found
             values.update(_folded(graph, norm, channels, contraction.kernel, bias))
             folded.append(norm.layer.path)
         context.remark(f"{len(folded)} of {len(norms)} batch normalisations folded")
@@ -90,24 +91,20 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
                 raise ContractError(f"FoldBatchNorm left {path} with scales from {scale.min():g} to {scale.max():g}")
 
 
-def _in_front(wiring: Wiring, norm: Norm, inside: set[str]) -> tuple[Channels, Contraction, Parameter | None] | str:
-    """What a normalisation is folded into: the channels of a kernel, and the bias if there is one; or why not."""
+def _in_front(wiring: Wiring, norm: Norm, inside: set[str]) -> tuple[Channels, Contraction, Parameter | None]:
+    """What a normalisation is folded into: the channels of a kernel, and the bias if there is one."""
     if norm.mean is None or norm.variance is None or norm.epsilon is None:
-        return "its statistics or its epsilon are not seen in the trace"
-    found = wiring.in_front(norm)
-    if isinstance(found, str):
-        return found
-    contraction, bias = found
+        raise Refused("its statistics or its epsilon are not seen in the trace")
+    contraction, bias = in_front(wiring, norm)
     channels = channels_made(contraction.op, contraction.kernel, contraction.use)
-    if isinstance(channels, str):
-        return channels
     width = wiring.width(contraction.op.outputs[0])
     count = norm.variance.size
     if channels.count != count or width not in (count, None) or (bias is not None and bias.size != count):
-        return f"it normalises {count} channels along another axis than {contraction.kernel.path} makes"
+        raise Refused(f"it normalises {count} channels along another axis than {contraction.kernel.path} makes")
     changed = (contraction.kernel, *norm.parameters, *(() if bias is None else (bias,)))
-    reason = left_out(changed, inside) or bound(changed)
-    return reason or (channels, contraction, bias)
+    need_selected(changed, inside)
+    need_free(changed)
+    return channels, contraction, bias
 
 
 def _scale(graph: Graph, norm: Norm) -> NDArray[np.float64]:

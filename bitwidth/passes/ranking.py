@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.graph import Graph, Parameter
-from bitwidth.graph.channels import CONTRACTIONS
+from bitwidth.graph import Graph, Parameter, spec
 
 Scores = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -109,7 +108,7 @@ def output_channels(graph: Graph) -> dict[str, list[tuple[int, ...]]]:
     readers: dict[str, list[tuple[Parameter, tuple[int, ...]]]] = {}
     for parameter in graph:
         for use in parameter.uses:
-            if use.kind in CONTRACTIONS and use.channel_axes:
+            if spec(use).is_contraction and use.channel_axes:
                 readers.setdefault(use.op, []).append((parameter, use.channel_axes))
     found: dict[str, list[tuple[int, ...]]] = {}
     pending, seen = list(graph.structure.outputs), set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from bitwidth.graph import Parameter
+from bitwidth.graph import Parameter, Refused
 
 MATRIX_ROLES = ("kernel", "recurrent_kernel", "embedding")
 
@@ -19,9 +19,12 @@ def is_matrix(parameter: Parameter) -> bool:
     return parameter.role == "other" and len(parameter.shape) >= 2 and parameter.trainable
 
 
-def left_out(parameters: Iterable[Parameter], inside: Collection[str]) -> str | None:
-    """Why parameters that can only change together cannot: one is not among the paths `inside`. None if all are."""
+def need_selected(parameters: Iterable[Parameter], inside: Collection[str]) -> None:
+    """Check that parameters which can only change together are all among the paths `inside`.
+
+    Raises:
+        Refused: one is not.
+    """
     for parameter in parameters:
         if parameter.path not in inside:
-            return f"{parameter.path} is not selected by `where`"
-    return None
+            raise Refused(f"{parameter.path} is not selected by `where`")

@@ -14,7 +14,7 @@ from bitwidth.graph import Graph, Layer, Op, Parameter, Structure, Use, Values
 def graph() -> Graph:
     """Two layers: a kernel, a bias, a float16 scale and a counter."""
     layers = (Layer("a", "Dense"), Layer("b", "Norm", trainable=False))
-    ops = (Op("matmul", "MatMul", "a", ("x",), ("y",), ("a/kernel",)),)
+    ops = (Op("matmul", "matmul", "a", ("x",), ("y",), ("a/kernel",)),)
     parameters = [
         Parameter("a/kernel", (2, 3), "float32", "kernel", "a"),
         Parameter("a/bias", (3,), "float32", "bias", "a"),
@@ -36,7 +36,7 @@ def test_a_graph_is_its_parameters() -> None:
     assert [parameter.path for parameter in net] == ["a/kernel", "a/bias", "b/gamma", "b/steps"]
     assert net["b/gamma"].role == "scale"
     assert net.name == "net"
-    assert [op.kind for op in net.ops] == ["MatMul"]
+    assert [op.kind for op in net.ops] == ["matmul"]
     assert {path: layer.kind for path, layer in net.layers.items()} == {"a": "Dense", "b": "Norm"}
     assert repr(net) == "<Graph 'net': 2 layers, 1 ops, 4 parameters>"
 
@@ -156,9 +156,9 @@ def test_parameters_and_values_have_to_match() -> None:
 
 
 def test_axes_come_from_the_first_use_that_knows_them() -> None:
-    unknown = Use("read", "Read", "a")
-    known = Use("matmul", "MatMul", "a", channel_axes=(0,), input_axes=(1,))
-    other = Use("lookup", "Gather", "b", channel_axes=(1,), input_axes=(0,))
+    unknown = Use("read", "read", "a")
+    known = Use("matmul", "matmul", "a", channel_axes=(0,), input_axes=(1,))
+    other = Use("lookup", "gather", "b", channel_axes=(1,), input_axes=(0,))
     tied = Parameter("p", (5, 4), "float32", "embedding", "a", uses=(unknown, known, other))
     assert (tied.channel_axes, tied.input_axes) == ((0,), (1,))
 

@@ -27,7 +27,7 @@ PARAMETERS = [
         "float32",
         "embedding",
         "table",
-        uses=(Use("gather", "GatherV2", "table"), Use("matmul", "MatMul", "head/logits"), Use("sum", "AddV2", "")),
+        uses=(Use("gather", "gather", "table"), Use("matmul", "matmul", "head/logits"), Use("sum", "add", "")),
         aliases=("tied/weights",),
     ),
     Parameter("head/kernel", (4, 2), "float32", "kernel", "head"),

@@ -10,10 +10,10 @@ from bitwidth.text import bytes_text, shape_text, table
 def test_a_graph_prints_as_a_table() -> None:
     grid = Quantized(uniform_levels(4), np.ones((1, 300), np.float32), (4, 1))
     uses = (
-        Use("m1", "MatMul", "dense"),
-        Use("m2", "MatMul", "dense"),
-        Use("m3", "MatMul", "head"),
-        Use("r", "Read", ""),
+        Use("m1", "matmul", "dense", label="MatMul"),
+        Use("m2", "matmul", "dense", label="MatMul"),
+        Use("m3", "matmul", "head"),
+        Use("r", "read", ""),
     )
     parameters = [
         Parameter("dense/kernel", (4, 300), "float32", "kernel", "dense", uses=uses, encoding=grid),
@@ -27,7 +27,7 @@ def test_a_graph_prints_as_a_table() -> None:
 net: 2 layers, 0 ops, 3 parameters holding 1,205 values
 parameter          layer               shape   role    channels  encoding    read by
 -----------------  ------------------  ------  ------  --------  ----------  -------------------------------------
-dense/kernel       Dense               4x300   kernel         1  4-bit x300  MatMul in dense, MatMul in head, Read
+dense/kernel       Dense               4x300   kernel         1  4-bit x300  MatMul in dense, matmul in head, read
 bn/gamma (frozen)  BatchNormalization  4       scale             float16     nothing
 step                                   scalar  state             dense       nothing
 note: one layer was not reached"""

@@ -19,7 +19,7 @@ from bitwidth.backend import Objective, Observed, Steer, Trained, Training
 from bitwidth.backends.tensorflow.constraints.activations import attach, detach, on_grids
 from bitwidth.backends.tensorflow.constraints.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.constraints.views import SCOPE, attached, forget_functions, parameters_of
-from bitwidth.backends.tensorflow.data.data import Source
+from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.measuring.moments import input_moments
 from bitwidth.backends.tensorflow.measuring.norms import batch_statistics, freeze

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers as L  # noqa: N812
 
 import bitwidth as bw
-from bitwidth.backends.tensorflow.data.data import Source
+from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.errors import DataError
 
 RNG = np.random.default_rng(0)

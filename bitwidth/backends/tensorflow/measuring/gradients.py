@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.constraints.lowering import through_masks
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
-from bitwidth.backends.tensorflow.data.data import Source
+from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.errors import DataError, ModelError
 
 _LOG = logging.getLogger(__name__)

@@ -16,14 +16,12 @@ import tensorflow as tf
 from tensorflow.python.eager import context, execute
 
 from bitwidth.backends.tensorflow.reading.frames import Frame
+from bitwidth.backends.tensorflow.reading.kinds import kind_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import UnsupportedModelError
 
 Watcher = Callable[[Any, list[Any], list[Any]], None]
 Edit = Callable[[Any], Any]
-_LOOPS = ("While", "StatelessWhile")
-_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
 class Replay:
@@ -72,7 +70,7 @@ class Replay:
         held: dict[str, Any] = {}
         for op, drops in plan.steps:
             inputs = [held[tensor.name] for tensor in op.inputs]
-            if op.type == "Placeholder":
+            if kind_of(op) == "input":
                 outputs = [given[op.outputs[0].name]]
             elif op.name in frame.inner:
                 outputs = self._inner(frame, op, inputs, watch, edit)
@@ -97,19 +95,19 @@ class Replay:
             return self._frame(inner, dict(zip(names, values, strict=True)), watch, edit)
 
         inner = frame.inner[op.name]
-        if op.type in _LOOPS:
+        if kind_of(op) == "loop":
             condition = next(item for item in inner if item.prefix.endswith("/cond/"))
             body = next(item for item in inner if item.prefix.endswith("/body/"))
             values = inputs
             while bool(run(condition, values)[0]):
                 values = run(body, values)
             return values
-        if op.type in _BRANCHES:
+        if kind_of(op) == "branch":
             chosen = int(inputs[0])
             if op.type.endswith("If"):
                 chosen = 0 if chosen else 1
             return run(inner[min(chosen, len(inner) - 1)], inputs[1:])
-        if op.type in _CALLS:
+        if kind_of(op) == "call":
             return run(inner[0], inputs)
         raise UnsupportedModelError(f"{frame.name(op)}: an operation {op.type} cannot be replayed step by step")
 
@@ -138,7 +136,7 @@ class _Plan:
 
     def execute(self, op: Any, inputs: list[Any]) -> list[Any]:
         """Run one operation on eager tensors."""
-        if op.type == "Const":
+        if kind_of(op) == "constant":
             if op.name not in self._constants:
                 self._constants[op.name] = tf.constant(tf.make_ndarray(op.get_attr("value")))
             return [self._constants[op.name]]

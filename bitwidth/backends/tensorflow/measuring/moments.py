@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
 from bitwidth.backends.tensorflow.measuring.operands import (
     CONTRACTIONS,
-    LOOK_UPS,
     Operand,
     arrangement_of,
     features_of,
@@ -25,6 +24,7 @@ from bitwidth.backends.tensorflow.measuring.operands import (
 )
 from bitwidth.backends.tensorflow.measuring.patches import positions_of, thinned, with_features
 from bitwidth.backends.tensorflow.reading.frames import Frame
+from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ModelError
 from bitwidth.fitting import Arrangement, Moments
@@ -90,12 +90,13 @@ def input_moments(
 
 def _sum_for(trace: FuncTrace, frame: Frame, op: Any, name: str, variable: Any, made: list[_Sum]) -> _Sum | None:
     """The sum that a use adds to: that of an earlier use which multiplies the same elements alike, or a new one."""
-    if op.type not in CONTRACTIONS and op.type not in LOOK_UPS:
+    kind = kind_of(op)
+    if kind not in CONTRACTIONS and kind != "gather":
         return None
     operand = operand_of(trace, frame, op, variable)
     if operand is None:
         return None
-    if op.type in LOOK_UPS:
+    if kind == "gather":
         if operand.position != 0 or operand.index is not None:
             return None
         rows, rest = operand.shape[0], int(np.prod(operand.shape[1:]))
@@ -189,7 +190,7 @@ def _slices(op: Any, inputs: list[Any], operand: Operand, width: int) -> Iterabl
     """The inputs of a convolution in parts of few samples, so that its patches fit in memory."""
     place = next(place for place in range(len(inputs) - 1, -1, -1) if place != operand.position)
     x = inputs[place]
-    if "Conv" not in op.type or not x.shape.rank or regathered(op) is not None:
+    if not spec_of(op).is_convolution or not x.shape.rank or regathered(op) is not None:
         return [inputs]
     positions = prod(positions_of(op, inputs))
     size = max(1, _PATCH_BYTES // (4 * positions * width))

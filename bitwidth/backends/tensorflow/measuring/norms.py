@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from bitwidth.backends.tensorflow.data.data import Batch
+from bitwidth.backends.tensorflow.data.source import Batch
 from bitwidth.backends.tensorflow.reading.naming import names_of
 from bitwidth.graph import Structure
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.measuring.interpreter import rerun
 from bitwidth.backends.tensorflow.reading.frames import Frame
+from bitwidth.backends.tensorflow.reading.kinds import kind_of, operands, spec_of, transposes
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.fitting import Arrangement
+from bitwidth.graph.ops import Kind
 
-LOOK_UPS = ("GatherV2", "ResourceGather")
-_MOVES = ("Reshape", "ExpandDims", "Squeeze", "Transpose", "StridedSlice", "Slice", "Split", "SplitV", "Unpack")
 Lengths = tuple[int, ...]
 Split = tuple[Lengths, Lengths, Lengths, Lengths]  # a shape, and its axes that are groups, inputs and outputs
 _EXACT = 1 << 24  # positions up to here are exact as float32
@@ -71,30 +71,30 @@ def _is_handle(trace: FuncTrace, frame: Frame, tensor: Any, variable: Any) -> bo
 def _follow(trace: FuncTrace, frame: Frame, tensor: Any, variable: Any) -> NDArray[Any] | None:
     """Positions in `variable` that each element of `tensor` has, or None where it is something else."""
     op = tensor.op
-    if op.type == "Placeholder":
+    if kind_of(op) == "input":
         outer = frame.sources.get(tensor.name)
         return None if outer is None or frame.outer is None else _follow(trace, frame.outer, outer, variable)
-    if op.type == "ReadVariableOp":
+    if kind_of(op) == "read":
         if not _is_handle(trace, frame, op.inputs[0], variable) or prod(variable.shape) > 1 << 31:
             return None
         kind = np.float32 if prod(variable.shape) <= _EXACT else np.float64
         return np.arange(prod(variable.shape), dtype=kind).reshape(tuple(variable.shape))
-    if op.type in ("Identity", "Cast", "StopGradient"):
+    if kind_of(op) in ("identity", "cast", "stop_gradient"):
         return _follow(trace, frame, op.inputs[0], variable)
-    if op.type in _MOVES:
+    if op.type in _MOVED or spec_of(op).reshapes:
         return _moved(trace, frame, op, tensor, variable)
     return None
 
 
 def _moved(trace: FuncTrace, frame: Frame, op: Any, tensor: Any, variable: Any) -> NDArray[Any] | None:
-    data = 1 if op.type == "Split" else 0
-    held = _follow(trace, frame, op.inputs[data], variable)
+    data, *rest = operands(op)
+    held = _follow(trace, frame, data, variable)
     if held is None:
         return None
     shape = tensor.shape
-    if op.type in ("Reshape", "ExpandDims", "Squeeze"):
+    if spec_of(op).reshapes:
         return held.reshape(shape.as_list()) if shape.is_fully_defined() else None
-    others = [tf.get_static_value(given) for place, given in enumerate(op.inputs) if place != data]
+    others = [tf.get_static_value(given) for given in rest]
     if any(other is None for other in others):
         return None
     return np.asarray(_MOVED[op.type](op, held, others)[tensor.value_index])  # `==` of tensors is an operation
@@ -133,7 +133,7 @@ class Contraction:
 
 def arrangement_of(op: Any, operand: Operand, size: int) -> Arrangement:
     """Where the elements of a parameter of `size` elements stand in the matrices of `op`."""
-    shape, groups, inputs, outputs = CONTRACTIONS[op.type].arrange(op, operand.position, operand.shape)
+    shape, groups, inputs, outputs = CONTRACTIONS[kind_of(op)].arrange(op, operand.position, operand.shape)
     order = groups + inputs + outputs
     matrix = (
         prod(shape[axis] for axis in groups),
@@ -148,13 +148,11 @@ def arrangement_of(op: Any, operand: Operand, size: int) -> Arrangement:
 
 def features_of(op: Any, inputs: list[Any], operand: Operand) -> Any:
     """What the parameter meets: a float32 tensor (rows, groups, inputs)."""
-    return tf.cast(CONTRACTIONS[op.type].features(op, inputs, operand.position), tf.float32)
+    return tf.cast(CONTRACTIONS[kind_of(op)].features(op, inputs, operand.position), tf.float32)
 
 
 def _matmul_axes(op: Any, position: int, shape: Lengths) -> Split:
-    flipped = op.get_attr(
-        ("transpose_a", "transpose_b")[position] if op.type == "MatMul" else ("adj_x", "adj_y")[position]
-    )
+    flipped = transposes(op)[position]
     last = len(shape) - 1
     summed = last if (position == 0) != flipped else last - 1
     other = last + last - 1 - summed
@@ -163,9 +161,8 @@ def _matmul_axes(op: Any, position: int, shape: Lengths) -> Split:
 
 def _matmul_features(op: Any, inputs: list[Any], position: int) -> Any:
     other = 1 - position
-    names = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
     x, kernel = inputs[other], inputs[position]
-    if (other == 1) != op.get_attr(names[other]):
+    if (other == 1) != transposes(op)[other]:
         x = tf.linalg.matrix_transpose(x)
     if kernel.shape.rank == 2:
         return tf.reshape(x, [-1, 1, x.shape[-1]])
@@ -204,7 +201,7 @@ def regathered(op: Any) -> tuple[Any, Any] | None:
     A dilated convolution on the CPU is one over interleaved parts of its input, which are padded to equal size.
     """
     for consumer in op.outputs[0].consumers():
-        if consumer.type == "BatchToSpaceND":
+        if kind_of(consumer) == "batch_to_space":
             block, crops = (tf.get_static_value(given) for given in consumer.inputs[1:])
             if block is not None and crops is not None:
                 return block, crops
@@ -288,16 +285,10 @@ def _einsum_features(op: Any, inputs: list[Any], position: int) -> Any:
     return tf.reshape(x, [-1, prod(lengths[label] for label in groups), prod(lengths[label] for label in present)])
 
 
-CONTRACTIONS: dict[str, Contraction] = {
-    **{
-        kind: Contraction(_matmul_axes, _matmul_features)
-        for kind in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-    },
-    **{kind: Contraction(_conv_axes, _conv_features) for kind in ("Conv2D", "Conv3D")},
-    "DepthwiseConv2dNative": Contraction(_depthwise_axes, _depthwise_features),
-    **{
-        kind: Contraction(_transposed_axes, _transposed_features)
-        for kind in ("Conv2DBackpropInput", "Conv3DBackpropInputV2")
-    },
-    "Einsum": Contraction(_einsum_axes, _einsum_features),
+CONTRACTIONS: dict[Kind, Contraction] = {
+    "matmul": Contraction(_matmul_axes, _matmul_features),
+    "einsum": Contraction(_einsum_axes, _einsum_features),
+    "conv": Contraction(_conv_axes, _conv_features),
+    "transposed_conv": Contraction(_transposed_axes, _transposed_features),
+    "depthwise_conv": Contraction(_depthwise_axes, _depthwise_features),
 }

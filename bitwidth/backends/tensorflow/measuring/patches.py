@@ -8,8 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.measuring.operands import regathered
-
-WINDOWED = ("Conv2D", "Conv3D", "DepthwiseConv2dNative")
+from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of
 
 
 class Unpadded:
@@ -39,11 +38,11 @@ def thinned(op: Any, inputs: list[Any], rows: int, turn: int) -> tuple[Any, list
         rows: how many windows are wanted.
         turn: how often this has been asked before.
     """
-    if "Conv" not in op.type:
+    if not spec_of(op).is_convolution:
         return op, inputs
-    place = 2 if "BackpropInput" in op.type else 0
+    place = 2 if _is_transposed(op) else 0
     gathered = regathered(op)
-    if op.type in WINDOWED and gathered is None:
+    if not _is_transposed(op) and gathered is None:
         op, inputs = _cropped(op, inputs, rows, turn)
     blocks = 1 if gathered is None else int(prod(gathered[0]))
     x = inputs[place]
@@ -57,7 +56,7 @@ def thinned(op: Any, inputs: list[Any], rows: int, turn: int) -> tuple[Any, list
 
 def with_features(op: Any, inputs: list[Any], x: Any) -> list[Any]:
     """The inputs of a convolution with other features in the place of its own, of another number of samples."""
-    if "BackpropInput" not in op.type:
+    if not _is_transposed(op):
         return [x, *inputs[1:]]
     sizes = tf.tensor_scatter_nd_update(inputs[0], [[0]], [tf.cast(x.shape[0], inputs[0].dtype)])
     return [sizes, inputs[1], x]
@@ -65,15 +64,19 @@ def with_features(op: Any, inputs: list[Any], x: Any) -> list[Any]:
 
 def positions_of(op: Any, inputs: list[Any]) -> list[int]:
     """How many positions the windows of a convolution have along each axis, on these inputs."""
-    if "BackpropInput" in op.type:
+    if _is_transposed(op):
         sizes = [int(size) for size in inputs[0]]
         return sizes[2:] if _axes(op)[0] == 2 else sizes[1:-1]
     return [_axis(op, inputs, axis)[0] for axis in _axes(op)]
 
 
+def _is_transposed(op: Any) -> bool:
+    return kind_of(op) == "transposed_conv"
+
+
 def _axes(op: Any) -> list[int]:
     first = 2 if op.get_attr("data_format").decode().startswith("NC") else 1
-    return list(range(first, first + op.inputs[0].shape.rank - 2)) if "Backprop" not in op.type else [first]
+    return list(range(first, first + op.inputs[0].shape.rank - 2)) if not _is_transposed(op) else [first]
 
 
 def _axis(op: Any, inputs: list[Any], axis: int) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.backend import Training
-from bitwidth.backends.tensorflow.data.data import Source
+from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ConfigError, ContractError, DataError, ModelError, UnsupportedModelError

@@ -7,25 +7,28 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.reading.kinds import given_attributes
+
 _LARGEST_CONSTANT = 64  # elements: axes, permutations and shapes are told, tables are not
+_LEFT_OUT = ("T", "Tidx", "Tshape", "output_shapes", "adj_x", "adj_y")
 
 
 def plain_attributes(op: Any) -> tuple[tuple[str, Any], ...]:
-    """The attributes of `op` by name, without TensorFlow's private ones; a small constant has its `value`.
+    """The attributes of `op` by name, as its kind has them and without TensorFlow's private ones.
 
-    `Const` gives `value` as a number, string or nested list; dtypes are numpy names, shapes tuples with None for
-    unknown sizes.
+    A small constant has its `value` as a number, string or nested list; dtypes are numpy names, shapes tuples with None
+    for unknown sizes.
     """
     found: dict[str, Any] = {}
     for name, value in sorted(op.node_def.attr.items()):
-        if name.startswith("_") or name == "value" or name in ("T", "Tidx", "Tshape", "output_shapes"):
+        if name.startswith("_") or name == "value" or name in _LEFT_OUT:
             continue
         read = _plain(value)
         if read is not None:
             found[name] = read
     if op.type == "Const" and (op.outputs[0].shape.num_elements() or 0) <= _LARGEST_CONSTANT:
         found["value"] = _listed(tf.get_static_value(op.outputs[0]))
-    return tuple(found.items())
+    return tuple({**found, **given_attributes(op)}.items())
 
 
 def dtype_name(dtype: Any) -> str:

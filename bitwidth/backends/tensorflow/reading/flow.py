@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 from bitwidth.backends.tensorflow.reading.axes import Axes, origins, repeats, whole
 from bitwidth.backends.tensorflow.reading.frames import Frame
-from bitwidth.backends.tensorflow.reading.rules import SHAPE_ONLY, Effect, Reading, transformed, use_rule
+from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of
+from bitwidth.backends.tensorflow.reading.rules import Effect, Reading, transformed, use_rule
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.graph import Use
 
@@ -63,7 +64,7 @@ class _Follower:
             if op.name not in frame.live:
                 continue
             inputs = [carried[tensor.name] for tensor in op.inputs]
-            if op.type == "Placeholder":
+            if kind_of(op) == "input":
                 outputs = [entering.get(op.outputs[0].name)]
                 self._note(frame, op, outputs)
             elif op.name in frame.inner:
@@ -85,21 +86,22 @@ class _Follower:
         read = dict.fromkeys(path for item in inputs if item for path in item)
         if read:
             self.flow.read_by[frame.name(op)] = tuple(read)
-        if op.type != "Placeholder" and op.type not in SHAPE_ONLY:
+        if kind_of(op) != "input" and not spec_of(op).shape_only:
             self._last.update((path, (frame, op)) for path in read)
 
     def _use(self, frame: Frame, op: Any, path: str, reading: Reading) -> None:
-        use = Use(frame.name(op), op.type, self.trace.layer_of(frame, op), reading.channel_axes, reading.input_axes)
+        layer = self.trace.layer_of(frame, op)
+        use = Use(frame.name(op), kind_of(op), layer, reading.channel_axes, reading.input_axes, label=op.type)
         self.flow.uses.setdefault(path, {})[use] = reading
 
     def _step(self, frame: Frame, op: Any, inputs: list[Carried]) -> list[Carried]:
         has_features = any(item is None for item in inputs)
-        if op.type in SHAPE_ONLY:
+        if spec_of(op).shape_only:
             return [None if has_features else {} for _ in op.outputs]
         if not any(inputs):
             is_features = has_features or (not inputs and op.op_def.is_stateful)
             return [None if is_features else {} for _ in op.outputs]
-        rule, always = use_rule(op.type)
+        rule, always = use_rule(op)
         if not has_features and not always:
             self._join(op, inputs)
             return [_passed_on(op, inputs, output) for output in range(len(op.outputs))]
@@ -113,7 +115,7 @@ class _Follower:
 
     def _join(self, op: Any, inputs: list[Carried]) -> None:
         """Note what each parameter does where it is first joined with others of more axes, one element by another."""
-        rule, _ = use_rule(op.type)
+        rule, _ = use_rule(op)
         for position, item in enumerate(inputs):
             for path, axes in (item or {}).items():
                 effect = "unknown" if axes is None else rule(op, position, axes).effect
@@ -122,7 +124,7 @@ class _Follower:
 
     def _enter(self, frame: Frame, op: Any, inputs: list[Carried]) -> list[Carried]:
         """Go into the graphs that an operation runs. What a loop changes, and what a branch chooses, are features."""
-        is_loop, branches = op.type.endswith("While"), frame.inner[op.name]
+        is_loop, branches = kind_of(op) == "loop", frame.inner[op.name]
         results: list[list[Carried]] = []
         for inner in branches:
             offset = len(inputs) - len(inner.inputs)
@@ -146,7 +148,7 @@ def _is_invariant(branches: list[Frame], place: int) -> bool:
     """Whether a loop hands its input at `place` on as it came."""
     body = next(frame.graph for frame in branches if frame.prefix.endswith("/body/"))
     given = body.outputs[place]
-    while given.op.type == "Identity":
+    while kind_of(given.op) == "identity":
         given = given.op.inputs[0]
     return bool(given.name == body.inputs[place].name)
 
@@ -155,7 +157,7 @@ def _passed_on(op: Any, inputs: list[Carried], output: int) -> Carried:
     """What an output of an operation over parameters and constants carries; of several ways, the first known one."""
     carried: dict[str, Axes | None] = {}
     for position, item in enumerate(inputs):
-        if op.type == "IdentityN" and position != output:
+        if kind_of(op) == "identity_n" and position != output:
             continue
         for path, axes in (item or {}).items():
             known = None if axes is None else transformed(op, position, axes, output)

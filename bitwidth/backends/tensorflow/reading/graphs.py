@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bitwidth.backends.tensorflow.reading.attributes import dtype_name, plain_attributes, sizes
 from bitwidth.backends.tensorflow.reading.flow import Flow, flow_of
 from bitwidth.backends.tensorflow.reading.frames import Frame
+from bitwidth.backends.tensorflow.reading.kinds import kind_of, operands
 from bitwidth.backends.tensorflow.reading.notes import notes_on
 from bitwidth.backends.tensorflow.reading.roles import role_of
 from bitwidth.backends.tensorflow.reading.specs import declared_inputs, input_specs, missing, retyped
@@ -120,17 +121,18 @@ def _in_order(frame: Frame) -> Iterator[tuple[Frame, Any]]:
 
 
 def _op(trace: FuncTrace, flow: Flow, frame: Frame, op: Any) -> Op:
-    name = frame.name(op)
-    inputs = tuple(frame.name(tensor) for tensor in op.inputs)
+    name, kind = frame.name(op), kind_of(op)
+    inputs = tuple(frame.name(tensor) for tensor in operands(op))
     attributes = plain_attributes(op)
-    if op.type == "Placeholder" and frame.outer is not None:  # it takes what the loop or call is given
+    if kind == "input" and frame.outer is not None:  # it takes what the loop or call is given
         source = frame.sources.get(op.outputs[0].name)
         inputs = () if source is None else (frame.outer.name(source),)
     for inner in frame.inner.get(op.name, ()):
         results = tuple(inner.name(tensor) for tensor in inner.outputs)
         attributes += ((f"{inner.prefix.removeprefix(name).strip('/')}_outputs", results),)
     outputs = tuple(frame.name(tensor) for tensor in op.outputs)
-    return Op(name, op.type, trace.layer_of(frame, op), inputs, outputs, flow.read_by.get(name, ()), attributes)
+    read = flow.read_by.get(name, ())
+    return Op(name, kind, trace.layer_of(frame, op), inputs, outputs, read, attributes, label=op.type)
 
 
 def _tensor(frame: Frame, tensor: Any) -> Tensor:

@@ -33,7 +33,7 @@ def _unreached(trace: FuncTrace, parameters: Iterable[Parameter]) -> Iterator[st
 def _unclear(parameters: Iterable[Parameter]) -> Iterator[str]:
     for parameter in parameters:
         if parameter.role == "other" and parameter.uses:
-            kinds = ", ".join(dict.fromkeys(use.kind for use in parameter.uses))
+            kinds = ", ".join(dict.fromkeys(use.label or use.kind for use in parameter.uses))
             yield f"{parameter.path}: nothing shows what it does (read by {kinds})"
 
 

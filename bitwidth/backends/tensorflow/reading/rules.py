@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.reading.axes import Axes, fitted, origins, permuted, reshaped
+from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of, transposes
+from bitwidth.graph.ops import Kind
 
 Effect = Literal["contract", "look_up", "add", "multiply", "scale", "offset", "mean", "variance", "unknown"]
 
@@ -27,62 +29,24 @@ class Reading(NamedTuple):
 
 UseRule: TypeAlias = Callable[[Any, int, Axes], Reading]
 
-# Operations that read no values of a tensor, only its shape.
-SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "VariableShape"})
-# Axes of a convolution's filter that become channels; all the others are summed over.
-_FILTERS = {
-    "Conv2D": (-1,),
-    "Conv3D": (-1,),
-    "DepthwiseConv2dNative": (-2, -1),
-    "Conv2DBackpropInput": (-2,),
-    "Conv3DBackpropInputV2": (-2,),
-}
-_TRANSPOSED = {
-    "MatMul": ("transpose_a", "transpose_b"),
-    "BatchMatMul": ("adj_x", "adj_y"),
-    "BatchMatMulV2": ("adj_x", "adj_y"),
-    "BatchMatMulV3": ("adj_x", "adj_y"),
-}
 _NORMALISED: dict[int, Effect] = {1: "scale", 2: "offset", 3: "mean", 4: "variance"}
-_ADDITIONS = frozenset({"Add", "AddV2", "AddN", "BiasAdd", "Sub"})
-_PRODUCTS = frozenset({"Mul", "MulNoNan", "RealDiv", "Div", "DivNoNan"})
-_RESHAPES = frozenset({"Reshape", "ExpandDims", "Squeeze"})
-_RESIZES = frozenset(
-    {
-        "ReadVariableOp",
-        "Slice",
-        "StridedSlice",
-        "Split",
-        "SplitV",
-        "ConcatV2",
-        "Pad",
-        "PadV2",
-        "MirrorPad",
-        "Tile",
-        "BroadcastTo",
-    }
+_REPEATS: tuple[Kind, ...] = ("tile", "broadcast")
+_RESIZES: tuple[Kind, ...] = (
+    *("read", "slice", "strided_slice", "split", "concat", "pad", "mirror_pad"),
+    *_REPEATS,
 )
 
 
-def use_rule(kind: str) -> tuple[UseRule, bool]:
-    """The rule for a type of operation, and whether it is a use even where it joins parameters with constants only.
+def use_rule(op: Any) -> tuple[UseRule, bool]:
+    """The rule for an operation, and whether it is a use even where it joins parameters with constants only.
 
     The rule takes the operation, the position of the input that carries the parameter, and its axes; it gives the
     effect, the parameter's channel axes and the axes summed over.
     """
-    if kind in _TRANSPOSED:
-        return _matmul, True
-    if kind == "Einsum":
-        return _einsum, True
-    if kind in _FILTERS:
-        return _convolution, True
-    if kind in ("GatherV2", "Gather", "ResourceGather", "GatherNd", "ResourceGatherNd"):
-        return _look_up, True
-    if kind.startswith("FusedBatchNorm"):
-        return _normalisation, True
-    if kind in _ADDITIONS or kind in _PRODUCTS:
-        return _elementwise, False
-    return _unknown, False
+    spec = spec_of(op)
+    if spec.kind in _RULES:
+        return _RULES[spec.kind], True
+    return _elementwise if spec.effect in ("add", "multiply") else _unknown, False
 
 
 def transformed(op: Any, position: int, axes: Axes, output: int) -> Axes | None:
@@ -91,27 +55,28 @@ def transformed(op: Any, position: int, axes: Axes, output: int) -> Axes | None:
     if not shape.is_fully_defined():
         return None
     sizes = shape.as_list()
-    if op.type in _RESHAPES:
+    kind = kind_of(op)
+    if spec_of(op).reshapes:
         return reshaped(axes, sizes)
-    if op.type == "Transpose":
+    if kind == "transpose":
         order = tf.get_static_value(op.inputs[1])
         return None if order is None else permuted(axes, [int(axis) for axis in order])
-    if op.type == "Unpack":
+    if kind == "unstack":
         axis = op.get_attr("axis") % len(axes)
         return axes[:axis] + axes[axis + 1 :]
-    if op.type == "Pack":
+    if kind == "stack":
         axis = op.get_attr("axis") % (len(axes) + 1)
         return (*axes[:axis], (), *axes[axis:])
-    if op.type == "StridedSlice":
+    if kind == "strided_slice":
         return _sliced(op, axes, sizes)
     # What is left keeps the axes where its output has the shape of its inputs broadcast to each other.
-    if op.type in _RESIZES or tuple(sizes) == _broadcast(op):
-        return fitted(axes, sizes, repeated=op.type not in _RESIZES or op.type in ("Tile", "BroadcastTo"))
+    if kind in _RESIZES or tuple(sizes) == _broadcast(op):
+        return fitted(axes, sizes, repeated=kind not in _RESIZES or kind in _REPEATS)
     return None
 
 
 def _matmul(op: Any, position: int, axes: Axes) -> Reading:
-    transposed = op.get_attr(_TRANSPOSED[op.type][position])
+    transposed = transposes(op)[position]
     summed = len(axes) - (1 if (position == 0) != transposed else 2)
     return _contraction(axes, [axis for axis in range(len(axes)) if axis != summed])
 
@@ -128,7 +93,7 @@ def _einsum(op: Any, position: int, axes: Axes) -> Reading:
 def _convolution(op: Any, position: int, axes: Axes) -> Reading:
     if position != 1:
         return Reading("unknown")
-    return _contraction(axes, [axis % len(axes) for axis in _FILTERS[op.type]])
+    return _contraction(axes, [axis % len(axes) for axis in spec_of(op).kernel_channels])
 
 
 def _contraction(axes: Axes, kept: list[int]) -> Reading:
@@ -148,11 +113,23 @@ def _normalisation(op: Any, position: int, axes: Axes) -> Reading:
 
 
 def _elementwise(op: Any, position: int, axes: Axes) -> Reading:
-    return Reading("add" if op.type in _ADDITIONS else "multiply", origins(axes))
+    return Reading("add" if spec_of(op).effect == "add" else "multiply", origins(axes))
 
 
 def _unknown(op: Any, position: int, axes: Axes) -> Reading:
     return Reading("unknown")
+
+
+_RULES: dict[Kind, UseRule] = {
+    "matmul": _matmul,
+    "einsum": _einsum,
+    "conv": _convolution,
+    "transposed_conv": _convolution,
+    "depthwise_conv": _convolution,
+    "gather": _look_up,
+    "gather_nd": _look_up,
+    "batch_norm": _normalisation,
+}
 
 
 def _broadcast(op: Any) -> tuple[int | None, ...] | None:

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from bitwidth.backend import Objective, Training
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
-from bitwidth.backends.tensorflow.data.data import Batch, Source, without_lists
 from bitwidth.backends.tensorflow.data.rows import is_ragged, ragged_words
+from bitwidth.backends.tensorflow.data.source import Batch, Source, without_lists
 from bitwidth.backends.tensorflow.models.check import check_callbacks, need_targets
 from bitwidth.backends.tensorflow.models.copying import is_copy, uncompile
 from bitwidth.backends.tensorflow.models.plain_data import is_count

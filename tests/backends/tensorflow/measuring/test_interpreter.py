@@ -107,7 +107,7 @@ def test_an_edited_tensor_takes_the_place_of_the_computed_one() -> None:
 def test_what_is_observed_is_what_flows() -> None:
     model, x = models()["convolution"]
     session = KerasSession(model)
-    relu = next(op.outputs[0] for op in session.graph.ops if op.kind == "Relu")
+    relu = next(op.outputs[0] for op in session.graph.ops if op.kind == "relu")
     seen = observed(session._trace, [relu, session.graph.structure.inputs[0]], [x[:2], x[2:]])
     outputs = keras.Model(model.inputs, model.layers[2].output)([x]).numpy()
     assert seen[relu].low == outputs.min()

@@ -14,6 +14,7 @@ from bitwidth.backends.tensorflow.measuring.interpreter import Replay
 from bitwidth.backends.tensorflow.measuring.operands import CONTRACTIONS, features_of, operand_of
 from bitwidth.backends.tensorflow.measuring.patches import thinned
 from bitwidth.backends.tensorflow.reading.graphs import traced
+from bitwidth.backends.tensorflow.reading.kinds import kind_of
 from bitwidth.backends.tensorflow.session import KerasSession
 
 RNG = np.random.default_rng(0)
@@ -39,7 +40,7 @@ def seen(name: str, rows: int, turns: range) -> tuple[Any, list[Any]]:
     trace = traced(model)
     kernel = next(v for v in model.variables if len(v.shape) > 2)
     places = [(frame, op) for frame in trace.frame.walk() for op in frame.graph.get_operations()]
-    frame, op = next(place for place in places if place[1].type in CONTRACTIONS)
+    frame, op = next(place for place in places if kind_of(place[1]) in CONTRACTIONS)
     operand = operand_of(trace, frame, op, kernel)
     assert operand is not None
     found: list[Any] = []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bitwidth.backends.tensorflow.data.data import Source
+from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.errors import DataError
 
 X, Y = np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10)
