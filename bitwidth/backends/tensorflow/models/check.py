@@ -12,7 +12,7 @@ from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
-from bitwidth.errors import ConfigError, ContractError, DataError, ModelError, UnsupportedModelError
+from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
 from bitwidth.text import quoted
 
 _SHOWN = 3  # how many names a message lists
@@ -116,12 +116,6 @@ def _check_finite(names: Names) -> None:
 def _listed(items: list[str]) -> str:
     more = len(items) - _SHOWN
     return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def check_finite(path: str, *arrays: NDArray[Any]) -> None:
-    """Raise ContractError if training left something for the parameter at `path` that is not finite."""
-    if not all(np.isfinite(_numbers(array)).all() for array in arrays):
-        raise ContractError(f"training left values in {path} that are not finite: lower the learning rate")
 
 
 def check_callbacks(training: Training) -> None:

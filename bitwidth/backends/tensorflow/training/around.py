@@ -8,11 +8,9 @@ from math import ceil
 from typing import Any
 
 import keras
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.backend import Training
-from bitwidth.graph import Graph
 
 
 @contextmanager
@@ -51,13 +49,3 @@ class Watching(keras.callbacks.Callback):  # type: ignore[misc]
 def watching(training: Training, total: int | None) -> list[Any]:
     """The Keras callback that reports the steps of a run of training, or none."""
     return [] if training.on_step is None else [Watching(training.on_step, total)]
-
-
-def masters_of(graph: Graph) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The float masters that training goes on from, by path; what nothing moves, in frozen layers, stays as held."""
-    layers = graph.layers
-    for parameter in graph:
-        master = graph.values.value(parameter.path).master
-        layer = layers.get(parameter.layer)
-        if master is not None and parameter.is_float and (parameter.trainable or layer is None or layer.trainable):
-            yield parameter.path, master

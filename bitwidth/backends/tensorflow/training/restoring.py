@@ -53,7 +53,7 @@ class Restoring:
         self.remarks: list[str] = []
         self.is_active = bool(steering.is_steered and training.settled and training.callbacks)
         self._training, self._steering, self._model = training, steering, model
-        inside = [p for p in steering.graph if p.is_float and p.trainable and p.size]
+        inside = [p for p in steering.constrained.graph if p.is_float and p.trainable and p.size]
         inside = [p for p in inside if training.only is None or p.path in training.only]
         small = [p for p in inside if p.size <= _SMALL] or sorted(inside, key=lambda p: p.size)[:1]
         chosen = small[:: max(1, len(small) // _WATCHED)][:_WATCHED]

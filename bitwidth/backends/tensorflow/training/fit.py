@@ -1,0 +1,68 @@
+"""One call of Keras's `fit`, under constraints."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from bitwidth.backend import Training
+from bitwidth.backends.tensorflow.constraints.views import parameters_of
+from bitwidth.backends.tensorflow.data.source import Source
+from bitwidth.backends.tensorflow.training.around import watching
+from bitwidth.backends.tensorflow.training.compiled import Compiled
+from bitwidth.backends.tensorflow.training.rates import counting
+from bitwidth.backends.tensorflow.training.restoring import Restoring
+from bitwidth.backends.tensorflow.training.steering import Steering
+
+_LOG = logging.getLogger(__name__)
+
+
+def fit(
+    training: Training,
+    steering: Steering,
+    compiled: Compiled,
+    data: Source,
+    validation: Any,
+    variables: Mapping[str, Any],
+) -> dict[str, list[float]]:
+    """Train a constrained model; per epoch, the loss and the metrics.
+
+    Args:
+        training: the run.
+        steering: the model, and the pass that changes its constraints.
+        compiled: what the user's model was compiled with.
+        data: inputs and targets.
+        validation: batches to measure on at each epoch's end, or None.
+        variables: the model's, by path.
+    """
+    model = steering.constrained.model
+    steps = training.steps_per_epoch or data.steps(training.batch_size)
+    steering.total = None if steps is None else steps * training.epochs
+    settings: dict[str, Any] = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
+    if steering.is_steered:
+        settings["steps_per_execution"] = 1
+    optimizer = compiled.optimizer_for(training, steps, parameters_of(model))
+    compiled.spare(optimizer, steering.constrained.learned)
+    compiled.compile(model, training.objective, optimizer=optimizer, **settings)
+    restoring = Restoring(training, steering, variables, model)
+    own = [*steering.callbacks(), *counting(optimizer), *restoring.callbacks()]
+    _LOG.info("%s: training for %d epochs of %s steps", model.name, training.epochs, steps or "unknown")
+    started = time.perf_counter()
+    history = model.fit(
+        data.for_fit(training.batch_size, training.seed),
+        epochs=training.epochs,
+        steps_per_epoch=training.steps_per_epoch if data.batched else steps,
+        validation_data=validation,
+        class_weight=training.class_weight,
+        callbacks=[*own, *training.callbacks, *watching(training, steering.total)],
+        verbose=training.verbose,
+        shuffle=False,
+    )
+    restoring.settle()
+    steering.remarks += restoring.remarks
+    found = {name: [float(value) for value in values] for name, values in history.history.items()}
+    last = {name: values[-1] for name, values in found.items() if values}
+    _LOG.info("%s: trained in %.1f seconds: %s", model.name, time.perf_counter() - started, last)
+    return found
