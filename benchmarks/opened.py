@@ -18,6 +18,7 @@ from typing import Any
 import bitwidth as bw
 from benchmarks.fashion import arguments, load_baseline, load_data, write_json
 from bitwidth.backends.tensorflow import session
+from bitwidth.backends.tensorflow.measuring import probes
 from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
 
 MODEL = "resnet14"
@@ -25,7 +26,7 @@ IMAGES = 2_048
 MAX_SHARE = 0.5  # of the time of separate runs
 COUNTED = {
     "traces": (session, "traced_for_training"),
-    "passes of moments": (session, "input_moments"),
+    "passes of moments": (probes, "input_moments"),
     "Fishers": (SquaredGradients, "over"),
 }
 

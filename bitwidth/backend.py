@@ -6,21 +6,19 @@ graphs. Nothing here knows TensorFlow; `backend_for` finds the backend of a mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact import Architecture as Architecture
 from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
-from bitwidth.fitting import Moments
 from bitwidth.graph import Graph
+from bitwidth.probes import Answer, Probe
 
-Arrays = Mapping[str, NDArray[Any]]
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
 Stored = Callable[[], Iterator[tuple[NDArray[Any], Encoding]]]
 
@@ -138,21 +136,6 @@ class Trained:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Observed:
-    """What was seen of one tensor.
-
-    Attributes:
-        low: least value.
-        high: greatest value.
-        values: float32, 1-D: an even selection of the values; empty where the data never reached the tensor.
-    """
-
-    low: float
-    high: float
-    values: NDArray[np.float32]
-
-
 class Finished(Protocol):
     """A compressed model, handed to its owner."""
 
@@ -194,9 +177,6 @@ class Session(Protocol):
             DataError: the data is empty, not finite, or has no targets.
         """
 
-    def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
-        """Values that tensors of the graph take over the first `samples` samples, by name."""
-
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """Train from `graph` on, under every encoding in force.
 
@@ -224,25 +204,16 @@ class Session(Protocol):
     def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
         """Loss and metrics of the model with the values of `graph`."""
 
-    def squared_gradients(
-        self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
-    ) -> Arrays:
-        """Mean over samples of the squared gradient of the log-likelihood of one sample, by parameter path."""
+    def probe(self, graph: Graph, probe: Probe[Answer], data: Any) -> Answer:
+        """The answer to a question about the model with the values of `graph`, run on data.
 
-    def input_moments(
-        self, graph: Graph, data: Any, samples: int, paths: Sequence[str]
-    ) -> Mapping[str, tuple[Moments, ...]]:
-        """What parameters are multiplied by, over the first `samples` samples: by path, one entry for each part of the
+        Args:
+            graph: what the model computes with.
+            probe: what is asked; see `bitwidth.probes` for each kind and its answer.
+            data: what it is run on, as `model.fit` takes it.
 
-        parameter that is used by itself; an empty tuple where no operation that sums over inputs uses it.
-        """
-
-    def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Arrays:
-        """Means and variances that batch normalisations meet over the first `samples` samples, by parameter path.
-
-        The model computes as in inference, but each normalisation that is not frozen normalises by the statistics of
-        the batch: means are averaged over batches, and variances are those of all batches together. A normalisation
-        that was not reached, or computes within a loop, has no entry.
+        Raises:
+            UnsupportedModelError: the backend does not know such a probe.
         """
 
     def share(self) -> None:

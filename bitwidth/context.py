@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -99,6 +99,7 @@ class Context:
             nothing, a part in which there is nothing to do is no error: `NothingHere` ends the pass, unchanged.
         watch: what follows the run, and may end it.
         planned: whether nothing is really run, so that there may be no data where a run needs some.
+        fidelity: compares the outputs of a graph with those of the model as it was given; nothing without data.
         answers: what is known about the model on this data with this seed.
         near: what is known about weights that were nearly the same, in this run.
     """
@@ -117,6 +118,7 @@ class Context:
     only: frozenset[str] | None = None
     planned: bool = False
     watch: Watch = field(default_factory=Watch, repr=False)
+    fidelity: Callable[[Graph], Mapping[str, float]] = field(default=lambda graph: {}, repr=False)
     answers: Answers = field(default_factory=Answers, repr=False)
     near: NearAnswers = field(default_factory=NearAnswers, repr=False)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from bitwidth.backend import (
     Architecture,
     LayerInputs,
     Objective,
-    Observed,
     Progress,
     Session,
     Steer,
@@ -42,6 +41,16 @@ from bitwidth.graph import (
     Value,
     layer_inputs,
     moved,
+)
+from bitwidth.probes import (
+    Answer,
+    GradientProbe,
+    MomentsProbe,
+    Observed,
+    OutputProbe,
+    Probe,
+    RangeProbe,
+    StatisticsProbe,
 )
 
 Array = NDArray[np.float32]
@@ -155,11 +164,20 @@ class ReferenceSession:
         output = self.network.forward(data[0], self._weights(graph), layer_inputs(graph.structure))[-1]
         return {"loss": float(np.square(output - data[1]).mean())}
 
-    def squared_gradients(
-        self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
-    ) -> Mapping[str, NDArray[Any]]:
-        inputs = (data[0] if isinstance(data, tuple) else data)[:samples]
-        rng, weights = np.random.default_rng(seed), self._weights(graph)
+    def probe(self, graph: Graph, probe: Probe[Answer], data: Any) -> Answer:
+        inputs = (data[0] if isinstance(data, tuple) else data)[: probe.samples]
+        answers: dict[type[Any], Any] = {
+            GradientProbe: self._squared_gradients,
+            MomentsProbe: self._moments,
+            RangeProbe: self._ranges,
+            StatisticsProbe: lambda *_: {},
+            OutputProbe: lambda *_: (self.network.forward(inputs, self._weights(graph))[-1],),
+        }
+        found: Answer = answers[type(probe)](graph, probe, inputs)
+        return found
+
+    def _squared_gradients(self, graph: Graph, probe: GradientProbe, inputs: Array) -> Mapping[str, NDArray[Any]]:
+        rng, weights = np.random.default_rng(probe.seed), self._weights(graph)
         total = [np.zeros(array.shape) for array in weights]
         for row in inputs:
             output = self.network.forward(row[None], weights)[-1]
@@ -168,30 +186,24 @@ class ReferenceSession:
                 sum_ += gradient.astype(np.float64) ** 2
         return {path: sum_ / len(inputs) for path, sum_ in zip(paths(self.network), total, strict=True)}
 
-    def input_moments(
-        self, graph: Graph, data: Any, samples: int, paths: Sequence[str]
-    ) -> Mapping[str, tuple[Moments, ...]]:
-        inputs = (data[0] if isinstance(data, tuple) else data)[:samples]
+    def _moments(self, graph: Graph, probe: MomentsProbe, inputs: Array) -> Mapping[str, tuple[Moments, ...]]:
         activations = self.network.forward(inputs, self._weights(graph))
         found: dict[str, tuple[Moments, ...]] = {}
-        for path in paths:
+        for path in probe.paths:
             x = activations[int(path.split("/")[0].removeprefix("layer"))]
             gram = (x.T @ x / len(x)).astype(np.float32)[None]
             arrangement = plain_matrix(graph[path].shape, (1,))
             found[path] = (Moments(arrangement, gram, x.mean(0, keepdims=True), len(x), path),)
         return found
 
-    def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
-        inputs = (data[0] if isinstance(data, tuple) else data)[:samples]
+    def _ranges(self, graph: Graph, probe: RangeProbe, inputs: Array) -> Mapping[str, Observed]:
         activations = self.network.forward(inputs, self._weights(graph))
         names = [*graph.structure.inputs, *(layer.calls[0].outputs[0] for layer in graph.structure.layers)]
         seen = {name: activations[place] for place, name in enumerate(names)}
         return {
-            name: Observed(float(seen[name].min()), float(seen[name].max()), seen[name].ravel()) for name in tensors
+            name: Observed(float(seen[name].min()), float(seen[name].max()), seen[name].ravel())
+            for name in probe.tensors
         }
-
-    def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Mapping[str, NDArray[Any]]:
-        return {}
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         inputs, targets = training.data

@@ -30,6 +30,7 @@ ROOMS = [
     "graph",
     "artifact",
     "report",
+    "probes",
     "backend",
     "answers",
     "context",

@@ -21,13 +21,13 @@ FISHER = bw.Fisher(samples=16, likelihood="gaussian")
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The graphs on which a Fisher was measured."""
     seen: list[Any] = []
-    measure = reference.ReferenceSession.squared_gradients
+    measure = reference.ReferenceSession._squared_gradients
 
     def counted(session: Any, graph: Any, *rest: Any) -> Any:
         seen.append(graph)
         return measure(session, graph, *rest)
 
-    monkeypatch.setattr(reference.ReferenceSession, "squared_gradients", counted)
+    monkeypatch.setattr(reference.ReferenceSession, "_squared_gradients", counted)
     return seen
 
 

@@ -15,6 +15,7 @@ from keras import layers
 import bitwidth as bw
 from bitwidth.answers import Answers, size_of
 from bitwidth.backends.tensorflow import session as sessions
+from bitwidth.backends.tensorflow.measuring import probes
 from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
 from bitwidth.errors import ConfigError, DataError
 from bitwidth.graph import Graph, Structure
@@ -101,8 +102,9 @@ def test_what_is_measured_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> N
 
         monkeypatch.setattr(place, name, call)
 
-    for name in ("input_moments", "observed", "traced_for_training", "copy_model"):
-        counted(sessions, name)
+    for place, name in [(probes, "input_moments"), (probes, "observed"), (sessions, "traced_for_training")]:
+        counted(place, name)
+    counted(sessions, "copy_model")
     counted(SquaredGradients, "over")
     opened = bw.open(network(), X)
     for bits in (3, 4, 5):

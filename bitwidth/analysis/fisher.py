@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from bitwidth.backend import Arrays
 from bitwidth.context import Context, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph, Wiring, spec
 from bitwidth.graph.paths import backward
+from bitwidth.probes import Arrays, GradientProbe
 
 Likelihood = Literal["categorical", "bernoulli", "gaussian"]
 _PROBABILITIES: dict[str, Likelihood] = {"softmax": "categorical", "sigmoid": "bernoulli"}  # by the kind of operation
@@ -59,9 +59,8 @@ class Fisher:
 
     def answer(self, graph: Graph, context: Context) -> Arrays:
         """Mean squared gradient per parameter path, each of the parameter's shape, float64."""
-        return context.session.squared_gradients(
-            graph, context.need_data("Fisher"), self.likelihoods(graph), self.labels, self.samples, context.seed
-        )
+        probe = GradientProbe(self.samples, self.likelihoods(graph), self.labels, context.seed)
+        return context.session.probe(graph, probe, context.need_data("Fisher"))
 
     def likelihoods(self, graph: Graph) -> tuple[str, ...]:
         """Per output of the model.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bitwidth.context import Context, check_count
 from bitwidth.fitting import Moments
 from bitwidth.graph import Graph
+from bitwidth.probes import MomentsProbe
 
 
 @dataclass(frozen=True)
@@ -52,4 +53,4 @@ class InputMoments:
         paths = self.paths
         if paths is None:
             paths = tuple(parameter.path for parameter in graph if len(parameter.shape) >= 2)
-        return context.session.input_moments(graph, context.need_data("InputMoments"), self.samples, paths)
+        return context.session.probe(graph, MomentsProbe(self.samples, paths), context.need_data("InputMoments"))

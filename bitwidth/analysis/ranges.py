@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bitwidth.backend import Observed
 from bitwidth.context import Context, check_count
 from bitwidth.graph import Graph
+from bitwidth.probes import Observed, RangeProbe
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ class ActivationRanges:
     def answer(self, graph: Graph, context: Context) -> Mapping[str, Observed]:
         """What was seen of each tensor, by name."""
         data = context.need_data("ActivationRanges")
-        return context.session.observe(graph, data, self.samples, self.tensors)
+        return context.session.probe(graph, RangeProbe(self.samples, self.tensors), data)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import Arrays
 from bitwidth.graph import Graph, Parameter
 from bitwidth.graph.gradients import differentiable
+from bitwidth.probes import Arrays
 
 
 def unknown(graph: Graph, curvature: Arrays, parameters: Iterable[Parameter]) -> dict[str, NDArray[np.bool_]]:

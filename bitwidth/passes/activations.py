@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from bitwidth.analysis import ActivationRanges
-from bitwidth.backend import Observed
 from bitwidth.context import Context
 from bitwidth.encodings import IntegerLevels, Quantized
 from bitwidth.fitting import fit
 from bitwidth.graph import Graph, Parameter
 from bitwidth.graph.exact import exact_inputs
+from bitwidth.probes import Observed
 
 RangeMethod = Literal["mse", "percentile", "max"]
 _TAIL = 0.01  # percent of the values beyond each end that the percentile gives up

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Self
 
 from typing_extensions import override
 
+from bitwidth.analysis import fidelity_to
 from bitwidth.answers import Answers
 from bitwidth.backend import Objective, Session
 from bitwidth.context import Context
-from bitwidth.errors import ConfigError
+from bitwidth.errors import ConfigError, DataError
 from bitwidth.events import Cancelled, Event, Watch
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
@@ -104,7 +105,8 @@ class PassManager(Composite, name="chain"):
 
     def _run(self, graph: Graph, context: Context, turn: AbstractContextManager[Any]) -> Result:
         """Run the passes; where the run is cancelled, the result is what the last verified pass left."""
-        initial = _measured(graph, context)
+        initial, (fidelity, unknown) = _measured(graph, context), _fidelity(graph, context)
+        context = replace(context, fidelity=fidelity)
         after, watch = graph, context.watch
         with suppress(Cancelled):  # before the first pass was done
             after = self.apply(graph, context)
@@ -112,7 +114,7 @@ class PassManager(Composite, name="chain"):
         if stopped:
             _LOG.warning("%s: not complete: %s", graph.name, stopped)
             watch.emit("cancelled", watch.cut)
-        notes = _notes(context, initial)
+        notes = (*_notes(context, initial), *unknown)
         report = Report(graph.name, tuple(context.notes.inner), initial, notes=notes, stopped=stopped)
         return Result(after, context.session, report, turn)
 
@@ -155,8 +157,8 @@ class PassManager(Composite, name="chain"):
         return graph
 
     @override
-    def measured(self, graph: Graph, context: Context) -> Mapping[str, float]:
-        return _measured(graph, context)
+    def measured(self, graph: Graph, context: Context) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        return _measured(graph, context), context.fidelity(graph)
 
     @override
     def preview(self, graph: Graph, context: Context) -> Graph:
@@ -258,6 +260,17 @@ def _notes(context: Context, initial: Mapping[str, float]) -> tuple[str, ...]:
     if context.validation is not None and not initial:
         notes = (*notes, "nothing was measured on the validation data: there is no loss, or it has no targets")
     return notes
+
+
+def _fidelity(graph: Graph, context: Context) -> tuple[Callable[[Graph], Mapping[str, float]], tuple[str, ...]]:
+    """What compares a graph with the one given, and what there is to say where nothing can be compared."""
+    data = context.data if context.validation is None else context.validation
+    if data is None:
+        return context.fidelity, ()
+    try:
+        return fidelity_to(graph, context.session, data), ()
+    except DataError as error:
+        return context.fidelity, (f"the outputs are not compared with those of the model as given: {error}",)
 
 
 def _measured(graph: Graph, context: Context) -> Mapping[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bitwidth.context import Context, check_count
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass
+from bitwidth.probes import StatisticsProbe
 
 _STATISTICS = ("mean", "variance")
 
@@ -47,7 +48,7 @@ class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Measure, and put each statistic into the form in which it is held."""
         data = context.need_data("ReestimateBatchNorm")
-        found = context.session.batch_statistics(graph, data, self.samples, self.batch_size)
+        found = context.session.probe(graph, StatisticsProbe(self.samples, self.batch_size), data)
         kinds, values = graph.layers, {}
         for parameter in context.select(graph):
             layer = kinds.get(parameter.layer)

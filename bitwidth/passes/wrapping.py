@@ -65,7 +65,8 @@ class Composite(Pass):
                 raise Cancelled
             with self.part(index, context) as (part, inner):
                 after, record = part(graph, inner)
-                record = replace(record, metrics=self.measured(after, inner))
+                metrics, fidelity = self.measured(after, inner)
+                record = replace(record, metrics=metrics, fidelity=fidelity)
         except Cancelled:
             context.watch.cut = context.watch.cut or (*context.path, self.place(index))
             if not context.notes.inner:
@@ -74,9 +75,9 @@ class Composite(Pass):
         context.notes.inner.append(record)
         return after
 
-    def measured(self, graph: Graph, context: Context) -> Mapping[str, float]:
-        """Loss and metrics to be reported after a part: by default none."""
-        return {}
+    def measured(self, graph: Graph, context: Context) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Loss and metrics, and the fidelity, to be reported after a part: by default none."""
+        return {}, {}
 
     def check_part(self, index: int, graph: Graph, context: Context) -> None:
         """Check one part. A plan without data goes on without what needs data."""

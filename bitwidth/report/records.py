@@ -59,6 +59,9 @@ class PassRecord:
         seconds: how long it ran.
         parameters: one record per parameter of the model.
         metrics: loss and metrics on the validation data after it; empty where they were not measured.
+        fidelity: how far the outputs are from those of the model as it was given: `"kl"` in nats, or `"output_error"`
+            over the outputs' variance, on up to 256 samples of the validation data, else of the data; see
+            `bitwidth.analysis.fidelity`. Empty where there is no data.
         history: per epoch, loss and metrics of training.
         remarks: what the pass had to say.
         inner: records of the passes inside this one.
@@ -69,6 +72,7 @@ class PassRecord:
     seconds: float
     parameters: tuple[ParameterRecord, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    fidelity: Mapping[str, float] = field(default_factory=dict)
     history: Mapping[str, list[float]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     inner: tuple[PassRecord, ...] = ()

@@ -13,14 +13,17 @@ MANY = 40  # parameters, beyond which a table has one row per role and width ins
 def passes_table(passes: Sequence[PassRecord], initial: Mapping[str, float]) -> str:
     """One row per pass: what it touched, how the model measures after it, and its packed size."""
     names = list(dict.fromkeys(name for metrics in (initial, *(p.metrics for p in passes)) for name in metrics))
+    distances = list(dict.fromkeys(name for record in passes for name in record.fidelity))
     given = total(passes[0].parameters, lambda record: record.bytes_before) if passes else "-"
-    rows = [["as given", "", *_metrics(initial, names), "", given]]
+    rows = [["as given", "", *_metrics(initial, names), *("" for _ in distances), "", given]]
     for position, record in enumerate(passes, start=1):
         touched = f"{len(record.touched)} of {len(record.parameters)}"
         after = total(record.parameters, lambda parameter: parameter.bytes_after)
         name = f"{position}. {record.name}"
-        rows.append([name, touched, *_metrics(record.metrics, names), f"{record.seconds:.1f}", after])
-    return table(["pass", "touched", *names, "seconds", "packed bytes"], rows)
+        measures = [*_metrics(record.metrics, names), *_metrics(record.fidelity, distances)]
+        rows.append([name, touched, *measures, f"{record.seconds:.1f}", after])
+    heads = [name.replace("_", " ") for name in distances]
+    return table(["pass", "touched", *names, *heads, "seconds", "packed bytes"], rows)
 
 
 def pass_lines(record: PassRecord, full: bool) -> list[str]:
@@ -52,7 +55,9 @@ def result_table(passes: Sequence[PassRecord], file_bytes: Mapping[str, int], fu
 def metric_changes(passes: Sequence[PassRecord], initial: Mapping[str, float]) -> list[str]:
     """Each metric before the first pass and after the last one that was measured."""
     last = next((record.metrics for record in reversed(passes) if record.metrics), {})
-    return [f"{name} {initial[name]:.4f} -> {value:.4f}" for name, value in last.items() if name in initial]
+    found = [f"{name} {initial[name]:.4f} -> {value:.4f}" for name, value in last.items() if name in initial]
+    fidelity = passes[-1].fidelity if passes else {}
+    return [*found, *(f"{name.replace('_', ' ')} {value:.4f}" for name, value in fidelity.items())]
 
 
 def groups(records: Sequence[ParameterRecord], full: bool) -> list[list[ParameterRecord]]:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import keras
-from numpy.typing import NDArray
 
 from bitwidth.artifact import Architecture
-from bitwidth.backend import Objective, Observed, Steer, Trained, Training
-from bitwidth.backends.tensorflow.constraints.activations import attach, detach, on_grids
+from bitwidth.backend import Objective, Steer, Trained, Training
+from bitwidth.backends.tensorflow.constraints.activations import attach, detach
 from bitwidth.backends.tensorflow.constraints.constrained import ConstrainedModel
 from bitwidth.backends.tensorflow.constraints.store import VariableStore
 from bitwidth.backends.tensorflow.constraints.views import forget_functions, parameters_of
 from bitwidth.backends.tensorflow.data.source import Source
-from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
-from bitwidth.backends.tensorflow.measuring.moments import input_moments
-from bitwidth.backends.tensorflow.measuring.norms import batch_statistics, freeze
-from bitwidth.backends.tensorflow.measuring.observing import observed
+from bitwidth.backends.tensorflow.measuring.norms import freeze
+from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
@@ -37,11 +34,10 @@ from bitwidth.backends.tensorflow.training.fit import fit
 from bitwidth.backends.tensorflow.training.seeds import reset_drawn_seeds, set_drawn_seeds
 from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
-from bitwidth.fitting import Moments
 from bitwidth.graph import Graph, Structure, layer_inputs
+from bitwidth.probes import Answer, Probe
 
 _LOG = logging.getLogger(__name__)
-WATCHING_BATCH = 64  # samples at a time where features are looked at one operation after another
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
 
 
@@ -70,7 +66,7 @@ class KerasSession:
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._structure: Structure | None = None  # whose grids of activations are attached
         self._store = VariableStore(opened, self._variables)
-        self._gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = {}  # traced with the views of the moment
+        self._watched = Watched(self.model, trace, self._variables, self._declared_batch)
         self._constrained = ConstrainedModel(
             self.model, self.graph, self._store, lambda: trace_function(self.model, self._specs)
         )
@@ -89,7 +85,7 @@ class KerasSession:
             self._structure = graph.structure
             frozen = freeze(self.model, graph.structure)
             if attach(self.model, layer_inputs(graph.structure)) or frozen:
-                self._gradients.clear()
+                self._watched.gradients.clear()
                 forget_functions(self.model)
 
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
@@ -147,43 +143,13 @@ class KerasSession:
         _LOG.debug("%s: measured in %.2f seconds: %s", graph.name, time.perf_counter() - started, found)
         return found
 
-    def squared_gradients(
-        self, graph: Graph, data: Any, likelihoods: tuple[str, ...], labels: str, samples: int, seed: int
-    ) -> Mapping[str, NDArray[Any]]:
-        """See `Session.squared_gradients`."""
+    def probe(self, graph: Graph, probe: Probe[Answer], data: Any) -> Answer:
+        """See `Session.probe`."""
         self.write(graph)
-        key = (likelihoods, labels)
-        if key not in self._gradients:
-            self._gradients[key] = SquaredGradients(self.model, likelihoods, labels)
+        source = self._trials.watched(data)
         with self._undisturbed():
-            found = self._gradients[key].over(self._trials.watched(data), samples, seed)
-        return {parameter.path: found[parameter.index] for parameter in graph}
-
-    def input_moments(
-        self, graph: Graph, data: Any, samples: int, paths: Sequence[str]
-    ) -> Mapping[str, tuple[Moments, ...]]:
-        """See `Session.input_moments`."""
-        self.write(graph)
-        uses = {path: [use.op for use in graph[path].uses] for path in paths}
-        batches = self._trials.watched(data).samples(samples, self._declared_batch or WATCHING_BATCH)
-        with self._undisturbed():
-            inputs = (batch.inputs for batch in batches)
-            return input_moments(self._trace, self._variables, uses, inputs, on_grids(graph.activations))
-
-    def observe(self, graph: Graph, data: Any, samples: int, tensors: Sequence[str]) -> Mapping[str, Observed]:
-        """See `Session.observe`."""
-        self.write(graph)
-        batches = self._trials.watched(data).samples(samples, self._declared_batch or WATCHING_BATCH)
-        with self._undisturbed():
-            return observed(self._trace, tensors, (batch.inputs for batch in batches), on_grids(graph.activations))
-
-    def batch_statistics(self, graph: Graph, data: Any, samples: int, batch_size: int) -> Mapping[str, NDArray[Any]]:
-        """See `Session.batch_statistics`."""
-        self.write(graph)
-        batches = self._trials.watched(data).samples(samples, self._declared_batch or batch_size)
-        with self._undisturbed():
-            found = batch_statistics(self.model, batches)
-        return {path: found[id(variable)] for path, variable in self._variables.items() if id(variable) in found}
+            found: Answer = answered(self._watched, graph, probe, source)
+            return found
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
         """See `Session.train`."""
@@ -191,7 +157,7 @@ class KerasSession:
         self._store.settle()
         set_drawn_seeds(self.model, training.seed)
         steering = Steering(self._constrained, steer, training.every_step)
-        self._gradients.clear()
+        self._watched.gradients.clear()
         self._constrained.attach(graph, training.only, training.learn)
         try:
             with waiting(training), undisturbed(untracked_of(self.model, self._trace)):
@@ -201,7 +167,7 @@ class KerasSession:
             raise
         finally:
             self._constrained.detach()
-            self._gradients.clear()
+            self._watched.gradients.clear()
         return Trained(self._constrained.bake(), history, self._constrained.refused, tuple(steering.remarks))
 
     def _fit(self, training: Training, steering: Steering) -> dict[str, list[float]]:

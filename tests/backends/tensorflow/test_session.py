@@ -14,6 +14,7 @@ import bitwidth as bw
 from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.data import digits
 from bitwidth.encodings import IntegerLevels, Quantized
+from bitwidth.probes import MomentsProbe, RangeProbe, StatisticsProbe
 from tests import zoo
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -507,12 +508,12 @@ def test_layers_are_frozen_as_the_graph_says() -> None:
 def test_batch_statistics_leave_the_model_as_it_was() -> None:
     session = KerasSession(zoo.MODELS["convnet_bn"]())
     before = [np.array(variable.numpy()) for variable in session.model.variables]
-    found = session.batch_statistics(session.graph, zoo.batch("convnet_bn", 32), 20, 8)
+    found = session.probe(session.graph, StatisticsProbe(20, 8), zoo.batch("convnet_bn", 32))
     assert set(found) == {"bn1/moving_mean", "bn1/moving_variance"}
     assert "call" not in vars(session.model.get_layer("bn1"))
     for variable, array in zip(session.model.variables, before, strict=True):
         np.testing.assert_array_equal(np.asarray(variable.numpy()), array)
-    assert not session.batch_statistics(session.graph.freeze(["bn1"]), zoo.batch("convnet_bn", 8), 8, 8)
+    assert not session.probe(session.graph.freeze(["bn1"]), StatisticsProbe(8, 8), zoo.batch("convnet_bn", 8))
 
 
 def test_a_result_that_was_trained_by_its_user_is_put_back_where_no_pass_touches_it() -> None:
@@ -610,8 +611,10 @@ def test_moments_and_ranges_are_those_behind_grids_of_activations() -> None:
     grid = Quantized(IntegerLevels(-1, 1), np.asarray(0.5, np.float32), ())
     held = graph.update(activations={tensor: grid})
     taken = grid.project(SAMPLES) @ graph.values["a/kernel"]
-    (moments,) = session.input_moments(held, SAMPLES, 32, ("b/kernel",))["b/kernel"]
+    (moments,) = session.probe(held, MomentsProbe(32, ("b/kernel",)), SAMPLES)["b/kernel"]
     np.testing.assert_allclose(moments.mean[0], taken.mean(axis=0), rtol=1e-4, atol=1e-6)
-    assert session.observe(held, SAMPLES, 32, (between,))[between].high == pytest.approx(taken.max(), rel=1e-5)
-    (plain,) = session.input_moments(graph, SAMPLES, 32, ("b/kernel",))["b/kernel"]
+    assert session.probe(held, RangeProbe(32, (between,)), SAMPLES)[between].high == pytest.approx(
+        taken.max(), rel=1e-5
+    )
+    (plain,) = session.probe(graph, MomentsProbe(32, ("b/kernel",)), SAMPLES)["b/kernel"]
     np.testing.assert_allclose(plain.mean[0], (SAMPLES @ graph.values["a/kernel"]).mean(axis=0), rtol=1e-4, atol=1e-6)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.backend import Observed
 from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
+from bitwidth.probes import Observed
 
 _LOG = logging.getLogger(__name__)
 _SELECTED = 1 << 18  # values of a tensor that are kept

@@ -13,6 +13,7 @@ from keras import layers as L  # noqa: N812
 
 import bitwidth as bw
 from bitwidth.backends.tensorflow.session import KerasSession
+from bitwidth.probes import MomentsProbe
 
 RNG = np.random.default_rng(0)
 
@@ -50,7 +51,7 @@ def test_the_gram_tells_how_much_the_output_changes(name: str) -> None:
     model, x = LAYERS[name]()
     session = KerasSession(model)
     path = next(p.path for p in session.graph if p.role == "kernel")
-    (moments,) = session.input_moments(session.graph, x, 24, [path])[path]
+    (moments,) = session.probe(session.graph, MomentsProbe(24, (path,)), x)[path]
     kernel = session.graph.values[path]
     change = RNG.standard_normal(kernel.shape).astype(np.float32)
     before = model(x).numpy()
@@ -69,7 +70,7 @@ def test_recurrent_cells_are_seen_at_every_step(make: Any) -> None:
     model, x = single(lambda: make(4), 6, 3)
     session = KerasSession(model)
     paths = [p.path for p in session.graph if p.role in ("kernel", "recurrent_kernel")]
-    found = session.input_moments(session.graph, x, 24, paths)
+    found = session.probe(session.graph, MomentsProbe(24, tuple(paths)), x)
     flat = x.reshape(-1, 3)
     for part in found[paths[0]]:
         np.testing.assert_allclose(part.gram[0], flat.T @ flat / len(flat), rtol=1e-4, atol=1e-4)
@@ -111,7 +112,7 @@ def test_each_part_of_a_kernel_that_is_cut_up_has_moments(name: str) -> None:
     model, x = single(make, *shape)
     session = KerasSession(model)
     paths = [p.path for p in session.graph if p.role in ("kernel", "recurrent_kernel")]
-    found = session.input_moments(session.graph, x, 24, paths)
+    found = session.probe(session.graph, MomentsProbe(24, tuple(paths)), x)
     for path in paths:
         covered = np.zeros(session.graph[path].shape, np.float32)
         for part in found[path]:
@@ -156,7 +157,7 @@ def test_attention_and_a_tied_table() -> None:
     model(x)
     session = KerasSession(model, x)
     paths = [p.path for p in session.graph if len(p.shape) >= 2 and p.trainable and p.role != "bias"]
-    found = session.input_moments(session.graph, x, 24, paths)
+    found = session.probe(session.graph, MomentsProbe(24, tuple(paths)), x)
     shapes = {path: [part.arrangement.matrix for part in parts] for path, parts in found.items()}
     assert {matrix for parts in shapes.values() for matrix in parts} >= {(11, 1, 8), (1, 8, 8)}
     table_path = next(p.path for p in session.graph if p.role == "embedding")
@@ -173,7 +174,7 @@ def test_a_shared_layer_adds_up() -> None:
     x = [RNG.standard_normal((24, 4)).astype(np.float32) for _ in range(2)]
     session = KerasSession(model)
     path = next(p.path for p in session.graph if p.role == "kernel")
-    (moments,) = session.input_moments(session.graph, x, 24, [path])[path]
+    (moments,) = session.probe(session.graph, MomentsProbe(24, (path,)), x)[path]
     rows = np.concatenate(x)
     np.testing.assert_allclose(moments.gram[0], rows.T @ rows / 48, rtol=1e-4, atol=1e-5)
 
@@ -182,7 +183,7 @@ def test_a_parameter_that_nothing_sums_with_has_no_moments() -> None:
     model, x = single(lambda: L.Dense(5), 7)
     session = KerasSession(model)
     path = next(p.path for p in session.graph if p.role == "bias")
-    assert session.input_moments(session.graph, x, 24, [path]) == {path: ()}
+    assert session.probe(session.graph, MomentsProbe(24, (path,)), x) == {path: ()}
 
 
 def test_counters_and_random_states_stay() -> None:
@@ -190,6 +191,10 @@ def test_counters_and_random_states_stay() -> None:
     model = keras.Sequential([keras.Input((6,)), L.Dense(4), L.BatchNormalization(), L.Dropout(0.5), L.Dense(2)])
     session = KerasSession(model)
     before = [variable.numpy() for variable in session.model.variables]
-    session.input_moments(session.graph, np.ones((8, 6), np.float32), 8, [p.path for p in session.graph if p.is_float])
+    session.probe(
+        session.graph,
+        MomentsProbe(8, tuple([p.path for p in session.graph if p.is_float])),
+        np.ones((8, 6), np.float32),
+    )
     for old, variable in zip(before, session.model.variables, strict=True):
         np.testing.assert_array_equal(old, variable.numpy())

@@ -16,6 +16,7 @@ from bitwidth.backends.tensorflow.measuring.patches import thinned
 from bitwidth.backends.tensorflow.reading.graphs import traced
 from bitwidth.backends.tensorflow.reading.kinds import kind_of
 from bitwidth.backends.tensorflow.session import KerasSession
+from bitwidth.probes import MomentsProbe
 
 RNG = np.random.default_rng(0)
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -88,7 +89,7 @@ def test_moments_of_long_sequences_look_at_few_windows(make: Any, shape: Any) ->
     x = RNG.standard_normal((64, *shape)).astype(np.float32)
     session = KerasSession(model)
     path = next(p.path for p in session.graph if p.role == "kernel")
-    (found,) = session.input_moments(session.graph, x, 64, [path])[path]
+    (found,) = session.probe(session.graph, MomentsProbe(64, (path,)), x)[path]
     assert moments._LEAST_ROWS <= found.rows <= 4 * moments._LEAST_ROWS
     diagonal = np.einsum("gkk->gk", found.gram)
     assert 0.2 < diagonal.min() <= diagonal.max() < 1.3

@@ -19,6 +19,7 @@ from bitwidth.backends.tensorflow.reading.graphs import traced
 from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.context import Context
 from bitwidth.graph import Graph
+from bitwidth.probes import StatisticsProbe
 
 RNG = np.random.default_rng(0)
 
@@ -60,7 +61,7 @@ LOOKS: Looks = {
     "ranges": lambda session, graph, context: context.ask(
         ActivationRanges(tuple(graph.layers["head"].calls[0].inputs), 16), graph
     ),
-    "batch statistics": lambda session, graph, context: session.batch_statistics(graph, context.data, 16, 8),
+    "batch statistics": lambda session, graph, context: session.probe(graph, StatisticsProbe(16, 8), context.data),
     "measure": lambda session, graph, context: session.measure(graph, Objective(), context.data),
     "check data": lambda session, graph, context: session.check_data(context.data, "data"),
     "check measuring": lambda session, graph, context: session.check_measuring(Objective(), context.data),
