@@ -135,7 +135,7 @@ class Graph:
         for path, encoding in encodings.items():
             if path not in values:
                 master = self.values.value(path).start
-                changes[path] = Value(_fitted(self[path], encoding.project(master)), master)
+                changes[path] = Value(_fitted(self[path], encoding.project(master)), master, encoding)
         parameters = [
             replace(parameter, encoding=encodings[parameter.path]) if parameter.path in encodings else parameter
             for parameter in self
@@ -163,7 +163,7 @@ class Graph:
         Args:
             masters: float arrays by parameter path, each of the parameter's shape.
         """
-        held = {path: Value(self.values[path], master) for path, master in masters.items()}
+        held = {path: self.values.value(path).with_master(master) for path, master in masters.items()}
         return Graph(self.structure, tuple(self), self.values.replace(held))
 
     def released(self) -> Graph:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.encodings import Encoding
+
 Reader = Callable[[], NDArray[Any]]
 _TOKENS = count()
 
@@ -25,15 +27,19 @@ class Value:
         (True, True)
     """
 
-    __slots__ = ("_array", "_master", "_reader", "_token")
+    __slots__ = ("_array", "_encoding", "_master", "_reader", "_token")
 
-    def __init__(self, source: NDArray[Any] | Reader, master: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self, source: NDArray[Any] | Reader, master: NDArray[Any] | None = None, encoding: Encoding | None = None
+    ) -> None:
         """Hold an array.
 
         Args:
             source: the array, copied if anybody could still write to it, or a function that returns it.
             master: the float array that it was projected from, copied likewise.
+            encoding: what projected it, if anything did.
         """
+        self._encoding = encoding
         self._master = None if master is None else _kept(master)
         self._reader: Reader | None = source if callable(source) else None
         self._array: NDArray[Any] | None = None if callable(source) else _kept(source)
@@ -43,6 +49,10 @@ class Value:
     def master(self) -> NDArray[Any] | None:
         """The float array that the array was projected from: training goes on from it. None where it is the array."""
         return self._master
+
+    def is_on(self, encoding: Encoding) -> bool:
+        """Whether the array is known to be what an encoding holds, since that made it."""
+        return self._encoding is encoding
 
     @property
     def start(self) -> NDArray[Any]:
@@ -58,9 +68,9 @@ class Value:
         """Whether the two are known to hold the same array; their masters may differ."""
         return self._token == other._token
 
-    def with_master(self, master: NDArray[Any]) -> Value:
-        """The same array, from which training goes on elsewhere."""
-        value = Value(self.read(), master)
+    def with_master(self, master: NDArray[Any], encoding: Encoding | None = None) -> Value:
+        """The same array, from which training goes on elsewhere; `encoding` projects the master to it, if given."""
+        value = Value(self.read(), master, encoding or self._encoding)
         value._token = self._token
         return value
 

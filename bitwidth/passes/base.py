@@ -182,7 +182,7 @@ def check_promises(before: Graph, after: Graph, owner: str) -> None:
     check_kept(before, after, owner)
     for parameter in after:
         path, encoding = parameter.path, parameter.encoding
-        if not parameter.is_float or before.same(after, path):
+        if not parameter.is_float or before.same(after, path) or after.values.value(path).is_on(encoding):
             continue
         off = off_grid(encoding, after.values[path])
         if off:

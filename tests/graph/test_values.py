@@ -104,7 +104,7 @@ def test_nobody_can_write_to_what_a_value_holds(locked: bool) -> None:
     views = [array.view() for array in (given, master)]
     for view in views:
         view.setflags(write=not locked)
-    value = Value(*views)
+    value = Value(views[0], views[1])
     given[:] = 7
     master[:] = 7
     assert value.read().tolist() == [0, 0]

@@ -27,6 +27,7 @@ from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.handed import Handed
 from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises, promised
 from bitwidth.backends.tensorflow.reading.graphs import graph_of
+from bitwidth.backends.tensorflow.reading.naming import names_of
 from bitwidth.backends.tensorflow.reading.tracing import trace_function
 from bitwidth.backends.tensorflow.training.around import waiting
 from bitwidth.backends.tensorflow.training.compiled import Compiled
@@ -51,24 +52,25 @@ class KerasSession:
 
     def __init__(self, model: Any, data: Any = None) -> None:
         started = time.perf_counter()
-        check_model(model)
+        given = check_model(model)
         self._compiled = Compiled.of(model)
         self.model = copy_model(model)
-        detach(self.model)
+        names = names_of(self.model)
+        detach(self.model, names)
         if not kept_promises(model):  # else its generators are where a run left them
             reset_drawn_seeds(self.model)
         self._sources: dict[int, tuple[Any, Source]] = {}
         example = None if data is None else self._source(data, "data").peek(2).inputs
-        trace = traced_for_training(self.model, example)
+        trace = traced_for_training(self.model, example, names)
         self._trace, self._specs = trace, trace.specs
         check_apart(model, trace)
-        self.graph = promised(model, opened := graph_of(self.model, trace))
+        self.graph = promised(model, given, opened := graph_of(self.model, trace))
         self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
         self._structure: Structure | None = None  # whose grids of activations are attached
         self._store = VariableStore(opened, self._variables)
         self._watched = Watched(self.model, trace, self._variables, self._declared_batch)
         self._constrained = ConstrainedModel(
-            self.model, self.graph, self._store, lambda: trace_function(self.model, self._specs)
+            self.model, self.graph, self._store, lambda: trace_function(self.model, self._specs, names)
         )
         self._trials = Trials(
             self.model, self._compiled, self._source, self._undisturbed, self._declared_batch, self._trace
@@ -83,8 +85,8 @@ class KerasSession:
             finalize(self.model)
         if self._structure is not graph.structure:
             self._structure = graph.structure
-            frozen = freeze(self.model, graph.structure)
-            if attach(self.model, layer_inputs(graph.structure)) or frozen:
+            frozen = freeze(self._trace.names, graph.structure)
+            if attach(self.model, layer_inputs(graph.structure), self._trace.names) or frozen:
                 self._watched.gradients.clear()
                 forget_functions(self.model)
 
@@ -209,4 +211,4 @@ class KerasSession:
     def architecture(self, graph: Graph) -> Architecture:
         """See `Session.architecture`."""
         self.write(graph)
-        return architecture_of(self.model, self._specs)
+        return architecture_of(self.model, self._specs, self._trace.names)

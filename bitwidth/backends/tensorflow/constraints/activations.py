@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from bitwidth.backend import LayerInputs
-from bitwidth.backends.tensorflow.reading.naming import names_of
+from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.encodings import Encoding, IntegerLevels, Quantized
 from bitwidth.errors import ModelError
 
@@ -87,7 +87,7 @@ def on_grids(activations: Mapping[str, Encoding]) -> dict[str, Callable[[Any], A
     return {name: partial(fake_quantized, encoding=encoding) for name, encoding in activations.items()}
 
 
-def attach(model: Any, inputs: LayerInputs) -> bool:
+def attach(model: Any, inputs: LayerInputs, names: Names | None = None) -> bool:
     """Let layers take their inputs through grids, by path; all other layers take theirs as they are.
 
     Returns:
@@ -96,7 +96,7 @@ def attach(model: Any, inputs: LayerInputs) -> bool:
     Raises:
         ModelError: the model has no layer of that path.
     """
-    layers = {path: layer for path, layer, _ in names_of(model).layers}
+    layers = {path: layer for path, layer, _ in (names or names_of(model)).layers}
     missing = sorted(set(inputs) - set(layers))
     if missing:
         raise ModelError(f"no layer {missing[0]!r}, whose inputs are to be held on a grid")
@@ -114,12 +114,12 @@ def attach(model: Any, inputs: LayerInputs) -> bool:
     return changed
 
 
-def attached_to(model: Any) -> LayerInputs:
+def attached_to(model: Any, names: Names | None = None) -> LayerInputs:
     """How the layers of a model take their inputs, by path; those that take them as they are are left out."""
-    calls = {path: layer.__dict__.get("call") for path, layer, _ in names_of(model).layers}
+    calls = {path: layer.__dict__.get("call") for path, layer, _ in (names or names_of(model)).layers}
     return {path: call.inputs for path, call in calls.items() if isinstance(call, QuantizedCall)}
 
 
-def detach(model: Any) -> None:
+def detach(model: Any, names: Names | None = None) -> None:
     """Let every layer take its inputs as they are."""
-    attach(model, {})
+    attach(model, {}, names)

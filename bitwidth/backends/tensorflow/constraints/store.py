@@ -97,8 +97,8 @@ class VariableStore:
             check_finite(parameter.path, master)
         held = parameter.encoding.project(master) if parameter.is_float else master
         if not np.array_equal(held, old.read()):
-            return Value(held, master)
-        return old.with_master(master) if parameter.trainable else old
+            return Value(held, master, parameter.encoding)
+        return old.with_master(master, parameter.encoding) if parameter.trainable else old
 
 
 def check_finite(path: str, *arrays: NDArray[Any]) -> None:

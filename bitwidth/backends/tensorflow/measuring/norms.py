@@ -13,13 +13,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.data.source import Batch
-from bitwidth.backends.tensorflow.reading.naming import names_of
+from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.graph import Structure
 
 _LOG = logging.getLogger(__name__)
 
 
-def freeze(model: Any, structure: Structure) -> bool:
+def freeze(names: Names, structure: Structure) -> bool:
     """Let each layer of a model be trainable or not as the structure says.
 
     Returns:
@@ -27,14 +27,14 @@ def freeze(model: Any, structure: Structure) -> bool:
     """
     wanted = {layer.path: layer.trainable for layer in structure.layers}
     changed = False
-    for path, layer, _ in names_of(model).layers:  # the layers around others come first: theirs is set for all inside
+    for path, layer, _ in names.layers:  # the layers around others come first: theirs is set for all inside
         if layer.trainable != wanted.get(path, layer.trainable):
             layer.trainable = wanted[path]
             changed = True
     return changed
 
 
-def batch_statistics(model: Any, batches: Iterable[Batch]) -> dict[int, NDArray[np.float32]]:
+def batch_statistics(model: Any, names: Names, batches: Iterable[Batch]) -> dict[int, NDArray[np.float32]]:
     """Mean and variance that each batch normalisation meets, by the `id` of its variables.
 
     A layer that is frozen, uses renorm, or computes in a compiled function or a loop stays as in inference and has no
@@ -42,9 +42,10 @@ def batch_statistics(model: Any, batches: Iterable[Batch]) -> dict[int, NDArray[
 
     Args:
         model: the model, which runs eagerly.
+        names: of its layers.
         batches: inputs; each batch counts by its number of samples.
     """
-    layers = [layer for _, layer, _ in names_of(model).layers if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [layer for _, layer, _ in names.layers if isinstance(layer, keras.layers.BatchNormalization)]
     measured = [_Measured(layer) for layer in layers if layer.trainable and not getattr(layer, "renorm", False)]
     with _attached(measured):
         for batch in batches:

@@ -100,7 +100,7 @@ def _gradients(watched: Watched, graph: Graph, probe: GradientProbe, data: Sourc
 
 
 def _statistics(watched: Watched, graph: Graph, probe: StatisticsProbe, data: Source) -> Arrays:
-    found = batch_statistics(watched.model, watched.batches(data, probe.samples, probe.batch_size))
+    found = batch_statistics(watched.model, watched.trace.names, watched.batches(data, probe.samples, probe.batch_size))
     return {path: found[id(v)] for path, v in watched.variables.items() if id(v) in found}
 
 

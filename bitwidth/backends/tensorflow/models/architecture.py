@@ -23,26 +23,26 @@ from bitwidth.backends.tensorflow.models.deferred import deferred, finish, give_
 from bitwidth.backends.tensorflow.models.plain_data import NotAllowedError, a_dtype, sizes
 from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises
 from bitwidth.backends.tensorflow.reading.inlining import inline_functions
-from bitwidth.backends.tensorflow.reading.naming import names_of
+from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.specs import declared_inputs, input_specs
 from bitwidth.encodings import Encoding
 from bitwidth.errors import BitwidthError, ModelError, UnsafeFileError
 from bitwidth.text import brief, quoted
 
 
-def architecture_of(model: Any, specs: Any) -> Architecture:
+def architecture_of(model: Any, specs: Any, names: Names) -> Architecture:
     """The architecture of a built model.
 
     Args:
         model: the model.
         specs: nest of `tf.TensorSpec` of its inputs.
+        names: of its layers and variables.
     """
     config, reason = _config(model)
     if config is not None:
         reason = _not_rebuilt(config, _inputs(specs), model)
         config = None if reason else config
     variables = [[v.name, [int(n) for n in v.shape], str(v.dtype)] for v in model.variables]
-    names = names_of(model)
     layers, paths = [path for path, _, _ in names.layers], [path for path, _, _ in names.variables]
     return Architecture("keras", config, reason, _inputs(specs), variables, assets_of(model), layers, paths)
 

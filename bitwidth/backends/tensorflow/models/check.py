@@ -18,7 +18,7 @@ from bitwidth.text import quoted
 _SHOWN = 3  # how many names a message lists
 
 
-def check_model(model: Any) -> None:
+def check_model(model: Any) -> Names:
     """Raise unless `model` is a built Keras 3 model on TensorFlow with finite, not yet quantized variables.
 
     Args:
@@ -44,6 +44,7 @@ def check_model(model: Any) -> None:
     for path, layer, _ in [("", model, ""), *names.layers]:
         _check_layer(path or model.name, layer)
     _check_finite(names)
+    return names
 
 
 def check_apart(model: Any, trace: FuncTrace) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bitwidth.backend import LayerInputs
 from bitwidth.backends.tensorflow.constraints.activations import attached_to
+from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.encodings import Dense, Encoding
 from bitwidth.graph import Graph
 
@@ -39,17 +40,18 @@ def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:
     }
 
 
-def promised(model: Any, graph: Graph) -> Graph:
+def promised(model: Any, names: Names, graph: Graph) -> Graph:
     """`graph`, with the encodings that `model` came with.
 
     Values changed since then are projected back, and a note says so.
 
     Args:
         model: the user's model.
+        names: of its layers and variables.
         graph: the graph of a copy of it.
     """
     encodings = kept_promises(model)
-    graph = graph.update(activations=_entering(graph, attached_to(model)))
+    graph = graph.update(activations=_entering(graph, attached_to(model, names)))
     found: dict[str, Encoding] = {}
     notes = []
     for parameter in graph:

@@ -15,6 +15,7 @@ from bitwidth.backends.tensorflow.reading.attributes import dtype_name, plain_at
 from bitwidth.backends.tensorflow.reading.flow import Flow, flow_of
 from bitwidth.backends.tensorflow.reading.frames import Frame
 from bitwidth.backends.tensorflow.reading.kinds import kind_of, operands
+from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.backends.tensorflow.reading.notes import notes_on
 from bitwidth.backends.tensorflow.reading.roles import role_of
 from bitwidth.backends.tensorflow.reading.specs import declared_inputs, input_specs, missing, retyped
@@ -55,7 +56,7 @@ def graph_of(model: Any, trace: FuncTrace) -> Graph:
     return Graph(structure, parameters, Values(value_readers(trace)))
 
 
-def traced(model: Any, example: Any = None) -> FuncTrace:
+def traced(model: Any, example: Any = None, names: Names | None = None) -> FuncTrace:
     """Trace `model` on its own inputs, or on such as `example`.
 
     A subclassed model without an example tells shapes but not dtypes: floating point is tried first, then integers,
@@ -66,16 +67,18 @@ def traced(model: Any, example: Any = None) -> FuncTrace:
     """
     specs = input_specs(model, example)
     if example is not None or declared_inputs(model) is not None:
-        return trace_function(model, specs)
+        return trace_function(model, specs, names)
     errors = []
     for candidate in (specs, retyped(specs, "int32"), retyped(specs, "string")):
         try:
-            trace = trace_function(model, candidate)
+            trace = trace_function(model, candidate, names)
         except ModelError as error:
             errors.append(error)
             continue
         tokens = _looked_up(trace)
-        return trace_function(model, retyped(specs, "int32", tokens)) if tokens and candidate is specs else trace
+        if not tokens or candidate is not specs:
+            return trace
+        return trace_function(model, retyped(specs, "int32", tokens), names)
     raise ModelError(f"{missing(model)}; tried on the shapes it was built with: {errors[0]}") from errors[0]
 
 

@@ -114,7 +114,7 @@ class FuncTrace:
         return Reader(frame.name(op), op.type, self.layer_of(frame, op), scope, frame.graph.name, op.name in frame.live)
 
 
-def trace_function(model: Any, specs: Any) -> FuncTrace:
+def trace_function(model: Any, specs: Any, names: Names | None = None) -> FuncTrace:
     """Trace `model` on inputs of the given specs, as in inference, on the CPU.
 
     Nothing of the model changes: variables are neither made nor assigned, losses are not kept, counters of names stay.
@@ -122,12 +122,13 @@ def trace_function(model: Any, specs: Any) -> FuncTrace:
     Args:
         model: a built model.
         specs: the nest of `tf.TensorSpec` for the first argument of its call; see `input_specs`.
+        names: of the model, where they are known.
 
     Raises:
         ModelError: a layer that the call reaches is not built, or the model cannot be called on such inputs.
     """
     started = time.perf_counter()
-    names = names_of(model)
+    names = names or names_of(model)
     recorder = _Recorder(names)
 
     def call(inputs: Any) -> Any:

@@ -18,6 +18,7 @@ from bitwidth.backends.tensorflow.models.check import check_callbacks, need_targ
 from bitwidth.backends.tensorflow.models.copying import is_copy, uncompile
 from bitwidth.backends.tensorflow.models.plain_data import is_count
 from bitwidth.backends.tensorflow.reading.graphs import traced
+from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.backends.tensorflow.training.compiled import Compiled
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
@@ -150,17 +151,17 @@ class Trials:
         return outputs
 
 
-def traced_for_training(model: Any, example: Any) -> FuncTrace:
+def traced_for_training(model: Any, example: Any, names: Names) -> FuncTrace:
     """The trace of a model on an example of its training data, or on the shapes it was built with.
 
     A model whose own training step takes its data apart may be trained on what its `call` does not take.
     """
     try:
-        return traced(model, example)
+        return traced(model, example, names)
     except ModelError:
         if example is None or not own_step(model):
             raise
-        return traced(model)
+        return traced(model, names=names)
 
 
 def check_ragged(inputs: Any, specs: Any, name: str) -> None:
