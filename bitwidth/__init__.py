@@ -23,13 +23,17 @@ from bitwidth.fitting import BitPlanes, BitRule, Escape, bitplanes
 from bitwidth.graph import AllBut, Graph, Parameter
 from bitwidth.loading import load
 from bitwidth.passes import (
+    Activations,
     CorrectBias,
+    EntropyRounding,
     EqualizeLayers,
+    ErrorFeedback,
     Finetune,
     FoldBatchNorm,
     Nested,
     Pass,
     PassManager,
+    PerGroup,
     Prune,
     Quantize,
     Ramp,
@@ -49,12 +53,15 @@ moved.install()
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until somebody listens
 
 __all__ = [
+    "Activations",
     "AllBut",
     "BitPlanes",
     "BitRule",
     "Context",
     "CorrectBias",
+    "EntropyRounding",
     "EqualizeLayers",
+    "ErrorFeedback",
     "Escape",
     "Event",
     "Finetune",
@@ -67,6 +74,7 @@ __all__ = [
     "Parameter",
     "Pass",
     "PassManager",
+    "PerGroup",
     "Prune",
     "Quantize",
     "Ramp",

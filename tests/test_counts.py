@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 @pytest.fixture
-def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     found: Counter[str] = Counter()
 
     def counted(function: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
@@ -44,7 +44,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         whose = counted(kind.encode, lambda self, values: f"{type(self).__name__} {values.shape}")
         monkeypatch.setattr(kind, "encode", whose)
     monkeypatch.setattr(base, "check_promises", counted(base.check_promises, lambda *_: "promises"))
-    yield found
+    return found
 
 
 def test_a_run_of_three_passes_does_everything_once(counts: Counter[str], tmp_path: Path) -> None:

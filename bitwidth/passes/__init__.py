@@ -8,6 +8,7 @@ from bitwidth.passes.finetune import Finetune
 from bitwidth.passes.fold import FoldBatchNorm
 from bitwidth.passes.manager import PassManager
 from bitwidth.passes.nested import Nested
+from bitwidth.passes.options import Activations, EntropyRounding, ErrorFeedback, PerGroup
 from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
@@ -15,13 +16,17 @@ from bitwidth.passes.registry import register_function, register_value
 from bitwidth.passes.statistics import ReestimateBatchNorm
 
 __all__ = [
+    "Activations",
     "CorrectBias",
+    "EntropyRounding",
     "EqualizeLayers",
+    "ErrorFeedback",
     "Finetune",
     "FoldBatchNorm",
     "Nested",
     "Pass",
     "PassManager",
+    "PerGroup",
     "Prune",
     "Quantize",
     "Ramp",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -17,11 +17,13 @@ from bitwidth.fitting import Arrangement, Moments
 from bitwidth.graph import Graph, Parameter, Refused, Value, Wiring
 from bitwidth.graph.neighbours import Target, target
 from bitwidth.passes.base import Pass, TrainingPass
+from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.roles import is_matrix, need_selected
 from bitwidth.passes.rounding import moments_of
 from bitwidth.passes.wrapping import Wrapping
 
 
+@keywords_from(1)
 @dataclass(frozen=True)
 class CorrectBias(Wrapping, name="correct_bias"):
     """Run a pass, and make up in the biases for what it does to the mean of each layer's output.
@@ -46,6 +48,7 @@ class CorrectBias(Wrapping, name="correct_bias"):
         3
     """
 
+    _: KW_ONLY
     samples: int = 2048
     sequential: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +26,14 @@ from bitwidth.graph.ops import channels_first, last_axis_stays
 from bitwidth.graph.paths import forward
 from bitwidth.graph.wiring import need_free
 from bitwidth.passes.base import Pass
+from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.roles import need_selected
 
 _SETTLED = 1e-4  # greatest change of the logarithm of a scale
 _FURTHEST = 1e6  # a scale moves at most that far in one step
 
 
+@keywords_from(1)
 @dataclass(frozen=True)
 class EqualizeLayers(Pass, name="equalize_layers"):
     """Give the channels between two layers equal ranges in both kernels: one divides by a scale, the next multiplies.
@@ -66,6 +68,7 @@ class EqualizeLayers(Pass, name="equalize_layers"):
     """
 
     iterations: int = 20
+    _: KW_ONLY
     where: Where = None
 
     def __post_init__(self) -> None:

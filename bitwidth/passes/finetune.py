@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from math import inf
 from typing import Any, Literal
 
@@ -14,11 +14,13 @@ from bitwidth.context import Context, check_choice, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
+from bitwidth.passes.keywords import keywords_from
 
 _NEITHER = (bool, int, float, complex, bytes, set, np.ndarray, np.generic)  # names, objects and lists are taken
 _WEIGHTS = (type(None), int, float, list, tuple, Mapping)
 
 
+@keywords_from(1)
 @dataclass(frozen=True)
 class Finetune(TrainingPass, name="finetune"):
     """Train on labelled data, with every mask and grid in force.
@@ -63,6 +65,7 @@ class Finetune(TrainingPass, name="finetune"):
     """
 
     epochs: int = 1
+    _: KW_ONLY
     loss: Any = None
     optimizer: Any = None
     learning_rate: float | Literal["own"] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import pairwise
 from typing import Self
 
@@ -16,12 +16,14 @@ from bitwidth.events import Watch
 from bitwidth.fitting import fit_scale
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
+from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
 from bitwidth.passes.stages import frozen_apart
 from bitwidth.passes.wrapping import Wrapping
 
 
+@keywords_from(2)
 @dataclass(frozen=True)
 class Nested(Wrapping, name="nested"):
     """Quantize, and train so that the first bits of the codes make a good model too.
@@ -56,6 +58,7 @@ class Nested(Wrapping, name="nested"):
 
     of: Quantize
     widths: tuple[int, ...]
+    _: KW_ONLY
     during: TrainingPass
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -17,6 +17,7 @@ from bitwidth.encodings import masked
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where
 from bitwidth.passes.base import Pass
+from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.ranking import GONE, Mask, Scores, alike, guard, keep_most_important, lamp, output_channels
 from bitwidth.passes.roles import is_matrix
 
@@ -24,6 +25,7 @@ _LITTLE = 0.2  # of what an even share of the sparsity would leave
 Curvature = Mapping[str, NDArray[np.float64]]
 
 
+@keywords_from(1)
 @dataclass(frozen=True)
 class Prune(Pass, name="prune"):
     """Mask the weights of least importance. What is masked stays zero in every later pass.
@@ -54,6 +56,7 @@ class Prune(Pass, name="prune"):
     """
 
     sparsity: float
+    _: KW_ONLY
     scope: Literal["global", "local"] = "global"
     criterion: Literal["magnitude", "fisher"] | Fisher = "magnitude"
     where: Where = None

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.analysis import Fisher
-from bitwidth.context import Context, check_choice, check_count
+from bitwidth.context import Context
 from bitwidth.encodings import (
     MAX_BITS,
     Dense,
     Encoding,
     Granularity,
     block_of,
-    check_granularity,
     rebased,
     small_format,
 )
 from bitwidth.errors import ConfigError, ContractError
-from bitwidth.fitting import BitRule, Escape, Rule, ScaleMethod, check_rule, escape, fit
+from bitwidth.fitting import Escape, Rule, ScaleMethod, escape, fit
 from bitwidth.fitting.rounding import DAMPING, EntropyPrice
 from bitwidth.graph import Graph, Parameter, Where, check_where, frozen_where, layer_inputs
 from bitwidth.passes.activations import RangeMethod, quantized_inputs
 from bitwidth.passes.base import Pass
 from bitwidth.passes.importance import fisher_weights, input_power
+from bitwidth.passes.keywords import keywords_from
+from bitwidth.passes.options import Activations, EntropyRounding, ErrorFeedback, PerGroup, unpack_options
+from bitwidth.passes.quantize_fields import check_fields
 from bitwidth.passes.roles import is_matrix
 from bitwidth.passes.rounding import rounded
 from bitwidth.passes.steps import (
@@ -45,9 +47,9 @@ from bitwidth.passes.widths import NOT_NAMED, Bits, check_named, frozen_bits, wi
 
 MILDEST_BITS = 8
 _COVERED_BITS = range(8, 12)  # where clipping gains next to nothing; on finer grids the search clips nothing itself
-_OWN_WIDTH = ("ternary", "binary")  # rules that need no `bits`
 
 
+@keywords_from(1)
 @dataclass(frozen=True)
 class Quantize(Pass, name="quantize"):
     """Hold kernels and embeddings on a grid of few levels, and parameters of one number per channel in 16 bits.
@@ -71,7 +73,8 @@ class Quantize(Pass, name="quantize"):
         rule: which levels a code can stand for. `"uniform"`; `"power_of_two"`: 0, +-1, +-2, +-4, ...; `"codebook"`:
             learned by weighted k-means; `"ternary"`; `"binary"`; or `bw.BitRule(...)`, a table of your own.
         granularity: `"channel"` (one scale per output channel; the default with `bits`), `"tensor"` (the default, and
-            the only choice, with `rate` and `step`), or n for groups of n inputs within a channel.
+            the only choice, with `rate` and `step`), or n (`bw.PerGroup(n)`) for groups of n inputs within a
+            channel.
         symmetric: False gives the uniform rule an integer zero point per scale, for lopsided values.
         where: the parameters, by path or layer (see `bitwidth.graph.selectors`); None for all.
         scale: `"mse"` searches the scale of least squared error, `"max"` puts the greatest magnitude on the outermost
@@ -82,12 +85,14 @@ class Quantize(Pass, name="quantize"):
             last two need data.
         rounding: `"nearest"`; `"error_feedback"`: later weights of an output make up for the errors of earlier ones, by
             the covariance of their inputs (Frantar et al. 2022, "GPTQ"); `"entropy"`: the same, and each code is chosen
-            for the least sum of error and code length. The last two need data, without labels.
+            for the least sum of error and code length. The last two need data, without labels, and can be given with
+            their options: `bw.ErrorFeedback(damping=...)`, `bw.EntropyRounding(price=...)`.
         scope: with `rate`: `"global"` gives all weights the rate together, at steps that add equal loss by the Fisher
             information where there is data, in proportion to the standard deviation where there is none; `"local"`
             gives each tensor the rate.
         activations: bits of the inputs of every layer that uses a chosen kernel (16, 8, 4, ...): rounded in training
-            and in inference, one scale and zero point per tensor; None for as they are. Needs data.
+            and in inference, one scale and zero point per tensor; None for as they are. Needs data. With their options:
+            `bw.Activations(bits=8, ranges="max")`.
         ranges: of activations: `"mse"` searches the range of least squared error, `"percentile"` gives up 0.01 % of the
             values at either end, `"max"` covers all that was seen.
         escape: `bw.Escape(...)`: weights that are left as they were, coded sparsely.
@@ -108,10 +113,11 @@ class Quantize(Pass, name="quantize"):
     """
 
     bits: Bits = None
-    granularity: Granularity | None = None
+    _: KW_ONLY
+    granularity: Granularity | PerGroup | None = None
     where: Where = None
     scale: Literal["mse", "max"] = "mse"
-    rounding: Literal["nearest", "error_feedback", "entropy"] = "nearest"
+    rounding: Literal["nearest", "error_feedback", "entropy"] | ErrorFeedback | EntropyRounding = "nearest"
     vectors: Literal["16-bit"] | None = "16-bit"
     rate: float | None = None
     step: float | None = None
@@ -119,7 +125,7 @@ class Quantize(Pass, name="quantize"):
     symmetric: bool = True
     importance: Literal["fisher", "inputs"] | None = None
     scope: Literal["global", "local"] = "global"
-    activations: int | None = None
+    activations: int | Activations | None = None
     ranges: RangeMethod = "mse"
     escape: Escape | None = None
     samples: int = 2048
@@ -127,66 +133,11 @@ class Quantize(Pass, name="quantize"):
     price: float = 0.1
 
     def __post_init__(self) -> None:
+        unpack_options(self)
         object.__setattr__(self, "bits", frozen_bits(self.bits, "Quantize"))
-        self._check_choices()
-        self._check_width()
+        check_fields(self)
         check_where(self.where, "Quantize")
         object.__setattr__(self, "where", frozen_where(self.where))
-
-    def _check_width(self) -> None:
-        given = [name for name in ("bits", "rate", "step") if getattr(self, name) is not None]
-        own = isinstance(self.rule, BitRule) or self.rule in _OWN_WIDTH
-        if own and given:
-            raise ConfigError(f"Quantize: the rule {self.rule!r} has its own width; leave out {', '.join(given)}")
-        if not own and len(given) != 1:
-            raise ConfigError(f"Quantize: give one of bits, rate and step, got {', '.join(given) or 'none'}")
-        least = {"power_of_two": 2, "codebook": 1}.get(str(self.rule), 1 if self.symmetric else 2)
-        for bits in widths_of(self.bits):
-            if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
-                raise ConfigError(f"Quantize: bits must be a whole number from 1 to {MAX_BITS}, got {bits!r}")
-            if bits < least:
-                raise ConfigError(f"Quantize: bits must be at least {least} here, got {bits}")
-        for name, most in (("rate", MAX_BITS), ("step", 1e6)):
-            value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not 0 < value <= most):
-                raise ConfigError(f"Quantize: {name} must be a number above 0 and at most {most:g}, got {value!r}")
-        if self.bits is None and not own:
-            if self.rule != "uniform" or not self.symmetric:
-                raise ConfigError('Quantize: rate and step go with rule="uniform", symmetric=True only')
-            if self.granularity not in (None, "tensor"):
-                raise ConfigError(f"Quantize: rate and step use one step per tensor, got {self.granularity!r}")
-            if self.escape is not None:
-                raise ConfigError(
-                    "Quantize: escape goes with bits or a rule; with rate and step integers have no bound"
-                )
-
-    def _check_choices(self) -> None:
-        choices: dict[str, tuple[Any, ...]] = {
-            "scale": ("mse", "max"),
-            "rounding": ("nearest", "error_feedback", "entropy"),
-            "vectors": ("16-bit", None),
-            "importance": ("fisher", "inputs", None),
-            "scope": ("global", "local"),
-            "ranges": ("mse", "percentile", "max"),
-            "symmetric": (True, False),
-        }
-        for name, allowed in choices.items():
-            check_choice(getattr(self, name), allowed, "Quantize", name)
-        check_rule(self.rule, "Quantize")
-        if not self.symmetric and self.rule != "uniform":
-            raise ConfigError('Quantize: symmetric=False goes with rule="uniform" only')
-        if self.escape is not None and not isinstance(self.escape, Escape):
-            raise ConfigError(f"Quantize: escape must be a bw.Escape or None, got {self.escape!r}")
-        if self.granularity is not None:
-            check_granularity(self.granularity, "Quantize")
-        width = self.activations
-        if width is not None and (isinstance(width, bool) or not isinstance(width, int) or not 2 <= width <= MAX_BITS):
-            raise ConfigError(f"Quantize: activations must be None or 2 to {MAX_BITS} bits, got {width!r}")
-        check_count(self.samples, "Quantize", "samples")
-        for name in ("damping", "price"):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value < float("inf"):
-                raise ConfigError(f"Quantize: {name} must be a finite number of at least 0, got {value!r}")
 
     @property
     def needs_data(self) -> bool:
@@ -262,7 +213,7 @@ class Quantize(Pass, name="quantize"):
         return self._on_grids(graph, context, tuple(matrices), with_data)
 
     def _on_grids(self, graph: Graph, context: Context, chosen: tuple[Parameter, ...], with_data: bool) -> Graph:
-        if self.activations is not None:
+        if isinstance(self.activations, int):  # an option was unpacked
             graph = self._with_activations(graph, context, chosen, self.activations)
         if self.rate is not None and chosen:
             return self._at_rate(graph, context, chosen, with_data)
@@ -274,7 +225,7 @@ class Quantize(Pass, name="quantize"):
     def _grid(self, graph: Graph, parameter: Parameter, weights: NDArray[np.float32] | None) -> Encoding:
         if isinstance(self.bits, Mapping):
             return replace(self, bits=width_of(self.bits, parameter))._grid(graph, parameter, weights)
-        granularity = "channel" if self.granularity is None else self.granularity
+        granularity = self.granularity if isinstance(self.granularity, str | int) else "channel"
         block = block_of(parameter.shape, granularity, parameter.channel_axes, parameter.input_axes)
         bits = self.bits or MAX_BITS
 
@@ -378,7 +329,3 @@ def _vector(graph: Graph, parameter: Parameter) -> Encoding | None:
 def _milder(bits: int, strength: float) -> int:
     mildest = max(MILDEST_BITS, bits)
     return max(bits, round(mildest + (bits - mildest) * strength))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, Self
 
 from typing_extensions import override
@@ -17,6 +17,7 @@ from bitwidth.events import Watch
 from bitwidth.graph import Graph, moved
 from bitwidth.passes.base import Pass, TrainingPass, check_kept
 from bitwidth.passes.compose import Where
+from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.stages import alike, frozen_apart, kept
 from bitwidth.passes.wrapping import Wrapping
 
@@ -24,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 _DRIFT = 0.02  # of the norm of the weights: while a ramp runs, a Fisher holds that long (at 0.05 it cost accuracy)
 
 
+@keywords_from(2)
 @dataclass(frozen=True)
 class Ramp(Wrapping, TrainingPass, name="ramp"):
     """Let a pass's strength grow from mild to full while another trains.
@@ -57,6 +59,7 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
     """
 
     during: TrainingPass
+    _: KW_ONLY
     steps: int = 12
     end: float = 0.75
     shape: Literal["cubic", "linear"] = "cubic"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from bitwidth.context import Context, check_count
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass
+from bitwidth.passes.keywords import keywords_from
 from bitwidth.probes import StatisticsProbe
 
 _STATISTICS = ("mean", "variance")
 
 
+@keywords_from(1)
 @dataclass(frozen=True)
 class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
     """Give batch normalisations the means and variances that they meet in the compressed model.
@@ -35,6 +37,7 @@ class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
     """
 
     samples: int = 2048
+    _: KW_ONLY
     batch_size: int = 256
 
     def __post_init__(self) -> None:

@@ -67,7 +67,7 @@ def test_an_event_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("backend", ["reference", "keras"])
-@pytest.mark.parametrize("last", [TUNE, RAMP, bw.Nested(bw.Quantize(8), (8, 4), TUNE), bw.Where(TUNE, "layer0")])
+@pytest.mark.parametrize("last", [TUNE, RAMP, bw.Nested(bw.Quantize(8), (8, 4), during=TUNE), bw.Where(TUNE, "layer0")])
 def test_a_training_is_cancelled_between_steps(last: bw.Pass, backend: str) -> None:
     steps: list[Event] = []
 

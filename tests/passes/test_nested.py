@@ -45,7 +45,10 @@ def accuracy(model: Any) -> float:
 
 def test_every_width_of_one_file_is_a_good_model(tmp_path: Any) -> None:
     found = {}
-    for name, item in (("nested", bw.Nested(bw.Quantize(8), WIDTHS, tune(epochs=12))), ("plain", tune(epochs=12))):
+    for name, item in (
+        ("nested", bw.Nested(bw.Quantize(8), WIDTHS, during=tune(epochs=12))),
+        ("plain", tune(epochs=12)),
+    ):
         passes = [item] if name == "nested" else [bw.Quantize(8), item]
         result = bw.PassManager(passes).run(network(), (X, Y))
         result.save(tmp_path / f"{name}.bw")
@@ -55,7 +58,7 @@ def test_every_width_of_one_file_is_a_good_model(tmp_path: Any) -> None:
 
 
 def test_what_is_loaded_is_the_prefix_and_what_it_read_in_training(tmp_path: Any) -> None:
-    result = bw.PassManager([bw.Nested(bw.Quantize(8), WIDTHS, tune())]).run(network(), (X, Y))
+    result = bw.PassManager([bw.Nested(bw.Quantize(8), WIDTHS, during=tune())]).run(network(), (X, Y))
     parameter = result.graph["hidden/kernel"]
     assert parameter.encoding.bits == 8
     result.save(tmp_path / "model.bw")
@@ -76,7 +79,7 @@ def test_each_step_runs_at_the_next_width_without_forgetting_steps() -> None:
             own = [v for v in self.model.trainable_variables if isinstance(v, LearnedVariable)]
             learned.append(own[0].numpy().copy())
 
-    nested = bw.Nested(bw.Quantize(8), WIDTHS, tune(epochs=2, callbacks=[Watch()]))
+    nested = bw.Nested(bw.Quantize(8), WIDTHS, during=tune(epochs=2, callbacks=[Watch()]))
     bw.PassManager([nested]).run(network(), (X, Y))
     # A user's callback runs after the pass was asked, so it sees the width of the step to come.
     assert [count <= 3 for count in levels[:9]] == [False, True, False] * 3
@@ -87,7 +90,7 @@ def test_each_step_runs_at_the_next_width_without_forgetting_steps() -> None:
 
 def test_a_mask_stays_and_the_report_names_the_widths() -> None:
     start = bw.PassManager([bw.Prune(0.5)]).run(network())
-    result = bw.PassManager([bw.Nested(bw.Quantize(8), WIDTHS, tune())]).run(start, (X, Y))
+    result = bw.PassManager([bw.Nested(bw.Quantize(8), WIDTHS, during=tune())]).run(start, (X, Y))
     mask = result.graph["hidden/kernel"].encoding.mask
     assert mask is not None
     assert not np.count_nonzero(result.graph.values["hidden/kernel"][~mask])
@@ -99,19 +102,19 @@ def test_a_model_with_batch_normalization() -> None:
     model = zoo.MODELS["convnet_bn"]()
     inputs = zoo.batch("convnet_bn", 16)
     targets = np.zeros(model(inputs).shape, np.float32)
-    nested = bw.Nested(bw.Quantize(6), (6, 3), tune(loss="mse", batch_size=4))
+    nested = bw.Nested(bw.Quantize(6), (6, 3), during=tune(loss="mse", batch_size=4))
     result = bw.PassManager([nested]).run(model, (inputs, targets), (inputs, targets))
     assert result.report.passes[0].touched
 
 
 def test_plan_and_recipe() -> None:
-    manager = bw.PassManager([bw.Nested(bw.Quantize(8), (8, 4, 2), bw.Finetune(1, loss="mse"))])
+    manager = bw.PassManager([bw.Nested(bw.Quantize(8), (8, 4, 2), during=bw.Finetune(1, loss="mse"))])
     assert bw.PassManager.from_recipe(manager.to_recipe()) == manager
     assert "8, 4, 2" in str(manager.plan(network()))
 
 
 def test_the_reference_backend_trains_nested_widths() -> None:
-    item = bw.Nested(bw.Quantize(8), WIDTHS, bw.Finetune(4, loss="mse", learning_rate=0.05, batch_size=8))
+    item = bw.Nested(bw.Quantize(8), WIDTHS, during=bw.Finetune(4, loss="mse", learning_rate=0.05, batch_size=8))
     result = bw.PassManager([item]).run(reference.Network([6, 8, 2]), reference.regression())
     assert result.graph["layer0/kernel"].encoding.bits == 8
 

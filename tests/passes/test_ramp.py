@@ -70,7 +70,7 @@ def test_a_frozen_part_is_constrained_at_once_and_the_rest_is_ramped(of: bw.Pass
 
 
 @pytest.mark.parametrize("kind", ["batch", "layer", "group"])
-@pytest.mark.parametrize("of", [bw.Quantize(4), bw.Quantize(2, "tensor")])
+@pytest.mark.parametrize("of", [bw.Quantize(4), bw.Quantize(2, granularity="tensor")])
 def test_quantization_is_ramped_over_any_normalisation(kind: str, of: bw.Pass) -> None:
     result = run(transfer(kind), bw.Ramp(of, during=tune(epochs=1)), data=(X, Y), validation=(X, Y))
     assert all(p.encoding.bits <= 16 for p in result.graph if p.is_float)
@@ -85,7 +85,7 @@ def test_all_of_a_model_may_be_frozen() -> None:
 
 @pytest.mark.parametrize("kind", ["frozen", "batch", "layer"])
 def test_nested_widths_over_a_frozen_part(kind: str) -> None:
-    item = bw.Nested(bw.Quantize(8), (8, 4, 2), tune(epochs=1, learn_steps=True))
+    item = bw.Nested(bw.Quantize(8), (8, 4, 2), during=tune(epochs=1, learn_steps=True))
     result = run(transfer(kind), item)
     assert result.graph["body/kernel"].encoding.bits == 8
     said = any("not trainable, so at 8 bits" in remark for remark in result.report.passes[0].remarks)
@@ -285,9 +285,13 @@ class Picky(bw.Finetune):
         (bw.Repeat(NeedsMasks(), 2), "Repeat > NeedsMasks", "nothing is pruned"),
         (bw.Ramp(bw.Prune(0.5), during=Picky(1, loss=LOSS)), "Ramp > Picky", "not yet"),
         (bw.Ramp(bw.Prune(0.5), during=Picky(1, loss=LOSS, before=False)), "Ramp > Picky", "not good enough"),
-        (bw.Nested(bw.Quantize(8), (8, 4), Picky(1, loss=LOSS)), "Nested > Picky", "not yet"),
-        (bw.Nested(bw.Quantize(8), (8, 4), Picky(1, loss=LOSS, before=False)), "Nested > Picky", "not good enough"),
-        (bw.Nested(Broken(8), (8, 4), tune()), "Nested > Broken", "I promised more"),
+        (bw.Nested(bw.Quantize(8), (8, 4), during=Picky(1, loss=LOSS)), "Nested > Picky", "not yet"),
+        (
+            bw.Nested(bw.Quantize(8), (8, 4), during=Picky(1, loss=LOSS, before=False)),
+            "Nested > Picky",
+            "not good enough",
+        ),
+        (bw.Nested(Broken(8), (8, 4), during=tune()), "Nested > Broken", "I promised more"),
         (bw.CorrectBias(NeedsMasks()), "CorrectBias > NeedsMasks", "nothing is pruned"),
     ],
 )
@@ -300,7 +304,7 @@ def test_requirements_and_promises_inside(item: bw.Pass, path: str, message: str
 
 @pytest.mark.parametrize("times", [1, 3, 4])
 def test_a_schedule_of_widths_is_a_function_of_progress(times: int) -> None:
-    nested = bw.Nested(bw.Quantize(8), (8, 4, 2), tune())
+    nested = bw.Nested(bw.Quantize(8), (8, 4, 2), during=tune())
     total = 3 * times
     assert [nested.width(step, total) for step in range(total)] == [8, 4, 2] * times
     assert nested.width(total, total) == 8
@@ -343,7 +347,7 @@ def test_a_plan_refuses_what_a_run_refuses(fields: dict[str, Any], message: str,
         "alone": during,
         "ramp": bw.Ramp(bw.Prune(0.5, criterion="fisher"), during=during),
         "where": bw.Where(during, "head"),
-        "nested": bw.Nested(bw.Quantize(8), (8, 4), during),
+        "nested": bw.Nested(bw.Quantize(8), (8, 4), during=during),
     }[inside]
     for call in (lambda: bw.PassManager([item]).plan(transfer("plain")), lambda: run(transfer("plain"), item)):
         with pytest.raises(bw.errors.BitwidthError, match=message):
@@ -358,7 +362,7 @@ def test_a_plan_says_what_training_will_touch(item: bw.Pass) -> None:
 
 
 @pytest.mark.parametrize(
-    "item", [bw.Ramp(bw.Prune(0.5), tune()), bw.Nested(bw.Quantize(8, vectors=None), (8, 4), tune())]
+    "item", [bw.Ramp(bw.Prune(0.5), tune()), bw.Nested(bw.Quantize(8, vectors=None), (8, 4), during=tune())]
 )
 def test_a_plan_of_a_ramp_says_what_its_training_will_touch(item: bw.Pass) -> None:
     record = bw.PassManager([item]).plan(transfer("frozen")).passes[0]
@@ -394,7 +398,7 @@ BEGUN: list[str] = []
     ("passes", "error"),
     [
         ([bw.Quantize(4), "train", bw.Ramp(bw.Quantize(5), tune())], bw.errors.PromiseError),
-        ([bw.Quantize(4), "train", bw.Nested(bw.Quantize(8), (8, 4), tune())], bw.errors.PromiseError),
+        ([bw.Quantize(4), "train", bw.Nested(bw.Quantize(8), (8, 4), during=tune())], bw.errors.PromiseError),
         ([bw.Quantize(2), "train", bw.Where(bw.Quantize(4), "head")], bw.errors.PromiseError),
         ([bw.Quantize(4), "train", bw.Repeat(bw.Quantize(5), 2)], bw.errors.PromiseError),
     ],

@@ -58,7 +58,7 @@ CHAINS: dict[str, list[bw.Pass]] = {
     "one after another": [FISHER, bw.Prune(0.95, floor=0.0), bw.ReestimateBatchNorm(), bw.Quantize(8), bw.Quantize(2)],
     "Ramp": [bw.Ramp(FISHER, TUNE), bw.Quantize(4, importance="inputs", rounding="entropy")],
     "Ramp of a chain": [bw.Ramp(bw.PassManager([bw.Where(FISHER, ["blind", "odd"]), bw.Quantize(4)]), TUNE)],
-    "Nested": [bw.Nested(bw.Quantize(8), (8, 4, 2), TUNE)],
+    "Nested": [bw.Nested(bw.Quantize(8), (8, 4, 2), during=TUNE)],
     "Repeat": [bw.Repeat(bw.PassManager([FISHER, bw.Where(bw.Quantize(8, importance="fisher"), ["blind", "odd"])]), 2)],
     "CorrectBias": [bw.CorrectBias(bw.Quantize(4, importance="fisher", activations=8), sequential=True)],
 }

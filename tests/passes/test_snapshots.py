@@ -23,7 +23,7 @@ PIPELINES: dict[str, list[bw.Pass]] = {
     "codes that training leaves as they are": [bw.Quantize(2), TINY, TINY, TINY],
     "a chain": [bw.Prune(0.5), TUNE, bw.Quantize(4), TUNE, TINY],
     "ramps": [RAMP, bw.Ramp(bw.Quantize(3), during=TUNE), TINY],
-    "nested": [bw.Nested(bw.Quantize(8), (8, 4, 2), TUNE), TINY],
+    "nested": [bw.Nested(bw.Quantize(8), (8, 4, 2), during=TUNE), TINY],
     "repeated": [bw.Repeat(bw.PassManager([bw.Prune(0.3), TINY, bw.Quantize(4)]), 2), TUNE],
     "one layer": [bw.Where(bw.PassManager([bw.Quantize(3), TINY]), "layer0"), bw.Where(RAMP, "layer1"), TINY],
     "corrected": [bw.CorrectBias(bw.Quantize(3), samples=32), TINY, bw.EqualizeLayers()],
