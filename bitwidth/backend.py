@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bitwidth.artifact import Architecture as Architecture
 from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
-from bitwidth.graph import Graph
+from bitwidth.graph import Cut, Graph
 from bitwidth.probes import Answer, Probe
 
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
@@ -220,6 +220,21 @@ class Session(Protocol):
         """Begin to serve several results, which are independent of each other.
 
         Snapshots hold their own values from then on, and `finish` makes copies.
+        """
+
+    def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
+        """Go on with a model from which entries were removed; the graph of it, with what is left of `graph`.
+
+        What was compiled, promised and learned goes along: loss and optimizer as given, encodings, float masters.
+
+        Args:
+            graph: the model before the cut.
+            model: it after the cut, with the same parameters by path; it is copied, and its values do not matter.
+            cut: what is left of the parameters.
+
+        Raises:
+            ModelError: the model has other parameters than are left, or the session is shared.
+            EncodingError: the cut goes through a group that shares a scale.
         """
 
     def finish(self, graph: Graph) -> Finished:

@@ -38,6 +38,12 @@ class Opened:
             return Answers()
         return self._answers.setdefault(seed, Answers(self.graph))
 
+    def apart(self) -> tuple[Session, Graph]:
+        """A session of its own for one run, and the graph to start from."""
+        copy = self.session.finish(self.graph).model
+        session = backend_for(copy).open(copy, self.data)
+        return session, session.graph.resumed(self.graph)
+
     @override
     def __repr__(self) -> str:
         return f"<Opened {self.graph.name!r}: {len(self.graph)} parameters>"

@@ -30,6 +30,7 @@ from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, DataError, ModelError
 from bitwidth.fitting import Moments, plain_matrix
 from bitwidth.graph import (
+    Cut,
     Graph,
     Layer,
     LayerCall,
@@ -39,6 +40,7 @@ from bitwidth.graph import (
     Tensor,
     Use,
     Value,
+    cut_graph,
     layer_inputs,
     moved,
 )
@@ -248,6 +250,11 @@ class ReferenceSession:
         changed = {path: _snapped(graph, current, path, master) for path, master in masters.items()}
         after = Graph(current.structure, tuple(current), graph.values.replace(changed))
         return Trained(after, {"loss": losses})
+
+    def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
+        fresh = ReferenceSession(model)
+        self.network, self.graph = fresh.network, fresh.graph
+        return cut_graph(graph, cut, fresh.graph)
 
     def share(self) -> None:
         """Nothing is lent."""

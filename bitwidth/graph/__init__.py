@@ -1,7 +1,9 @@
 """What a model is: operations, layers, parameters and their values, read-only and without any framework."""
 
 from bitwidth.graph.channels import Channels
+from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
+from bitwidth.graph.lineage import cut_between, cut_graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
 from bitwidth.graph.ops import Kind, OpSpec, spec
@@ -14,6 +16,7 @@ __all__ = [
     "AllBut",
     "Channels",
     "Contraction",
+    "Cut",
     "Graph",
     "Kind",
     "Layer",
@@ -33,6 +36,8 @@ __all__ = [
     "Where",
     "Wiring",
     "check_where",
+    "cut_between",
+    "cut_graph",
     "frozen_where",
     "layer_inputs",
     "moved",

@@ -40,7 +40,7 @@ class Graph:
         self,
         structure: Structure,
         parameters: Iterable[Parameter],
-        values: Mapping[str, NDArray[Any]] | Values,
+        values: Mapping[str, NDArray[Any] | Value] | Values,
     ) -> None:
         self._structure = structure
         self._parameters = MappingProxyType({parameter.path: parameter for parameter in parameters})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bitwidth.encodings import Dense, Encoding
+from bitwidth.graph.cuts import Cut
 from bitwidth.graph.ops import Kind
 
 Role = Literal[
@@ -201,7 +202,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Structure:
-    """The part of a graph that passes over parameters never change: one object, shared by every snapshot of it."""
+    """The part of a graph that passes over parameters never change: one object, shared by every snapshot of it.
+
+    Attributes:
+        name: of the model.
+        ops: the operations, in an order in which each comes after those it reads from.
+        tensors: what flows between them.
+        layers: the layers, outer ones first.
+        inputs: names of the tensors that the model takes.
+        outputs: names of those that it returns.
+        notes: what there is to say about the model as it was read.
+        cut: what is left of its parameters since it was opened.
+    """
 
     name: str
     ops: tuple[Op, ...]
@@ -210,6 +222,7 @@ class Structure:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    cut: Cut = field(default_factory=Cut)
 
 
 def layer_inputs(structure: Structure) -> dict[str, tuple[Encoding | None, ...]]:

@@ -15,7 +15,7 @@ from bitwidth.backend import Objective, Steer
 from bitwidth.context import Context, NothingHere
 from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, ContractError, PromiseError
-from bitwidth.graph import Graph
+from bitwidth.graph import Graph, cut_between
 from bitwidth.passes.registry import plain, register_pass
 from bitwidth.passes.remarks import narrowed
 from bitwidth.passes.roles import is_matrix
@@ -92,6 +92,8 @@ class Pass(ABC):
     def config(self) -> dict[str, Any]:
         """The fields as plain data; what has no plain form is given as its `repr`."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+    cuts: ClassVar[bool] = False  # whether it removes entries of parameters: `Session.move`
 
     def objective(self) -> Objective | None:
         """Loss and metrics that this pass brings, by which the model can be measured; None if it brings none."""
@@ -211,10 +213,11 @@ def check_kept(before: Graph, after: Graph, owner: str) -> None:
     Raises:
         PromiseError: naming the parameter and what would be lost.
     """
+    cut = cut_between(before, after)
     for parameter in after:
         if parameter.path not in before.parameters:
             raise PromiseError(f"{owner} added a parameter {parameter.path!r} that the model does not have")
-        old = before.parameters[parameter.path].encoding
+        old = cut.encoding(parameter.path, before.parameters[parameter.path].encoding)
         reason = None if old is parameter.encoding else old.broken_by(parameter.encoding)
         if reason is not None:
             raise PromiseError(f"{owner} would break a promise about {parameter.path}: {reason}")

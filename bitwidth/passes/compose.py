@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from typing_extensions import override
 
 from bitwidth.context import Context, check_count
 from bitwidth.errors import ContractError
-from bitwidth.graph import Graph, check_where, frozen_where
+from bitwidth.graph import Graph, check_where, cut_between, frozen_where
 from bitwidth.graph import Where as Selector
 from bitwidth.passes.wrapping import Wrapping
 
@@ -52,12 +53,14 @@ class Where(Wrapping, name="where"):
 
     def _check_outside(self, before: Graph, after: Graph) -> None:
         inside = {parameter.path for parameter in before.select(self.where)}
+        cut = cut_between(before, after)
         for parameter in after:
             path = parameter.path
             if path in inside or not (parameter.is_float and parameter.trainable) or before.same(after, path):
                 continue
-            same = before.values.same(after.values, path) or (before.values[path] == after.values[path]).all()
-            if not same or before[path].encoding is not parameter.encoding:
+            old = cut.take(path, before.values[path])
+            same = before.values.same(after.values, path) or np.array_equal(old, after.values[path])
+            if not same or (before[path].encoding is not parameter.encoding and path not in cut.kept):
                 raise ContractError(
                     f"{self.label}: {self.of.label} changed {path}, which {self.where!r} leaves out; "
                     "a pass chooses parameters with `context.select(graph, where)`"

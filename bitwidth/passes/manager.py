@@ -223,6 +223,8 @@ class PassManager(Composite, name="chain"):
         if isinstance(model, Opened):
             data = model.data if data is None else data
             session, graph, answers = model.session, model.graph, model.answers(data, seed)
+            if any(item.cuts for item in walk(self)):  # the session goes on with another model: one of its own
+                session, graph = model.apart()
         else:
             session, graph = opened_session(model, data if data is not None else validation)
             answers = Answers()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.encodings import Encoding
-from bitwidth.graph import Graph, Parameter
+from bitwidth.graph import Cut, Graph, Parameter, cut_between
 
 UNTOUCHED = "left as it was"
 
@@ -137,13 +137,12 @@ def compare(
         skipped: reasons that the pass gave, by path.
         foreseen: paths of what a run of the pass would touch, though nothing shows it yet.
     """
-    return tuple(
-        _compare(before, after, parameter, "" if parameter.path in foreseen else skipped.get(parameter.path, UNTOUCHED))
-        for parameter in after
-    )
+    cut = cut_between(before, after)
+    reasons = {p.path: "" if p.path in foreseen else skipped.get(p.path, UNTOUCHED) for p in after}
+    return tuple(_compare(before, after, cut, parameter, reasons[parameter.path]) for parameter in after)
 
 
-def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str) -> ParameterRecord:
+def _compare(before: Graph, after: Graph, cut: Cut, parameter: Parameter, reason: str) -> ParameterRecord:
     path = parameter.path
     old = before.parameters[path].encoding
     changed = not before.same(after, path)
@@ -157,9 +156,9 @@ def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str) -> 
         bits_before=_bounded(old.bits),
         bits=_bounded(parameter.encoding.bits),
         sparsity=float(1 - np.count_nonzero(values) / values.size) if parameter.is_float and values.size else 0.0,
-        bytes_before=packed_bytes(old, parameter),
+        bytes_before=packed_bytes(old, before[path]),
         bytes_after=packed_bytes(parameter.encoding, parameter),
-        distortion=distortion(before.values[path], values) if changed and parameter.is_float else 0.0,
+        distortion=distortion(cut.take(path, before.values[path]), values) if changed and parameter.is_float else 0.0,
         reason="" if changed else reason,
     )
 

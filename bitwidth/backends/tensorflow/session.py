@@ -27,7 +27,7 @@ from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.handed import Handed
 from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises, promised
 from bitwidth.backends.tensorflow.reading.graphs import graph_of
-from bitwidth.backends.tensorflow.reading.naming import names_of
+from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import trace_function
 from bitwidth.backends.tensorflow.training.around import waiting
 from bitwidth.backends.tensorflow.training.compiled import Compiled
@@ -35,7 +35,8 @@ from bitwidth.backends.tensorflow.training.fit import fit
 from bitwidth.backends.tensorflow.training.seeds import reset_drawn_seeds, set_drawn_seeds
 from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
-from bitwidth.graph import Graph, Structure, layer_inputs
+from bitwidth.errors import ModelError
+from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs
 from bitwidth.probes import Answer, Probe
 
 _LOG = logging.getLogger(__name__)
@@ -54,12 +55,19 @@ class KerasSession:
         started = time.perf_counter()
         given = check_model(model)
         self._compiled = Compiled.of(model)
+        self._sources: dict[int, tuple[Any, Source]] = {}
+        self._take_in(model, given, data)
+        count, size = len(self.graph.parameters), sum(parameter.size for parameter in self.graph)
+        seconds = time.perf_counter() - started
+        _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
+
+    def _take_in(self, model: Any, given: Names, data: Any) -> None:
+        """Copy and trace a model of the given names, and begin with it."""
         self.model = copy_model(model)
         names = names_of(self.model)
         detach(self.model, names)
         if not kept_promises(model):  # else its generators are where a run left them
             reset_drawn_seeds(self.model)
-        self._sources: dict[int, tuple[Any, Source]] = {}
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced_for_training(self.model, example, names)
         self._trace, self._specs = trace, trace.specs
@@ -75,9 +83,16 @@ class KerasSession:
         self._trials = Trials(
             self.model, self._compiled, self._source, self._undisturbed, self._declared_batch, self._trace
         )
-        count, size = len(opened.parameters), sum(parameter.size for parameter in opened)
-        seconds = time.perf_counter() - started
-        _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
+
+    def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
+        """See `Session.move`."""
+        if self._store.shared:
+            raise ModelError("a session that several results share cannot go on with another model")
+        self._store.settle()
+        self._take_in(model, check_model(model), None)
+        after = cut_graph(graph, cut, self.graph)
+        self.write(after)
+        return after
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
