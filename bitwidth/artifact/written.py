@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.artifact.states import arrays_of, config_of
-from bitwidth.encodings import Dense, Encoding, Escaped, Quantized, ordered
+from bitwidth.encodings import Encoding, ordered
 from bitwidth.errors import EncodingError
 
 _FLOATS = ("float16", "bfloat16", "float32")
@@ -55,7 +55,7 @@ def check_values(encoding: Encoding, values: NDArray[Any]) -> None:
     Raises:
         EncodingError: they are not.
     """
-    if isinstance(encoding.unmasked, Dense):
+    if encoding.unmasked.is_float:
         return  # holds whatever it decodes
     with np.errstate(over="ignore", invalid="ignore"):
         again = encoding.project(values)
@@ -87,7 +87,7 @@ def _check_array(stream: Stream, array: NDArray[Any]) -> None:
 
 
 def _check_codes(stream: Stream, entry: Entry, encoding: Encoding) -> None:
-    dtype = _codes_dtype(encoding.unmasked, entry.dtype)
+    dtype = encoding.unmasked.code_dtype(entry.dtype)
     shape = entry.shape if encoding.mask is None else (int(np.count_nonzero(encoding.mask)),)
     coders = [coder_of(dtype or stream.dtype, entry.dtype)]
     if coders[0] == "integers" and ordered(encoding) is not None:
@@ -97,18 +97,3 @@ def _check_codes(stream: Stream, entry: Entry, encoding: Encoding) -> None:
             f"codes in {stream.coder} of {stream.dtype} {stream.shape}; "
             f"expected {' or '.join(coders)} of {dtype or 'any dtype'} {shape}"
         )
-
-
-def _codes_dtype(encoding: Encoding, dtype: str) -> str | None:
-    """The dtype of the codes of a parameter; None for an encoding of a user's own, which alone can tell."""
-    if isinstance(encoding, Dense) and encoding.format is None:
-        return dtype
-    if isinstance(encoding, Dense | Quantized | Escaped) and dtype != "float32":
-        raise EncodingError(f"{encoding.describe()} for a parameter of {dtype}; only float32 is held so")
-    if isinstance(encoding, Escaped):
-        return _codes_dtype(encoding.base, dtype)
-    if isinstance(encoding, Quantized):
-        return "int32"
-    if isinstance(encoding, Dense):
-        return "uint16" if encoding.format == "bfloat16" else encoding.format
-    return None

@@ -21,7 +21,7 @@ from bitwidth.backends.tensorflow.constraints.lowered import Arrays, LearnedVari
 from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized
 from bitwidth.errors import ConfigError, EncodingError
 
-__all__ = ["LearnedVariable", "Lowering", "lower", "register_lowering", "straight_through", "through_masks"]
+__all__ = ["LearnedVariable", "Lowering", "evaluate", "lower", "register_lowering", "straight_through", "through_masks"]
 
 _OPEN: ContextVar[bool] = ContextVar("open", default=False)
 
@@ -81,8 +81,8 @@ class _Over(Lowering):
 
     def update(self, encoding: Encoding) -> None:
         super().update(encoding)
-        if isinstance(encoding, Masked | Escaped) and self.base is not None:
-            self.base.update(encoding.base)
+        if self.base is not None:
+            self.base.update(encoding.inner)
 
 
 class _Escape(_Over):
@@ -130,9 +130,9 @@ class _Mask(_Over):
         return value * self.state["keep"]
 
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
-        if not isinstance(encoding, Masked) or self.base is None:
+        if encoding.mask is None or self.base is None:
             return encoding
-        return Masked(encoding.keep, self.base.baked(encoding.base, master))
+        return Masked(encoding.mask, self.base.baked(encoding.inner, master))
 
 
 def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:
@@ -215,3 +215,36 @@ def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
         return view(master, *(tf.convert_to_tensor(variable._value) for variable in lowering.learned))
 
     return read
+
+
+def evaluate(
+    encoding: Encoding, values: NDArray[np.float32], upstream: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a layer reads of a variable that is held in an encoding while it trains, and the gradient of the variable.
+
+    Args:
+        encoding: how the variable is held.
+        values: of the variable.
+        upstream: the gradient of what the layer reads, of the same shape.
+
+    Returns:
+        Both as float32, of the shape of `values`.
+
+    Raises:
+        EncodingError: no lowering is registered for the encoding.
+
+    Example:
+        >>> from bitwidth.encodings import Masked
+        >>> mask = Masked(np.array([True, False]))
+        >>> evaluate(mask, np.array([3.0, 4.0], np.float32), np.ones(2, np.float32))
+        (array([3., 0.], dtype=float32), array([1., 0.], dtype=float32))
+    """
+    lowering = lower(encoding, values.shape)
+    if lowering is None:
+        return values, upstream
+    master = tf.constant(values)
+    with tf.GradientTape() as tape:
+        tape.watch(master)
+        read = straight_through(lowering)(master)
+    gradient = tape.gradient(read, master, output_gradients=tf.constant(upstream))
+    return read.numpy(), gradient.numpy()

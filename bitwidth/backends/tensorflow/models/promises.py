@@ -10,7 +10,7 @@ import numpy as np
 
 from bitwidth.backend import LayerInputs
 from bitwidth.backends.tensorflow.constraints.activations import attached_to
-from bitwidth.encodings import Dense, Encoding
+from bitwidth.encodings import Encoding
 from bitwidth.graph import Graph
 
 _HELD = "_bitwidth_encoding"  # an attribute of the variable, which goes with it into a larger model
@@ -54,7 +54,7 @@ def promised(model: Any, graph: Graph) -> Graph:
     notes = []
     for parameter in graph:
         encoding = encodings.get(parameter.index)
-        if encoding is None or (isinstance(encoding, Dense) and encoding.format is None) or not parameter.is_float:
+        if encoding is None or encoding.is_identity or not parameter.is_float:
             continue
         encoding.check(parameter.shape, parameter.path)
         off = int(np.count_nonzero(encoding.project(graph.values[parameter.path]) != graph.values[parameter.path]))
