@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _FARTHEST = 1 << 22  # zero points: a code less its zero point is exact in float32
 _WIDEST = 1 << 15  # codes that count fractions of a step
-_HALVES = 8  # how often a step is halved so that a bias counts in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ class Affine:
 
     def masked(self, keep: NDArray[np.bool_]) -> Affine:
         """With the code of zero where `keep`, bool of the tensor's shape, is False."""
-        return replace(self, codes=np.where(keep, self.codes, self._zero()).astype(np.int32))
+        return replace(self, codes=np.asarray(np.where(keep, self.codes, self._zero()), np.int32))
 
     def _zero(self) -> NDArray[np.int32]:
         return (
@@ -121,14 +120,16 @@ def affine_of(grid: Quantized, values: NDArray[Any]) -> Affine:
     row = None if grid.row is None else spread(grid.row, grid.block, shape)
     whole = codes if grid.levels.is_integer else np.rint(grid.levels.at(codes, row) / np.float32(step))
     low, high = _ends(grid, step, whole)
-    for factor in (1 << power for power in range(_HALVES)):
+    factor, (scale, zero) = 1, _sides(grid, step, 1)
+    if not (scale > 0).all():
+        raise Refused("float32 holds no scale as small as a step of its levels")
+    while zero is None and 2 * factor * max(-low, high, 1) <= _WIDEST:
+        factor *= 2
         scale, zero = _sides(grid, step, factor)
-        if zero is not None and (factor == 1 or max(-low, high) * factor <= _WIDEST):
-            break
-    else:
+    if zero is None or not (scale > 0).all():
         raise Refused("its bias is not a multiple of its scale")
     own = 0 if grid.zero_point is None else spread(grid.zero_point, grid.block, shape)
-    whole = np.where(spread(grid.scale == 0, grid.block, shape), own, whole).astype(np.int32) * np.int32(factor)
+    whole = np.asarray(np.where(spread(grid.scale == 0, grid.block, shape), own, whole) * factor, np.int32)
     bits, signed = _width(low * factor, high * factor, zero)
     block, sides = _one_group(grid.block, shape, [scale, zero])
     found = Affine(whole, sides[0], sides[1] if sides[1].any() else None, block, bits, signed)
@@ -157,13 +158,13 @@ def _sides(grid: Quantized, step: float, factor: int) -> tuple[NDArray[np.float3
     """
     bias = np.zeros_like(grid.scale) if grid.bias is None else grid.bias
     alone = np.where(bias == 0, np.float32(1), np.abs(bias))
-    scale = np.where(grid.scale == 0, alone, grid.scale * np.float32(step / factor)).astype(np.float32)
+    scale = np.asarray(np.where(grid.scale == 0, alone, grid.scale * np.float32(step / factor)), np.float32)
     wide = scale.astype(np.float64)
     times = np.divide(bias.astype(np.float64), wide, out=np.zeros_like(wide), where=wide > 0)
     if not np.array_equal(np.rint(times) * wide, bias) or np.abs(times).max(initial=0) > _FARTHEST:
         return scale, None
     own = np.zeros(scale.shape, np.int64) if grid.zero_point is None else grid.zero_point.astype(np.int64) * factor
-    return scale, (own - np.rint(times)).astype(np.int32)
+    return scale, np.asarray(own - np.rint(times), np.int32)
 
 
 def _width(low: int, high: int, zero: NDArray[np.int32]) -> tuple[int, bool]:
