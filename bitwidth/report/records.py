@@ -157,14 +157,15 @@ def compare(
 def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str) -> ParameterRecord:
     path = parameter.path
     old = before.parameters[path].encoding
+    was, held = old.summary(), parameter.encoding.summary()
     changed = not before.same(after, path)
     values = after.values[path]
     return ParameterRecord(
         path=path,
         role=parameter.role,
         size=parameter.size,
-        before=old.describe(),
-        after=parameter.encoding.describe(),
+        before=was.words(),
+        after=held.words(),
         bits_before=_bounded(old.bits),
         bits=_bounded(parameter.encoding.bits),
         sparsity=float(1 - np.count_nonzero(values) / values.size) if parameter.is_float and values.size else 0.0,
@@ -172,8 +173,8 @@ def _compare(before: Graph, after: Graph, parameter: Parameter, reason: str) -> 
         bytes_after=packed_bytes(parameter.encoding, parameter),
         distortion=distortion(before.values[path], values) if changed and parameter.is_float else 0.0,
         reason="" if changed else reason,
-        encoding_before=old.summary(),
-        encoding_after=parameter.encoding.summary(),
+        encoding_before=was,
+        encoding_after=held,
     )
 
 
