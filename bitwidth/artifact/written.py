@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.artifact.states import arrays_of, config_of
-from bitwidth.encodings import Encoding, ordered
+from bitwidth.encodings import Dense, Encoding, Escaped, Quantized, ordered
 from bitwidth.errors import EncodingError
 
 _FLOATS = ("float16", "bfloat16", "float32")
@@ -55,7 +56,7 @@ def check_values(encoding: Encoding, values: NDArray[Any]) -> None:
     Raises:
         EncodingError: they are not.
     """
-    if encoding.unmasked.is_float:
+    if encoding.summary().is_float:
         return  # holds whatever it decodes
     with np.errstate(over="ignore", invalid="ignore"):
         again = encoding.project(values)
@@ -87,7 +88,7 @@ def _check_array(stream: Stream, array: NDArray[Any]) -> None:
 
 
 def _check_codes(stream: Stream, entry: Entry, encoding: Encoding) -> None:
-    dtype = encoding.unmasked.code_dtype(entry.dtype)
+    dtype = _codes_dtype(encoding.unmasked, entry.dtype)
     shape = entry.shape if encoding.mask is None else (int(np.count_nonzero(encoding.mask)),)
     coders = [coder_of(dtype or stream.dtype, entry.dtype)]
     if coders[0] == "integers" and ordered(encoding) is not None:
@@ -97,3 +98,34 @@ def _check_codes(stream: Stream, entry: Entry, encoding: Encoding) -> None:
             f"codes in {stream.coder} of {stream.dtype} {stream.shape}; "
             f"expected {' or '.join(coders)} of {dtype or 'any dtype'} {shape}"
         )
+
+
+@singledispatch
+def _codes_dtype(encoding: Encoding, dtype: str) -> str | None:
+    """The dtype of the codes of a parameter; None for an encoding of a user's own, which alone can tell."""
+    return None
+
+
+@_codes_dtype.register
+def _(encoding: Dense, dtype: str) -> str | None:
+    if encoding.format is None:
+        return dtype
+    _check_float32(encoding, dtype)
+    return "uint16" if encoding.format == "bfloat16" else encoding.format
+
+
+@_codes_dtype.register
+def _(encoding: Quantized, dtype: str) -> str | None:
+    _check_float32(encoding, dtype)
+    return "int32"
+
+
+@_codes_dtype.register
+def _(encoding: Escaped, dtype: str) -> str | None:
+    _check_float32(encoding, dtype)
+    return _codes_dtype(encoding.base, dtype)
+
+
+def _check_float32(encoding: Encoding, dtype: str) -> None:
+    if dtype != "float32":
+        raise EncodingError(f"{encoding.describe()} for a parameter of {dtype}; only float32 is held so")

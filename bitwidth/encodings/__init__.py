@@ -8,7 +8,7 @@ from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.blocks import Granularity, block_of, block_reduce, check_granularity, grid_shape, spread
 from bitwidth.encodings.dense import Dense, Format
 from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_state, is_registered, register_encoding
-from bitwidth.encodings.escape import Escaped
+from bitwidth.encodings.escape import Escaped, escaped_places
 from bitwidth.encodings.floats import least_format, small_format
 from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.leading import PrefixLevels
@@ -40,6 +40,7 @@ __all__ = [
     "block_reduce",
     "check_granularity",
     "encoding_from_state",
+    "escaped_places",
     "grid_shape",
     "is_registered",
     "least_format",

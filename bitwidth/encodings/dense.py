@@ -82,7 +82,7 @@ class Dense(Encoding):
             return None
         if later.escape_bits > self.width:
             return f"it was held as {self.describe()} and some values would be held in {later.escape_bits} bits"
-        if later.is_float and (later.is_identity or later.bits > self.width):
+        if isinstance(later, Dense) and (later.format is None or later.width > self.width):
             return f"it was held as {self.describe()} and would be held as {later.describe()}"
         return None
 
@@ -93,23 +93,6 @@ class Dense(Encoding):
     @override
     def affine(self, values: NDArray[Any]) -> Affine:
         raise Refused(f"{self.format or 'floating point'} values have no integer codes")
-
-    @property
-    @override
-    def is_float(self) -> bool:
-        return True
-
-    @property
-    @override
-    def is_identity(self) -> bool:
-        return self.format is None
-
-    @override
-    def code_dtype(self, dtype: str) -> str | None:
-        if self.format is None:
-            return dtype
-        self._check_float32(dtype)
-        return "uint16" if self.format == "bfloat16" else self.format
 
     @property
     @override

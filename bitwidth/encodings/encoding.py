@@ -145,36 +145,9 @@ class Encoding(ABC):
         return 0
 
     @property
-    def escapes(self) -> NDArray[np.bool_] | None:
-        """True where a value is held by itself beside the codes, of the tensor's shape; None where there are none."""
-        return None
-
-    @property
     def grid(self) -> Quantized | None:
         """The grid that values lie on which neither a mask nor escapes take out of it; None for other encodings."""
         return None
-
-    @property
-    def is_float(self) -> bool:
-        """Whether codes are floating point numbers, each by itself, so that every code can be decoded and encoded."""
-        return False
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether `project` returns every value as it is."""
-        return False
-
-    def code_dtype(self, dtype: str) -> str | None:
-        """The numpy name of the dtype of codes, for a parameter of `dtype`; None where only the codes can tell.
-
-        Raises:
-            EncodingError: the encoding does not hold parameters of that dtype.
-        """
-        return None
-
-    def _check_float32(self, dtype: str) -> None:
-        if dtype != "float32":
-            raise EncodingError(f"{self.describe()} for a parameter of {dtype}; only float32 is held so")
 
     def code_bits(self, where: NDArray[np.bool_]) -> int:
         """Bits of the packed codes at the places where `where`, of the tensor's shape, is True."""
@@ -187,11 +160,6 @@ class Encoding(ABC):
     @property
     def unmasked(self) -> Encoding:
         """How the values are held that no mask hides: the encoding itself, or the one under its mask."""
-        return self
-
-    @property
-    def inner(self) -> Encoding:
-        """The encoding that a mask or escapes lie over, one layer down; the encoding itself where there is none."""
         return self
 
     @abstractmethod

@@ -155,18 +155,8 @@ class Escaped(Encoding):
 
     @property
     @override
-    def escapes(self) -> NDArray[np.bool_]:
-        return self.plane
-
-    @property
-    @override
     def grid(self) -> Quantized | None:
         return self.base.grid
-
-    @override
-    def code_dtype(self, dtype: str) -> str | None:
-        self._check_float32(dtype)
-        return self.base.code_dtype(dtype)
 
     @property
     @override
@@ -177,11 +167,6 @@ class Escaped(Encoding):
     @override
     def escape_bits(self) -> int:
         return Dense(self.format).width if self.values.size else 0
-
-    @property
-    @override
-    def inner(self) -> Encoding:
-        return self.base
 
     @override
     def state(self) -> EncodingState:
@@ -194,3 +179,15 @@ class Escaped(Encoding):
         plane, values = state.arrays["plane"], state.arrays["values"]
         base = encoding_from_state(state.parts["base"])
         return cls(plane, np.asarray(values, np.float32), base, state.config["format"])
+
+
+def escaped_places(encoding: Encoding) -> NDArray[np.bool_] | None:
+    """True where a value is held by itself beside the codes, of the tensor's shape; None where there are no escapes.
+
+    Example:
+        >>> plane = np.array([False, True])
+        >>> escaped_places(Escaped(plane, np.array([9.75], np.float32)))
+        array([False,  True])
+    """
+    held = encoding.unmasked
+    return held.plane if isinstance(held, Escaped) else None

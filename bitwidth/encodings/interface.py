@@ -108,12 +108,6 @@ class Levels(ABC):
         """How many low bits of the integers are left out of the codes."""
         return 0
 
-    @property
-    def count(self) -> int | None:
-        """How many levels there are, those of all tables; None where there is no bound."""
-        low, high = self.bounds
-        return high - low + 1
-
     def code_widths(self, row: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Bits of a packed code in each block, of the shape of `row`."""
         return np.full(np.shape(row), int(self.bits), np.int64)

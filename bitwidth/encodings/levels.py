@@ -93,11 +93,6 @@ class IntegerLevels(Levels):
     def integer_bounds(self) -> tuple[int, int]:
         return self.bounds
 
-    @property
-    @override
-    def count(self) -> int | None:
-        return None if self.low is None else super().count
-
     @override
     def config(self) -> dict[str, Any]:
         return {"low": self.low, "high": self.high}

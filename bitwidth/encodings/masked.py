@@ -98,17 +98,8 @@ class Masked(Encoding):
 
     @property
     @override
-    def escapes(self) -> NDArray[np.bool_] | None:
-        return self.base.escapes
-
-    @property
-    @override
     def grid(self) -> Quantized | None:
         return self.base.grid
-
-    @override
-    def code_dtype(self, dtype: str) -> str | None:
-        return self.base.code_dtype(dtype)
 
     @property
     @override
@@ -128,11 +119,6 @@ class Masked(Encoding):
     @property
     @override
     def unmasked(self) -> Encoding:
-        return self.base
-
-    @property
-    @override
-    def inner(self) -> Encoding:
         return self.base
 
     @override

@@ -20,9 +20,8 @@ __all__ = ["PrefixLevels", "magnitude_bits", "ordered", "prefix"]
 def ordered(encoding: Encoding) -> Quantized | None:
     """The grid under a mask, if its codes are integers in order (so that they are readable as bit planes)."""
     grid = encoding.grid
-    if grid is None or encoding.escapes is not None or grid.levels.tables:
-        return None
-    return grid
+    alone = grid is not None and grid is encoding.unmasked and not grid.levels.tables
+    return grid if alone else None
 
 
 def magnitude_bits(grid: Quantized) -> int | None:

@@ -179,12 +179,13 @@ class Quantized(Encoding):
     @override
     def summary(self) -> EncodingSummary:
         low, high = self.levels.bounds
+        count = self.levels.array.size or high - low + 1
         even = low == -high and self.zero_point is None and self.bias is None
         return EncodingSummary(
             kind=self.kind,
             bits=None if isinf(self.bits) else int(self.bits),
             levels=self.levels.kind,
-            level_count=self.levels.count,
+            level_count=None if isinf(self.bits) else count,
             tables=len(self.levels.tables),
             dropped_bits=self.levels.dropped_bits,
             symmetric=None if self.levels.tables else even,
@@ -202,11 +203,6 @@ class Quantized(Encoding):
     @override
     def grid(self) -> Quantized:
         return self
-
-    @override
-    def code_dtype(self, dtype: str) -> str | None:
-        self._check_float32(dtype)
-        return "int32"
 
     @property
     @override

@@ -64,11 +64,6 @@ class LevelRows(Levels):
 
     @property
     @override
-    def count(self) -> int | None:
-        return sum(len(table.values) for table in self.rows)
-
-    @property
-    @override
     def step(self) -> float | None:
         return common_step(self.array)
 

@@ -77,6 +77,16 @@ class EncodingSummary:
             return "tensor"
         return "group" if max(several) > 1 else "channel"
 
+    @property
+    def is_float(self) -> bool:
+        """Whether the values that no mask hides are floating point numbers, each by itself."""
+        return self.kind == "dense" and self.escapes is None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all values are held as they are."""
+        return self.is_float and self.format is None and self.sparsity is None
+
     def words(self, dtype: str | None = None) -> str:
         """A few words for a table.
 

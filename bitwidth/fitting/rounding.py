@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bitwidth.encodings.blocks import spread
 from bitwidth.encodings.encoding import Encoding
+from bitwidth.encodings.escape import escaped_places
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
 from bitwidth.fitting.matrices import Arrangement
@@ -194,8 +195,9 @@ class _Columns:
         grid = encoding.grid
         self.plane: NDArray[np.bool_] | None = None
         self.values: Array | None = None
-        if encoding.escapes is not None:
-            self.plane = arrangement.take(encoding.escapes)
+        plane = escaped_places(encoding)
+        if plane is not None:
+            self.plane = arrangement.take(plane)
             self.values = arrangement.take(encoding.project(np.zeros(shape, np.float32)))
         if grid is None:
             raise EncodingError(f"weights are rounded onto grids only, not onto {encoding.describe()}")

@@ -15,7 +15,7 @@ def narrowed(before: Graph, after: Graph) -> Iterator[str]:
         (p.path, before[p.path].encoding.bits, p.encoding.bits)
         for p in after
         if not before.same(after, p.path)
-        and not before[p.path].encoding.unmasked.is_float
+        and not before[p.path].encoding.summary().is_float
         and p.encoding.bits < before[p.path].encoding.bits
     ]
     if found:

@@ -105,7 +105,7 @@ def true_of(reason: str, held: Encoding, grid: Quantized, values: NDArray[np.flo
     if "beside the grid" in reason:
         inner = held.unmasked
         off = grid.project(held.project(values)) != held.project(values)
-        return inner.escapes is not None and bool(off[inner.escapes].any())
+        return isinstance(inner, Escaped) and bool(off[inner.plane].any())
     if "not multiples of one step" in reason:
         levels = [Fraction(float(level)) for level in grid.levels.array if level]
         return all(any((level * n / other).denominator > 1 for other in levels) for level in levels for n in (1, 2, 4))

@@ -164,7 +164,6 @@ def test_levels_answer_for_themselves() -> None:
         "tables": rows,
     }
     assert {name: levels.kind for name, levels in kinds.items()} == {name: name for name in kinds}
-    assert [levels.count for levels in kinds.values()] == [8, 15, 3, 5]
     assert [levels.step for levels in kinds.values()] == [1.0, 0.5, 0.5, 0.5]
     assert [levels.is_integer for levels in kinds.values()] == [True, False, False, False]
     assert [levels.by_block for levels in kinds.values()] == [False, False, False, True]
@@ -177,5 +176,4 @@ def test_levels_answer_for_themselves() -> None:
     row = np.array([0, 1])
     assert [levels.code_widths(row).tolist() for levels in kinds.values()] == [[3, 3], [4, 4], [2, 2], [2, 1]]
     assert rows.checked_row([0, 1], (2,)) is not None
-    assert IntegerLevels().count is None
     assert PrefixLevels(1 << 20, 1).step is None

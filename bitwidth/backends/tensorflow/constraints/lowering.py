@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from bitwidth.backends.tensorflow.constraints.grids import lower_quantized
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, LearnedVariable, Lowering
-from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized
+from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized, escaped_places
 from bitwidth.errors import ConfigError, EncodingError
 
 __all__ = ["LearnedVariable", "Lowering", "evaluate", "lower", "register_lowering", "straight_through", "through_masks"]
@@ -79,10 +79,15 @@ class _Over(Lowering):
             return ()
         return self.base.slopes(master, value, self.beneath(upstream), *learned)
 
+    @abstractmethod
+    def inner(self, encoding: Encoding) -> Encoding:
+        """The other encoding, under that of this kind."""
+
+    @override
     def update(self, encoding: Encoding) -> None:
         super().update(encoding)
         if self.base is not None:
-            self.base.update(encoding.inner)
+            self.base.update(self.inner(encoding))
 
 
 class _Escape(_Over):
@@ -93,9 +98,14 @@ class _Escape(_Over):
         super().__init__(encoding, shape)
 
     def arrays(self, encoding: Encoding) -> Arrays:
-        if not isinstance(encoding, Escaped) or encoding.format != self.format:
+        plane = escaped_places(encoding)
+        if plane is None or encoding.summary().escape_format != self.format:
             raise EncodingError(f"{encoding.describe()} has no escapes in {self.format}")
-        return {"plane": np.array(encoding.plane)}
+        return {"plane": np.array(plane)}
+
+    @override
+    def inner(self, encoding: Encoding) -> Encoding:
+        return encoding.base if isinstance(encoding, Escaped) else encoding
 
     @override
     def beneath(self, upstream: Any) -> Any:
@@ -122,6 +132,10 @@ class _Mask(_Over):
         return {"keep": encoding.mask.astype(np.float32)}
 
     @override
+    def inner(self, encoding: Encoding) -> Encoding:
+        return encoding.unmasked
+
+    @override
     def beneath(self, upstream: Any) -> Any:
         return upstream * self.state["keep"]
 
@@ -132,7 +146,7 @@ class _Mask(_Over):
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
         if encoding.mask is None or self.base is None:
             return encoding
-        return Masked(encoding.mask, self.base.baked(encoding.inner, master))
+        return Masked(encoding.mask, self.base.baked(encoding.unmasked, master))
 
 
 def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:

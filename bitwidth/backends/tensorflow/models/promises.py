@@ -54,7 +54,7 @@ def promised(model: Any, graph: Graph) -> Graph:
     notes = []
     for parameter in graph:
         encoding = encodings.get(parameter.index)
-        if encoding is None or encoding.is_identity or not parameter.is_float:
+        if encoding is None or encoding.summary().is_plain or not parameter.is_float:
             continue
         encoding.check(parameter.shape, parameter.path)
         off = int(np.count_nonzero(encoding.project(graph.values[parameter.path]) != graph.values[parameter.path]))
