@@ -14,6 +14,7 @@ a manager are raised before work starts wherever that is possible, and the user'
     │   └── UnsupportedModelError   another framework, backend, or a foreign quantization
     ├── DataError              the data is empty, not finite, or does not fit        (also a ValueError)
     ├── EncodingError          a value, mask or scale does not fit its encoding      (also a ValueError)
+    ├── Refused                a question has no answer that can be used, for a reason
     ├── ContractError          a pass's `requires` or `ensures` does not hold
     │   └── PromiseError       a pass would break what an earlier pass promised
     └── FileError              a file cannot be written or read
@@ -51,6 +52,28 @@ class BitwidthError(Exception):
             return text
         name = self.pass_path[-1].rpartition(" ")[2]
         return f"{' > '.join(self.pass_path)}: {text.removeprefix(f'{name}: ')}"
+
+
+class Refused(BitwidthError):  # noqa: N818 - an answer, and no fault
+    """A question has no answer that can be used, for a reason that goes into a report.
+
+    Functions that may have no answer raise it, and whoever works through a model catches it once for each part: what
+    is refused is skipped with the reason. No pass of the library lets it out; one that does ends the run.
+
+    Attributes:
+        reason: in words, to stand behind "skipped: ".
+
+    Example:
+        >>> try:
+        ...     raise Refused("float16 values have no integer codes")
+        ... except Refused as refusal:
+        ...     refusal.reason
+        'float16 values have no integer codes'
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class ConfigError(BitwidthError, ValueError):

@@ -42,10 +42,11 @@ def read(data: Any, name: str) -> dict[str, tuple[Encoding | None, ...]]:
 
 
 def _numbers(encoding: Encoding) -> list[Any]:
-    if not isinstance(encoding, Quantized) or not isinstance(encoding.levels, IntegerLevels) or encoding.scale.ndim:
+    grid = encoding.grid
+    if grid is None or grid is not encoding or not grid.levels.is_integer or grid.scale.ndim:
         raise EncodingError(f"activations are held on integer grids with one scale, not as {encoding.describe()}")
-    zero = 0 if encoding.zero_point is None else int(encoding.zero_point)
-    return [encoding.levels.low, encoding.levels.high, float(encoding.scale), zero]
+    zero = 0 if grid.zero_point is None else int(grid.zero_point)
+    return [*grid.levels.bounds, float(grid.scale), zero]
 
 
 def _grids(held: Any, where: str) -> tuple[Encoding | None, ...]:

@@ -26,8 +26,9 @@ from bitwidth.artifact.limits import (
 )
 from bitwidth.artifact.stored import Architecture
 from bitwidth.artifact.strict_json import strict_json
+from bitwidth.artifact.summaries import code_bits, summary_of
 from bitwidth.coder import MAX_PLANES
-from bitwidth.encodings import Encoding
+from bitwidth.encodings import Encoding, EncodingSummary
 from bitwidth.errors import CorruptFileError
 from bitwidth.graph import Role
 
@@ -133,33 +134,15 @@ class Entry:
         return next((prod(stream.shape) for stream in self.streams if stream.name == CODES), 0)
 
     @property
+    def summary(self) -> EncodingSummary:
+        """What the encoding is, as far as the header tells: of a user's own, the name it is registered under."""
+        shapes = {stream.name: stream.shape for stream in self.streams}
+        return summary_of(self.encoding, shapes, self.count, self.kept)
+
+    @property
     def kind(self) -> str:
-        """The encoding in words: a user's own by the name that it is registered under."""
-        words = self._words(self._held)
-        return f"{1 - self.kept / max(1, self.count):.1%} zero, {words}" if self.encoding["kind"] == "masked" else words
-
-    def _words(self, config: Mapping[str, Any]) -> str:
-        kind, width = config["kind"], code_bits(config)
-        if kind == "dense":
-            return str(config.get("format") or self.dtype)
-        if kind == "escaped":
-            count = next((prod(stream.shape) for stream in self.streams if stream.name.endswith("values")), 0)
-            return f"{self._words(config.get('parts', {}).get('base', {'kind': 'dense'}))}, {count:,} escaped"
-        if kind != "quantized":
-            return str(kind)
-        if width is not None:
-            return f"{width}-bit"
-        return "table" if any(stream.name.endswith("levels") for stream in self.streams) else "integer steps"
-
-
-def code_bits(config: Mapping[str, Any]) -> int | None:
-    """Bits of a code of bounded integers, or of what a prefix left of them; None for any other encoding."""
-    low, high, dropped = config.get("low"), config.get("high"), config.get("dropped", 0)
-    if not isinstance(low, int) or not isinstance(high, int):
-        return None
-    if isinstance(dropped, int) and 0 < dropped < 64:
-        return (2 * (abs(high) >> dropped)).bit_length()
-    return (high - low).bit_length()
+        """The encoding in words, as `Encoding.describe` has them; the dtype where values are held as they are."""
+        return self.summary.words(self.dtype)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def check_values(encoding: Encoding, values: NDArray[Any]) -> None:
     Raises:
         EncodingError: they are not.
     """
-    if isinstance(encoding.unmasked, Dense):
+    if encoding.summary().is_float:
         return  # holds whatever it decodes
     with np.errstate(over="ignore", invalid="ignore"):
         again = encoding.project(values)
@@ -99,16 +100,32 @@ def _check_codes(stream: Stream, entry: Entry, encoding: Encoding) -> None:
         )
 
 
+@singledispatch
 def _codes_dtype(encoding: Encoding, dtype: str) -> str | None:
     """The dtype of the codes of a parameter; None for an encoding of a user's own, which alone can tell."""
-    if isinstance(encoding, Dense) and encoding.format is None:
-        return dtype
-    if isinstance(encoding, Dense | Quantized | Escaped) and dtype != "float32":
-        raise EncodingError(f"{encoding.describe()} for a parameter of {dtype}; only float32 is held so")
-    if isinstance(encoding, Escaped):
-        return _codes_dtype(encoding.base, dtype)
-    if isinstance(encoding, Quantized):
-        return "int32"
-    if isinstance(encoding, Dense):
-        return "uint16" if encoding.format == "bfloat16" else encoding.format
     return None
+
+
+@_codes_dtype.register
+def _(encoding: Dense, dtype: str) -> str | None:
+    if encoding.format is None:
+        return dtype
+    _check_float32(encoding, dtype)
+    return "uint16" if encoding.format == "bfloat16" else encoding.format
+
+
+@_codes_dtype.register
+def _(encoding: Quantized, dtype: str) -> str | None:
+    _check_float32(encoding, dtype)
+    return "int32"
+
+
+@_codes_dtype.register
+def _(encoding: Escaped, dtype: str) -> str | None:
+    _check_float32(encoding, dtype)
+    return _codes_dtype(encoding.base, dtype)
+
+
+def _check_float32(encoding: Encoding, dtype: str) -> None:
+    if dtype != "float32":
+        raise EncodingError(f"{encoding.describe()} for a parameter of {dtype}; only float32 is held so")

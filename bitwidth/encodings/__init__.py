@@ -4,23 +4,28 @@ Here belongs what turns values into codes and back, exactly, and what a file or 
 encoding is chosen for a tensor belongs in `bitwidth.fitting`, the bytes of its codes in `bitwidth.coder`. Numpy only.
 """
 
+from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.blocks import Granularity, block_of, block_reduce, check_granularity, grid_shape, spread
 from bitwidth.encodings.dense import Dense, Format
 from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_state, is_registered, register_encoding
-from bitwidth.encodings.escape import Escaped
+from bitwidth.encodings.escape import Escaped, escaped_places
 from bitwidth.encodings.floats import least_format, small_format
+from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.leading import PrefixLevels
-from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
+from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, TableLevels, uniform_levels
 from bitwidth.encodings.masked import Masked, masked, rebased
 from bitwidth.encodings.prefix import magnitude_bits, ordered, prefix
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.encodings.rows import LevelRows
+from bitwidth.encodings.summary import EncodingSummary
 
 __all__ = [
     "MAX_BITS",
+    "Affine",
     "Dense",
     "Encoding",
     "EncodingState",
+    "EncodingSummary",
     "Escaped",
     "Format",
     "Granularity",
@@ -35,6 +40,7 @@ __all__ = [
     "block_reduce",
     "check_granularity",
     "encoding_from_state",
+    "escaped_places",
     "grid_shape",
     "is_registered",
     "least_format",

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.encoding import Encoding, EncodingState, register_encoding
-from bitwidth.errors import EncodingError
+from bitwidth.encodings.summary import EncodingSummary
+from bitwidth.errors import EncodingError, Refused
 
 Format = Literal["float32", "float16", "bfloat16"]
 _WIDTHS: dict[str, int] = {"float32": 32, "float16": 16, "bfloat16": 16}
@@ -80,15 +82,17 @@ class Dense(Encoding):
             return None
         if later.escape_bits > self.width:
             return f"it was held as {self.describe()} and some values would be held in {later.escape_bits} bits"
-        if not isinstance(later, Dense):
-            return None
-        if later.format is None or later.width > self.width:
+        if isinstance(later, Dense) and (later.format is None or later.width > self.width):
             return f"it was held as {self.describe()} and would be held as {later.describe()}"
         return None
 
     @override
-    def describe(self) -> str:
-        return self.format or "dense"
+    def summary(self) -> EncodingSummary:
+        return EncodingSummary(kind=self.kind, bits=self.width, format=self.format)
+
+    @override
+    def affine(self, values: NDArray[Any]) -> Affine:
+        raise Refused(f"{self.format or 'floating point'} values have no integer codes")
 
     @property
     @override

@@ -5,12 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from math import isinf
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.errors import ConfigError, EncodingError
+from bitwidth.encodings.affine import Affine
+from bitwidth.encodings.summary import EncodingSummary
+from bitwidth.errors import ConfigError, EncodingError, Refused
+
+if TYPE_CHECKING:
+    from bitwidth.encodings.quantized import Quantized
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,9 @@ class EncodingState:
 class Encoding(ABC):
     """How the values of one tensor are held. Immutable, numpy only, and without the values themselves.
 
-    Three laws hold for every encoding and are tested for each: `decode(encode(x))` is `project(x)`; projecting twice is
-    projecting once, to the bit; and `packed_bits` is the exact cost of the codes and side data when packed without an
-    entropy coder.
+    Three laws hold for every encoding: `decode(encode(x))` is `project(x)`; projecting twice is projecting once, to the
+    bit; and `packed_bits` is the exact cost of the codes and side data when packed without an entropy coder.
+    `bitwidth.testing.check_encoding` checks these and the others.
     """
 
     kind: ClassVar[str]
@@ -76,9 +82,52 @@ class Encoding(ABC):
     def broken_by(self, later: Encoding) -> str | None:
         """Why `later` would not keep what this encoding promised, or None if it does."""
 
-    @abstractmethod
     def describe(self) -> str:
-        """A few words for a table."""
+        """A few words for a table: by default those of `summary`."""
+        return self.summary().words()
+
+    def summary(self) -> EncodingSummary:
+        """What the encoding is, as values: for tables, JSON, and whatever else shows it.
+
+        By default the kind, the bits, and the words of `describe` where that is overridden.
+
+        Example:
+            >>> from bitwidth.encodings import Dense
+            >>> Dense("float16").summary().bits
+            16
+        """
+        own = type(self).describe is not Encoding.describe
+        bits = None if isinf(self.bits) else self.bits
+        kind = getattr(type(self), "kind", type(self).__name__)
+        return EncodingSummary(kind=kind, bits=bits, label=self.describe() if own else None)
+
+    def affine(self, values: NDArray[Any]) -> Affine:
+        """`project(values)` as integer codes, scales and zero points: what LiteRT, ONNX and others store.
+
+        Args:
+            values: the tensor, float32.
+
+        Returns:
+            Codes with `(codes - zero_point) * scale`, in float32, equal to `project(values)` to the last bit, but for
+            the sign of zeros.
+
+        Raises:
+            Refused: the values cannot be held so; `reason` says why.
+            EncodingError: the encoding does not fit the shape.
+
+        Example:
+            >>> from bitwidth.encodings import Dense, Quantized, uniform_levels
+            >>> grid = Quantized(uniform_levels(4), np.array([[0.5, 0.25]], np.float32), block=(2, 1))
+            >>> found = grid.affine(np.array([[1.1, 1.1], [-9.0, 0.0]], np.float32))
+            >>> found.codes.tolist(), found.scale.tolist(), found.axis, found.bits
+            ([[2, 4], [-7, 0]], [[0.5, 0.25]], 1, 4)
+            >>> try:
+            ...     Dense("float16").affine(np.ones(3, np.float32))
+            ... except Refused as refusal:
+            ...     print(refusal.reason)
+            float16 values have no integer codes
+        """
+        raise Refused(f"values held as {self.describe()!r} have no integer codes that are known here")
 
     @property
     @abstractmethod
@@ -94,6 +143,11 @@ class Encoding(ABC):
     def escape_bits(self) -> int:
         """Width of the values that are held one by one beside the codes (see `Escaped`); 0 where there are none."""
         return 0
+
+    @property
+    def grid(self) -> Quantized | None:
+        """The grid that values lie on which neither a mask nor escapes take out of it; None for other encodings."""
+        return None
 
     def code_bits(self, where: NDArray[np.bool_]) -> int:
         """Bits of the packed codes at the places where `where`, of the tensor's shape, is True."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.dense import Dense, Format
 from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_state, locked, register_encoding
 from bitwidth.encodings.masked import Masked
-from bitwidth.errors import EncodingError
+from bitwidth.encodings.summary import EncodingSummary
+from bitwidth.errors import EncodingError, Refused
+
+if TYPE_CHECKING:
+    from bitwidth.encodings.quantized import Quantized
 
 
 @register_encoding("escaped")
@@ -137,8 +142,21 @@ class Escaped(Encoding):
         return self.base.broken_by(inner.base)
 
     @override
-    def describe(self) -> str:
-        return f"{self.base.describe()}, {self.values.size:,} as {self.format}"
+    def summary(self) -> EncodingSummary:
+        return replace(self.base.summary(), escapes=self.values.size, escape_format=self.format)
+
+    @override
+    def affine(self, values: NDArray[Any]) -> Affine:
+        held = self.project(values)
+        found = self.base.affine(held)
+        if not np.array_equal(found.values(), held):
+            raise Refused(f"{self.values.size:,} values are held beside the grid, as {self.format}")
+        return found
+
+    @property
+    @override
+    def grid(self) -> Quantized | None:
+        return self.base.grid
 
     @property
     @override
@@ -161,3 +179,15 @@ class Escaped(Encoding):
         plane, values = state.arrays["plane"], state.arrays["values"]
         base = encoding_from_state(state.parts["base"])
         return cls(plane, np.asarray(values, np.float32), base, state.config["format"])
+
+
+def escaped_places(encoding: Encoding) -> NDArray[np.bool_] | None:
+    """True where a value is held by itself beside the codes, of the tensor's shape; None where there are no escapes.
+
+    Example:
+        >>> plane = np.array([False, True])
+        >>> escaped_places(Escaped(plane, np.array([9.75], np.float32)))
+        array([False,  True])
+    """
+    held = encoding.unmasked
+    return held.plane if isinstance(held, Escaped) else None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
+from bitwidth.encodings.interface import LevelKind, Levels
 from bitwidth.errors import EncodingError
 
 MAX_HIGH = 1 << 21  # a code of the widest integer levels less its zero point
 
 
 @dataclass(frozen=True)
-class PrefixLevels:
+class PrefixLevels(Levels):
     """The leading bits of the integers within +-`high`, in sign and magnitude.
 
     The code of an integer c is `sign(c) * (|c| >> dropped)`: it is truncated, not rounded, so that it can be read off
@@ -35,6 +37,7 @@ class PrefixLevels:
         [-6.5, -4.5, -2.5, 0.0, 2.5, 4.5, 6.5]
     """
 
+    kind: ClassVar[LevelKind] = "prefix"
     high: int
     dropped: int
 
@@ -49,22 +52,43 @@ class PrefixLevels:
             raise EncodingError(f"of {width} bits of magnitude 0 to {width - 1} can be dropped, got {self.dropped}")
 
     @property
+    @override
     def bounds(self) -> tuple[int, int]:
-        """Least and greatest code."""
         top = self.high >> self.dropped
         return -top, top
 
     @property
+    @override
     def bits(self) -> float:
-        """Bits of a packed code, its sign included."""
         return (2 * (self.high >> self.dropped)).bit_length()
 
     @property
+    @override
+    def integer_bounds(self) -> tuple[int, int]:
+        return -self.high, self.high
+
+    @property
+    @override
+    def dropped_bits(self) -> int:
+        return self.dropped
+
+    @property
+    @override
+    def step(self) -> float | None:
+        step = 0.5 if self.dropped else 1.0
+        return step if self.extent / step <= 1 << 15 or not self.dropped else None
+
+    @override
+    def config(self) -> dict[str, Any]:
+        return {"low": -self.high, "high": self.high, "dropped": self.dropped}
+
+    @property
+    @override
     def extent(self) -> float:
-        """The greatest magnitude of a level."""
         return float(self.at(np.array(self.high >> self.dropped)))
 
-    def nearest(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
+    @override
+    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
         """Codes of the integers nearest to `x`, truncated; halves go to the even integer before that."""
         rounded = np.asarray(np.rint(x))
         whole = np.clip(rounded, -self.high, self.high, out=rounded).astype(np.int32)
@@ -75,8 +99,8 @@ class PrefixLevels:
         short: NDArray[np.int32] = (np.sign(codes) * (np.abs(codes) >> self.dropped)).astype(np.int32)
         return short
 
-    def at(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """The levels of `codes`."""
+    @override
+    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
         step = np.float32(1 << self.dropped)
         middle = (step - np.float32(1)) / np.float32(2)
         levels: NDArray[np.float32] = codes.astype(np.float32) * step + np.sign(codes).astype(np.float32) * middle

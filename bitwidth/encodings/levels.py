@@ -1,21 +1,22 @@
 """Levels: the numbers that a code can stand for before scale and bias.
 
-Three kinds with one interface. `IntegerLevels` are the integers of a range, bounded or not: the code is the level.
+Kinds with one interface, `Levels`. `IntegerLevels` are the integers of a range, bounded or not: the code is the level.
 `TableLevels` are any sorted numbers: powers of two, a learned codebook, a user's table; the code is the position,
 counted from zero's where zero is a level. `PrefixLevels` (in `leading.py`) are what the
-leading bits of integers stand for.
+leading bits of integers stand for. `LevelRows` (in `rows.py`) are several tables.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from bitwidth.encodings.leading import PrefixLevels
+from bitwidth.encodings.interface import LevelKind, Levels, common_step
 from bitwidth.errors import EncodingError
 
 MAX_BITS = 16
@@ -24,7 +25,7 @@ LEAST_GAP = 1e-6  # closer than this, level * scale / scale need not lead back t
 
 
 @dataclass(frozen=True)
-class IntegerLevels:
+class IntegerLevels(Levels):
     """The integers from `low` to `high`, both included; None for no bound.
 
     Example:
@@ -34,6 +35,7 @@ class IntegerLevels:
         4
     """
 
+    kind: ClassVar[LevelKind] = "integers"
     low: int | None = None
     high: int | None = None
 
@@ -58,37 +60,57 @@ class IntegerLevels:
         return cls(-top, top)
 
     @property
+    @override
     def bounds(self) -> tuple[int, int]:
-        """Least and greatest code."""
         if self.low is None or self.high is None:
             return -MAX_INTEGER, MAX_INTEGER
         return self.low, self.high
 
     @property
+    @override
     def bits(self) -> float:
-        """Bits of a packed code; infinite without bounds."""
         if self.low is None or self.high is None:
             return inf
         return (self.high - self.low).bit_length()
 
     @property
+    @override
     def extent(self) -> float:
-        """The greatest magnitude of a level; infinite without bounds."""
         return inf if self.low is None else float(max(map(abs, self.bounds)))
 
-    def nearest(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
+    @property
+    @override
+    def step(self) -> float | None:
+        return 1.0
+
+    @property
+    @override
+    def is_integer(self) -> bool:
+        return True
+
+    @property
+    @override
+    def integer_bounds(self) -> tuple[int, int]:
+        return self.bounds
+
+    @override
+    def config(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high}
+
+    @override
+    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
         """Codes of the levels nearest to `x`; halves go to the even integer."""
         low, high = self.bounds
         rounded = np.asarray(np.rint(x))
         return np.clip(rounded, low, high, out=rounded).astype(np.int32)
 
-    def at(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """The levels of `codes`."""
+    @override
+    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
         return codes.astype(np.float32)
 
 
 @dataclass(frozen=True)
-class TableLevels:
+class TableLevels(Levels):
     """A table of numbers, sorted and distinct.
 
     Attributes:
@@ -101,6 +123,7 @@ class TableLevels:
         array([-2,  0,  2], dtype=int32)
     """
 
+    kind: ClassVar[LevelKind] = "table"
     values: tuple[float, ...]
     free: bool = field(default=False, compare=False, repr=False)
 
@@ -116,8 +139,8 @@ class TableLevels:
         object.__setattr__(self, "values", tuple(float(value) for value in array))
 
     @property
+    @override
     def array(self) -> NDArray[np.float32]:
-        """The levels as float32, shape (levels,)."""
         return np.asarray(self.values, np.float32)
 
     @property
@@ -132,31 +155,42 @@ class TableLevels:
         return self.values.index(0.0) if 0.0 in self.values else 0
 
     @property
+    @override
     def bounds(self) -> tuple[int, int]:
-        """Least and greatest code."""
         return -self.origin, len(self.values) - 1 - self.origin
 
     @property
+    @override
     def bits(self) -> float:
-        """Bits of a packed code."""
         return (len(self.values) - 1).bit_length()
 
     @property
+    @override
     def extent(self) -> float:
-        """The greatest magnitude of a level."""
         return float(np.abs(self.array).max())
 
-    def nearest(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Codes of the levels nearest to `x`."""
+    @property
+    @override
+    def step(self) -> float | None:
+        return common_step(self.array)
+
+    @property
+    @override
+    def tables(self) -> tuple[TableLevels, ...]:
+        return (self,)
+
+    @override
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    @override
+    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
         return (np.searchsorted(self.thresholds, x) - self.origin).astype(np.int32)
 
-    def at(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """The levels of `codes`."""
+    @override
+    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
         levels: NDArray[np.float32] = self.array[codes + self.origin]
         return levels
-
-
-Levels = IntegerLevels | TableLevels | PrefixLevels
 
 
 def uniform_levels(bits: int) -> Levels:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.dense import Dense
 from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_state, locked, register_encoding
+from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import EncodingError
+
+if TYPE_CHECKING:
+    from bitwidth.encodings.quantized import Quantized
 
 
 @register_encoding("masked")
@@ -82,9 +87,19 @@ class Masked(Encoding):
         return self.base.broken_by(later)
 
     @override
-    def describe(self) -> str:
-        sparsity = 1 - self.keep.mean() if self.keep.size else 0.0
-        return f"{sparsity:.1%} zero, {self.base.describe()}"
+    def summary(self) -> EncodingSummary:
+        sparsity = 1 - int(np.count_nonzero(self.keep)) / self.keep.size if self.keep.size else 0.0
+        return replace(self.base.summary(), sparsity=sparsity)
+
+    @override
+    def affine(self, values: NDArray[Any]) -> Affine:
+        """As the base holds them, with the code of zero where the mask is False."""
+        return self.base.affine(self.project(values)).masked(self.keep)
+
+    @property
+    @override
+    def grid(self) -> Quantized | None:
+        return self.base.grid
 
     @property
     @override

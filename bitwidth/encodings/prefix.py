@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isinf
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from bitwidth.encodings.encoding import Encoding
 from bitwidth.encodings.leading import PrefixLevels
-from bitwidth.encodings.levels import IntegerLevels
 from bitwidth.encodings.masked import rebased
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
@@ -19,16 +19,16 @@ __all__ = ["PrefixLevels", "magnitude_bits", "ordered", "prefix"]
 
 def ordered(encoding: Encoding) -> Quantized | None:
     """The grid under a mask, if its codes are integers in order (so that they are readable as bit planes)."""
-    grid = encoding.unmasked
-    if isinstance(grid, Quantized) and isinstance(grid.levels, IntegerLevels | PrefixLevels):
-        return grid
-    return None
+    grid = encoding.grid
+    alone = grid is not None and grid is encoding.unmasked and not grid.levels.tables
+    return grid if alone else None
 
 
 def magnitude_bits(grid: Quantized) -> int | None:
     """How many bit planes the magnitudes of a grid's codes have, less their zero points; None where there is no bound.
 
     Example:
+        >>> from bitwidth.encodings import IntegerLevels
         >>> magnitude_bits(Quantized(IntegerLevels(-7, 7), np.ones((1, 1), np.float32), (2, 2)))
         3
     """
@@ -53,6 +53,7 @@ def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding
         EncodingError: `bits` is no whole number of at least 2; no `planes` for integers without bounds.
 
     Example:
+        >>> from bitwidth.encodings import IntegerLevels
         >>> grid = Quantized(IntegerLevels.symmetric(8), np.array([[0.5]], np.float32), (1, 3))
         >>> four = prefix(grid, 4)
         >>> four.project(np.array([[0.0, 20.0, -63.0]], np.float32)), four.bits
@@ -68,17 +69,17 @@ def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding
         if planes is None:
             raise EncodingError("integers without bounds: say how many bit planes their codes have (planes=)")
         highest = (1 << planes) - 1
-    before = grid.levels.dropped if isinstance(grid.levels, PrefixLevels) else 0
+    before = grid.levels.dropped_bits
     dropped = highest.bit_length() - (bits - 1)
     if dropped <= 0:
         return encoding
-    high = grid.levels.high if isinstance(grid.levels, PrefixLevels) else highest
+    high = highest if grid.levels.is_integer else grid.levels.integer_bounds[1]
     return rebased(encoding, Quantized(PrefixLevels(high, before + dropped), grid.scale, grid.block, bias=grid.bias))
 
 
 def _highest(grid: Quantized) -> int | None:
     """The greatest magnitude of a code less its zero point."""
-    if isinstance(grid.levels, IntegerLevels) and grid.levels.low is None:
+    if isinf(grid.bits):
         return None
     low, high = grid.levels.bounds
     zero: NDArray[Any] = np.zeros(1, np.int32) if grid.zero_point is None else grid.zero_point

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from bitwidth.encodings.affine import Affine, affine_of
 from bitwidth.encodings.blocks import check_blocks, spread, take_blocks
 from bitwidth.encodings.encoding import Encoding, EncodingState, locked, register_encoding
 from bitwidth.encodings.floats import least_format
+from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.leading import PrefixLevels
-from bitwidth.encodings.levels import IntegerLevels, Levels, TableLevels
-from bitwidth.encodings.rows import MAX_ROWS, LevelRows
+from bitwidth.encodings.levels import IntegerLevels, TableLevels
+from bitwidth.encodings.rows import rows_of
+from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import EncodingError
 
 
@@ -29,7 +32,7 @@ class Quantized(Encoding):
     numpy, TensorFlow and XLA agree to the bit wherever there is no bias.
 
     Attributes:
-        levels: what the codes stand for; `LevelRows` for tables that differ from block to block.
+        levels: what the codes stand for: any kind of `Levels`; `LevelRows` for tables that differ from block to block.
         scale: float32, one per block; zero for a block of zeros, else positive and finite.
         block: lengths of a block, one per axis (see `bitwidth.encodings.blocks`).
         zero_point: int32 of the scale's shape, or None for 0: the code that stands for zero in each block, so that
@@ -47,7 +50,7 @@ class Quantized(Encoding):
                [ 0. ,  0. ]], dtype=float32)
     """
 
-    levels: Levels | LevelRows
+    levels: Levels
     scale: NDArray[np.float32]
     block: tuple[int, ...]
     zero_point: NDArray[np.int32] | None = None
@@ -65,7 +68,7 @@ class Quantized(Encoding):
                 f"block must have one length of at least 1 per axis, got {self.block} for {scale.ndim} axes"
             )
         if self.zero_point is not None:
-            if not isinstance(self.levels, IntegerLevels):
+            if not self.levels.is_integer:
                 raise EncodingError("a zero point belongs to integer levels; tables and prefixes hold their own zero")
             object.__setattr__(self, "zero_point", locked(self._checked_zero_point(np.asarray(self.zero_point))))
         if self.bias is not None:
@@ -74,19 +77,8 @@ class Quantized(Encoding):
                 shape = self.scale.shape
                 raise EncodingError(f"bias must be finite and of the scale's shape {shape}, got {bias.shape}")
             object.__setattr__(self, "bias", locked(bias))
-        object.__setattr__(self, "row", self._checked_row())
-
-    def _checked_row(self) -> NDArray[np.int32] | None:
-        if not isinstance(self.levels, LevelRows):
-            if self.row is not None:
-                raise EncodingError("which row a block reads belongs to several rows of levels")
-            return None
-        row, rows = np.asarray(self.row), len(self.levels.rows)
-        if row.shape != self.scale.shape or row.dtype.kind not in "iu":
-            raise EncodingError(f"row must be integers of the scale's shape {self.scale.shape}, got {row.dtype}")
-        if row.min(initial=0) < 0 or row.max(initial=0) >= rows:
-            raise EncodingError(f"row must be 0 to {rows - 1}: which row of levels each block reads")
-        return locked(row.astype(np.int32))
+        row = self.levels.checked_row(self.row, scale.shape)
+        object.__setattr__(self, "row", None if row is None else locked(row))
 
     def _checked_zero_point(self, array: NDArray[Any]) -> NDArray[np.int32]:
         if array.shape != self.scale.shape or array.dtype.kind not in "iu":
@@ -113,10 +105,8 @@ class Quantized(Encoding):
         if self.bias is not None:
             x = x - spread(self.bias, self.block, values.shape)
         x = x * spread(self.reciprocal, self.block, values.shape)
-        if isinstance(self.levels, LevelRows):
-            return self.levels.nearest(x, self._rows(values.shape))
         if self.zero_point is None:
-            return self.levels.nearest(x)
+            return self.levels.nearest(x, self._rows(values.shape))
         low, high = self.levels.bounds
         zero = spread(self.zero_point, self.block, values.shape)
         codes: NDArray[np.int32] = np.clip(np.rint(x), low - zero, high - zero).astype(np.int32) + zero
@@ -127,10 +117,7 @@ class Quantized(Encoding):
         self.check(codes.shape)
         if self.zero_point is not None:
             codes = codes - spread(self.zero_point, self.block, codes.shape)
-        if isinstance(self.levels, LevelRows):
-            levels = self.levels.at(codes, self._rows(codes.shape))
-        else:
-            levels = self.levels.at(codes)
+        levels = self.levels.at(codes, self._rows(codes.shape))
         values: NDArray[np.float32] = levels * spread(self.scale, self.block, codes.shape)
         return values if self.bias is None else values + spread(self.bias, self.block, codes.shape)
 
@@ -140,8 +127,8 @@ class Quantized(Encoding):
         if codes.dtype.kind not in "iu" or codes.min(initial=low) < low or codes.max(initial=high) > high:
             raise EncodingError(f"codes must be integers from {low} to {high}")
 
-    def _rows(self, shape: Sequence[int]) -> NDArray[np.int32]:
-        return spread(np.asarray(self.row), self.block, shape)
+    def _rows(self, shape: Sequence[int]) -> NDArray[np.int32] | None:
+        return None if self.row is None else spread(self.row, self.block, shape)
 
     @override
     def check(self, shape: Sequence[int], name: str = "tensor") -> None:
@@ -155,9 +142,9 @@ class Quantized(Encoding):
 
     @override
     def code_bits(self, where: NDArray[np.bool_]) -> int:
-        if not isinstance(self.levels, LevelRows):
+        if self.row is None:
             return super().code_bits(where)
-        widths = spread(self.levels.widths[self.row], self.block, where.shape)
+        widths = spread(self.levels.code_widths(self.row), self.block, where.shape)
         return int(np.where(where, widths, 0).sum(dtype=np.int64))
 
     @property
@@ -168,7 +155,7 @@ class Quantized(Encoding):
             bits += self.zero_point.size * _least_integer(*self.levels.bounds).itemsize * 8
         if self.bias is not None:
             bits += self.bias.size * least_format(self.bias).width
-        if isinstance(self.levels, TableLevels | LevelRows):
+        if self.levels.tables:
             bits += self.levels.array.size * least_format(self.levels.array).width
         if self.row is not None:
             bits += self.row.size * 8
@@ -190,12 +177,32 @@ class Quantized(Encoding):
         return None
 
     @override
-    def describe(self) -> str:
-        width = "integer steps" if isinf(self.bits) else f"{int(self.bits)}-bit"
-        table = " table" if isinstance(self.levels, TableLevels) else ""
-        if isinstance(self.levels, LevelRows):
-            table = f" table of {len(self.levels.rows)}"
-        return f"{width}{table} x{self.scale.size}"
+    def summary(self) -> EncodingSummary:
+        low, high = self.levels.bounds
+        count = self.levels.array.size or high - low + 1
+        even = low == -high and self.zero_point is None and self.bias is None
+        return EncodingSummary(
+            kind=self.kind,
+            bits=None if isinf(self.bits) else int(self.bits),
+            levels=self.levels.kind,
+            level_count=None if isinf(self.bits) else count,
+            tables=len(self.levels.tables),
+            dropped_bits=self.levels.dropped_bits,
+            symmetric=None if self.levels.tables else even,
+            scale_shape=self.scale.shape,
+            block=self.block,
+            zero_points=self.zero_point is not None,
+            biases=self.bias is not None,
+        )
+
+    @override
+    def affine(self, values: NDArray[Any]) -> Affine:
+        return affine_of(self, values)
+
+    @property
+    @override
+    def grid(self) -> Quantized:
+        return self
 
     @property
     @override
@@ -204,13 +211,6 @@ class Quantized(Encoding):
 
     @override
     def state(self) -> EncodingState:
-        config: dict[str, Any] = {}
-        if isinstance(self.levels, IntegerLevels):
-            config = {"low": self.levels.low, "high": self.levels.high}
-        elif isinstance(self.levels, PrefixLevels):
-            config = {"low": -self.levels.high, "high": self.levels.high, "dropped": self.levels.dropped}
-        elif isinstance(self.levels, LevelRows):
-            config = {"rows": [len(row.values) for row in self.levels.rows]}
         arrays: dict[str, NDArray[Any]] = {"scale": self.scale}
         if self.zero_point is not None:
             arrays["zero_point"] = self.zero_point.astype(_least_integer(*self.levels.bounds))
@@ -218,34 +218,26 @@ class Quantized(Encoding):
             arrays["bias"] = self.bias
         if self.row is not None:
             arrays["row"] = self.row.astype(np.uint8)
-        if isinstance(self.levels, TableLevels | LevelRows):
+        if self.levels.tables:
             arrays["levels"] = self.levels.array
-        return EncodingState(self.kind, {**config, "block": list(self.block)}, arrays)
+        return EncodingState(self.kind, {**self.levels.config(), "block": list(self.block)}, arrays)
 
     @override
     @classmethod
     def from_state(cls, state: EncodingState) -> Quantized:
-        arrays, config = state.arrays, state.config
-        levels: Levels | LevelRows
-        if "rows" in config:
-            levels = _rows_of(arrays["levels"], config["rows"])
-        elif "levels" in arrays:
-            levels = TableLevels(tuple(arrays["levels"].tolist()))
-        elif "dropped" in config:
-            levels = PrefixLevels(config["high"], config["dropped"])
-        else:
-            levels = IntegerLevels(config["low"], config["high"])
-        sides = (arrays.get(name) for name in ("zero_point", "bias", "row"))
-        return cls(levels, arrays["scale"], tuple(config["block"]), *sides)
+        sides = (state.arrays.get(name) for name in ("zero_point", "bias", "row"))
+        return cls(_levels_of(state), state.arrays["scale"], tuple(state.config["block"]), *sides)
 
 
-def _rows_of(array: NDArray[Any], lengths: Any) -> LevelRows:
-    if any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in lengths):
-        raise EncodingError(f"rows of levels have whole lengths, got {str(lengths)[:80]}")
-    if array.ndim != 1 or sum(lengths) != array.size or len(lengths) > MAX_ROWS:
-        raise EncodingError(f"{array.size} levels do not make rows of {str(lengths)[:80]}")
-    parts = np.split(array, np.cumsum(lengths)[:-1])
-    return LevelRows(tuple(TableLevels(tuple(part.tolist())) for part in parts))
+def _levels_of(state: EncodingState) -> Levels:
+    config, arrays = state.config, state.arrays
+    if "rows" in config:
+        return rows_of(arrays["levels"], config["rows"])
+    if "levels" in arrays:
+        return TableLevels(tuple(arrays["levels"].tolist()))
+    if "dropped" in config:
+        return PrefixLevels(config["high"], config["dropped"])
+    return IntegerLevels(config["low"], config["high"])
 
 
 def _least_integer(low: int, high: int) -> np.dtype[Any]:

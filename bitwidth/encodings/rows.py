@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
+from bitwidth.encodings.interface import LevelKind, Levels, common_step
 from bitwidth.encodings.levels import TableLevels
 from bitwidth.errors import EncodingError
 
@@ -15,7 +17,7 @@ MAX_ROWS = 1 << 8
 
 
 @dataclass(frozen=True)
-class LevelRows:
+class LevelRows(Levels):
     """Level tables of different lengths. A code counts from its own row's origin, so it takes its own row's bits.
 
     Attributes:
@@ -32,6 +34,7 @@ class LevelRows:
         array([2, 0], dtype=int32)
     """
 
+    kind: ClassVar[LevelKind] = "tables"
     rows: tuple[TableLevels, ...]
 
     def __post_init__(self) -> None:
@@ -40,13 +43,13 @@ class LevelRows:
         object.__setattr__(self, "rows", tuple(self.rows))
 
     @property
+    @override
     def bounds(self) -> tuple[int, int]:
-        """Least and greatest code of any row."""
         return min(row.bounds[0] for row in self.rows), max(row.bounds[1] for row in self.rows)
 
     @property
+    @override
     def bits(self) -> float:
-        """Bits of a packed code of the longest row."""
         return max(row.bits for row in self.rows)
 
     @property
@@ -54,19 +57,49 @@ class LevelRows:
         """Bits of a packed code in each row, shape (rows,)."""
         return np.array([int(row.bits) for row in self.rows], np.int64)
 
+    @override
+    def code_widths(self, row: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        widths: NDArray[np.int64] = self.widths[row]
+        return widths
+
     @property
+    @override
+    def step(self) -> float | None:
+        return common_step(self.array)
+
+    @property
+    @override
+    def tables(self) -> tuple[TableLevels, ...]:
+        return self.rows
+
+    @property
+    @override
+    def by_block(self) -> bool:
+        return True
+
+    @override
+    def config(self) -> dict[str, Any]:
+        return {"rows": [len(table.values) for table in self.rows]}
+
+    @override
+    def checked_row(self, row: Any, grid: tuple[int, ...]) -> NDArray[np.int32] | None:
+        row = np.asarray(row)
+        if row.shape != grid or row.dtype.kind not in "iu":
+            raise EncodingError(f"row must be integers of the scale's shape {grid}, got {row.dtype}")
+        if row.min(initial=0) < 0 or row.max(initial=0) >= len(self.rows):
+            raise EncodingError(f"row must be 0 to {len(self.rows) - 1}: which row of levels each block reads")
+        found: NDArray[np.int32] = row.astype(np.int32)
+        return found
+
+    @property
+    @override
     def extent(self) -> float:
-        """The greatest magnitude of a level."""
         return max(row.extent for row in self.rows)
 
-    @property
-    def array(self) -> NDArray[np.float32]:
-        """The levels of all rows, one row after the other, float32 of shape (levels of all rows,)."""
-        return np.concatenate([row.array for row in self.rows])
-
-    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    @override
+    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
         """Codes of the levels nearest to `x`; `row`, which broadcasts against `x`, says in which row."""
-        row = np.broadcast_to(row, x.shape)
+        row = np.broadcast_to(np.asarray(row), x.shape)
         codes = np.zeros(x.shape, np.int32)
         for index, table in enumerate(self.rows):
             here = row == index
@@ -74,12 +107,14 @@ class LevelRows:
                 codes[here] = table.nearest(x[here])
         return codes
 
-    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    @override
+    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
         """The levels of `codes`, each in its `row`.
 
         Raises:
             EncodingError: a code that its row does not have.
         """
+        row = np.asarray(row)
         low, high = (np.array([table.bounds[end] for table in self.rows])[row] for end in (0, 1))
         if (codes < low).any() or (codes > high).any():
             raise EncodingError("a code that its row of levels does not have")
@@ -87,3 +122,17 @@ class LevelRows:
         first = starts + np.array([table.origin for table in self.rows])
         levels: NDArray[np.float32] = self.array[codes + first[row]]
         return levels
+
+
+def rows_of(array: NDArray[Any], lengths: Any) -> LevelRows:
+    """Rows of levels from the levels of all of them, shape (levels,), and how many each row has.
+
+    Raises:
+        EncodingError: they do not make rows.
+    """
+    if any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in lengths):
+        raise EncodingError(f"rows of levels have integer lengths, got {str(lengths)[:80]}")
+    if array.ndim != 1 or sum(lengths) != array.size or len(lengths) > MAX_ROWS:
+        raise EncodingError(f"{array.size} levels do not make rows of {str(lengths)[:80]}")
+    parts = np.split(array, np.cumsum(lengths)[:-1])
+    return LevelRows(tuple(TableLevels(tuple(part.tolist())) for part in parts))

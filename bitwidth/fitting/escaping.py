@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from bitwidth.encodings.blocks import block_reduce, spread
 from bitwidth.encodings.encoding import Encoding, locked
 from bitwidth.encodings.escape import Escaped
-from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import ConfigError, EncodingError
 
 Plane = Callable[[str, NDArray[Any]], Any]
@@ -122,13 +121,13 @@ def _chosen(
         above: NDArray[np.bool_] = np.asarray(magnitude > np.quantile(magnitude[keep], config.quantile))
         return above
     if config.error is not None:
-        base = fitter(keep)
-        if not isinstance(base, Quantized):
-            raise EncodingError(f"{path}: escaping by error needs a grid with scales, got {base.describe()}")
-        body = fitter(_body(values, keep, base.block))
-        base = body if isinstance(body, Quantized) else base
-        missed = np.abs(base.project(values) - values)
-        beyond: NDArray[np.bool_] = np.asarray(missed > config.error * spread(base.scale, base.block, values.shape))
+        whole = fitter(keep)
+        if whole.grid is None:
+            raise EncodingError(f"{path}: escaping by error needs a grid with scales, got {whole.describe()}")
+        body = fitter(_body(values, keep, whole.grid.block)).grid
+        grid = whole.grid if body is None else body
+        missed = np.abs(grid.project(values) - values)
+        beyond: NDArray[np.bool_] = np.asarray(missed > config.error * spread(grid.scale, grid.block, values.shape))
         return beyond
     given = config.plane(path, values)
     plane = np.zeros(values.shape, np.bool_) if given is None else np.asarray(given)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.encodings.blocks import grid_shape
-from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, Levels, TableLevels, uniform_levels
+from bitwidth.encodings.interface import Levels
+from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, TableLevels, uniform_levels
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
 from bitwidth.fitting.codebook import fit_codebook

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bitwidth.encodings.blocks import spread
 from bitwidth.encodings.encoding import Encoding
-from bitwidth.encodings.escape import Escaped
+from bitwidth.encodings.escape import escaped_places
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
 from bitwidth.fitting.matrices import Arrangement
@@ -192,14 +192,14 @@ class _Columns:
     """The encoding of one input's weights at a time."""
 
     def __init__(self, encoding: Encoding, arrangement: Arrangement, shape: tuple[int, ...]) -> None:
-        grid = encoding.unmasked
+        grid = encoding.grid
         self.plane: NDArray[np.bool_] | None = None
         self.values: Array | None = None
-        if isinstance(grid, Escaped):
-            self.plane = arrangement.take(grid.plane)
+        plane = escaped_places(encoding)
+        if plane is not None:
+            self.plane = arrangement.take(plane)
             self.values = arrangement.take(encoding.project(np.zeros(shape, np.float32)))
-            grid = grid.base
-        if not isinstance(grid, Quantized):
+        if grid is None:
             raise EncodingError(f"weights are rounded onto grids only, not onto {encoding.describe()}")
         self.grid = grid
         self.keep = None if encoding.mask is None else arrangement.take(encoding.mask)

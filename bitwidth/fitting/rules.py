@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal, get_args
 
-from bitwidth.encodings.levels import MAX_BITS, Levels, TableLevels
+from bitwidth.encodings.interface import Levels
+from bitwidth.encodings.levels import MAX_BITS, TableLevels
 from bitwidth.encodings.rows import LevelRows
 from bitwidth.errors import ConfigError, EncodingError
 

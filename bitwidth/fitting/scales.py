@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bitwidth.encodings.blocks import grid_shape
 from bitwidth.encodings.floats import LARGEST_HALF, SMALLEST_NORMAL_HALF
-from bitwidth.encodings.levels import Levels, TableLevels
+from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.fitting.search import Search
 from bitwidth.fitting.strips import Strip, check_counted, per_block, strips
@@ -108,7 +108,7 @@ def search_scale(
     step, centre = np.float32(ratios[0] - ratios[1]), search.scale
     for fraction in (-2 / 3, -1 / 3, 1 / 3, 2 / 3):
         offer(centre + widest * step * np.float32(fraction))
-    for _ in range(2 if levels.bits <= 4 or isinstance(levels, TableLevels) else 0):
+    for _ in range(2 if levels.bits <= 4 or levels.tables else 0):
         offer(search.least_squares())
     return search
 
@@ -119,7 +119,7 @@ def ratios_of(levels: Levels) -> NDArray[np.float64]:
     The levels of a table may lie far apart, so half of the widest scale is always within what is tried.
     """
     tried = {1: (0.1, 19), 2: (0.2, 17), 3: (0.35, 14), 4: (0.45, 12), 5: (0.6, 9)}
-    lowest, count = tried.get(int(levels.bits), (0.45, 12) if isinstance(levels, TableLevels) else (0.8, 6))
+    lowest, count = tried.get(int(levels.bits), (0.45, 12) if levels.tables else (0.8, 6))
     return np.linspace(1.0, lowest, count)
 
 

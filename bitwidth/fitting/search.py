@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.encodings.levels import IntegerLevels, Levels
+from bitwidth.encodings.interface import Levels
+from bitwidth.encodings.levels import IntegerLevels
 from bitwidth.fitting.snap import snapper
 from bitwidth.fitting.strips import Strip
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.encodings.leading import PrefixLevels
-from bitwidth.encodings.levels import IntegerLevels, Levels, TableLevels
+from bitwidth.encodings.interface import Levels
+from bitwidth.encodings.levels import TableLevels
 
 Snap = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 COMPARED = 64  # as many thresholds are compared with one by one, faster than a binary search
@@ -20,7 +20,7 @@ def snapper(levels: Levels) -> Snap:
     """A function that gives the levels nearest to scaled values: those of `levels.at(levels.nearest(x))`, to the bit.
 
     Args:
-        levels: integers or a table.
+        levels: integers, leading bits of integers, or one table.
 
     Returns:
         A function of float32 values of any shape, which it may overwrite, to their levels in the same shape.
@@ -29,25 +29,26 @@ def snapper(levels: Levels) -> Snap:
         >>> snapper(TableLevels((-1.0, 0.5, 4.0)))(np.array([-0.2, 9.0], np.float32))
         array([0.5, 4. ], dtype=float32)
     """
-    if isinstance(levels, PrefixLevels):
-        return lambda x: levels.at(levels.nearest(x))
-    if isinstance(levels, IntegerLevels):
+    if levels.is_integer:
         return _integers(levels)
-    thresholds = levels.thresholds
+    if not levels.tables:
+        return lambda x: levels.at(levels.nearest(x))
+    (table,) = levels.tables
+    thresholds = table.thresholds
     if thresholds.size <= COMPARED:
-        return _compared(levels)
+        return _compared(table)
     cell = _cell(thresholds)
     cells = cell(thresholds)
     if np.unique(cells).size < cells.size:  # two thresholds in a cell, which the table of cells could not tell apart
-        array = levels.array
+        array = table.array
         return lambda x: array.take(np.searchsorted(thresholds, x))
     below = np.searchsorted(cells, np.arange(CELLS)).astype(np.int32)
     within = np.full(CELLS, np.inf, np.float32)
     within[cells] = thresholds
-    return _celled(levels, cell, below, within)
+    return _celled(table, cell, below, within)
 
 
-def _integers(levels: IntegerLevels) -> Snap:
+def _integers(levels: Levels) -> Snap:
     low, high = (np.float32(bound) for bound in levels.bounds)
 
     def snap(x: NDArray[np.float32]) -> NDArray[np.float32]:

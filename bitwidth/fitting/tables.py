@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from bitwidth.encodings.blocks import grid_shape
 from bitwidth.encodings.levels import TableLevels
 from bitwidth.encodings.quantized import Quantized
-from bitwidth.encodings.rows import LevelRows
 from bitwidth.fitting.rules import BitRule
 from bitwidth.fitting.scales import Stored, greatest, ratios_of, search_scale, storage
 from bitwidth.fitting.search import Search
@@ -59,7 +58,7 @@ def fit_table(
 
     scale, bias, row = per_block(fitted(), grid, [np.float32, np.float32, np.int32])
     table = rule.table
-    chosen = row if isinstance(table, LevelRows) else None
+    chosen = row if table.by_block else None
     return Quantized(table, scale, tuple(block), bias=bias if bias.any() else None, row=chosen)
 
 

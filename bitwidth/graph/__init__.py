@@ -1,5 +1,6 @@
 """What a model is: operations, layers, parameters and their values, read-only and without any framework."""
 
+from bitwidth.errors import Refused
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
@@ -7,7 +8,6 @@ from bitwidth.graph.lineage import cut_between, cut_graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
 from bitwidth.graph.ops import Kind, OpSpec, spec
-from bitwidth.graph.refusal import Refused
 from bitwidth.graph.selectors import AllBut, Selection, Where, check_where, frozen_where
 from bitwidth.graph.values import Value, Values
 from bitwidth.graph.wiring import Contraction, Norm, Wiring

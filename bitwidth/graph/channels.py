@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.errors import Refused
 from bitwidth.graph.model import Op, Parameter, Use
 from bitwidth.graph.ops import attribute, channels_first
-from bitwidth.graph.refusal import Refused
 
 
 @dataclass(frozen=True)

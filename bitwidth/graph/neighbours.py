@@ -8,11 +8,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.errors import Refused
 from bitwidth.graph.channels import einsum_in_order
 from bitwidth.graph.model import Op, Parameter
 from bitwidth.graph.ops import attribute, spec
 from bitwidth.graph.paths import backward, forward
-from bitwidth.graph.refusal import Refused
 from bitwidth.graph.wiring import Contraction, Norm, Wiring
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from bitwidth.errors import Refused
 from bitwidth.graph.model import Op
-from bitwidth.graph.refusal import Refused
 
 if TYPE_CHECKING:
     from bitwidth.graph.wiring import Norm, Wiring
@@ -40,7 +40,7 @@ def forward(
         [('x', 'a'), ('y', 'b')]
         >>> next(steps)
         Traceback (most recent call last):
-        bitwidth.graph.refusal.Refused: the model gives it out
+        bitwidth.errors.Refused: the model gives it out
     """
     while True:
         taker: Op | Norm | None = (whole or {}).get(tensor)

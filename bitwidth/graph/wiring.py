@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bitwidth.encodings import Dense
+from bitwidth.errors import Refused
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.model import Layer, Op, Parameter, Use
 from bitwidth.graph.ops import attribute, spec
 from bitwidth.graph.paths import backward
-from bitwidth.graph.refusal import Refused
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Wiring:
         'b'
         >>> wiring.only_reader("z")
         Traceback (most recent call last):
-        bitwidth.graph.refusal.Refused: the model gives it out
+        bitwidth.errors.Refused: the model gives it out
     """
 
     def __init__(self, graph: Graph) -> None:

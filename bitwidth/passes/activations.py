@@ -9,7 +9,7 @@ import numpy as np
 
 from bitwidth.analysis import ActivationRanges
 from bitwidth.context import Context
-from bitwidth.encodings import IntegerLevels, Quantized
+from bitwidth.encodings import Quantized
 from bitwidth.fitting import fit
 from bitwidth.graph import Graph, Parameter
 from bitwidth.graph.exact import exact_inputs
@@ -96,5 +96,4 @@ def range_grid(seen: list[Observed], bits: int, method: RangeMethod) -> Quantize
     scale: Literal["mse", "max"] = "mse" if method == "mse" else "max"
     grid = fit("uniform", bits, looked_at, (looked_at.size,), scale=scale, symmetric=symmetric)
     zero = None if grid.zero_point is None else grid.zero_point.reshape(())
-    assert isinstance(grid.levels, IntegerLevels)
     return Quantized(grid.levels, grid.scale.reshape(()), (), zero)

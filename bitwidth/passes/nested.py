@@ -143,7 +143,7 @@ class Nested(Wrapping, name="nested"):
             short = ordered(prefix(encoding, self.widths[-1]))
             if short is not None and encoding is not before[path].encoding:
                 floats = after.values.value(path).start
-                scale = fit_scale(floats, short.levels, short.block, "mse", encoding.mask).scale  # type: ignore[arg-type]
+                scale = fit_scale(floats, short.levels, short.block, "mse", encoding.mask).scale
                 encodings[path] = rebased(encoding, replace(encoding.unmasked, scale=scale))  # type: ignore[call-arg]
         return after.update(encodings=encodings)
 

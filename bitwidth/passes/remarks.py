@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bitwidth.encodings import Dense
 from bitwidth.graph import Graph
 
 _SHOWN = 4  # parameters that a remark names
@@ -16,7 +15,7 @@ def narrowed(before: Graph, after: Graph) -> Iterator[str]:
         (p.path, before[p.path].encoding.bits, p.encoding.bits)
         for p in after
         if not before.same(after, p.path)
-        and not isinstance(before[p.path].encoding.unmasked, Dense)
+        and not before[p.path].encoding.summary().is_float
         and p.encoding.bits < before[p.path].encoding.bits
     ]
     if found:

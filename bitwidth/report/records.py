@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.encodings import Encoding
+from bitwidth.encodings import Encoding, EncodingSummary
 from bitwidth.graph import Cut, Graph, Parameter, cut_between
 
 UNTOUCHED = "left as it was"
@@ -33,6 +33,8 @@ class ParameterRecord:
         bytes_after: packed size after.
         distortion: squared error over squared norm, of the values after against those before; 0 where nothing changed.
         reason: why it was left alone; empty where it was touched.
+        encoding_before: its encoding before, as values; None in reports of version 0.1.0.
+        encoding_after: its encoding after, as values.
     """
 
     path: str
@@ -47,6 +49,19 @@ class ParameterRecord:
     bytes_after: int | None
     distortion: float
     reason: str = ""
+    encoding_before: EncodingSummary | None = None
+    encoding_after: EncodingSummary | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ParameterRecord:
+        """The record of plain data that `asdict` returned.
+
+        Raises:
+            TypeError: the data does not describe a record.
+        """
+        held = {name: data.get(name) for name in ("encoding_before", "encoding_after")}
+        summaries = {name: None if d is None else EncodingSummary.from_dict(d) for name, d in held.items()}
+        return cls(**{**data, **summaries})
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,7 @@ class PassRecord:
             KeyError, TypeError: the data does not describe a record.
         """
         parts = {
-            "parameters": tuple(ParameterRecord(**record) for record in data["parameters"]),
+            "parameters": tuple(ParameterRecord.from_dict(record) for record in data["parameters"]),
             "inner": tuple(cls.from_dict(record) for record in data["inner"]),
             "remarks": tuple(data["remarks"]),
         }
@@ -145,14 +160,15 @@ def compare(
 def _compare(before: Graph, after: Graph, cut: Cut, parameter: Parameter, reason: str) -> ParameterRecord:
     path = parameter.path
     old = before.parameters[path].encoding
+    was, held = old.summary(), parameter.encoding.summary()
     changed = not before.same(after, path)
     values = after.values[path]
     return ParameterRecord(
         path=path,
         role=parameter.role,
         size=parameter.size,
-        before=old.describe(),
-        after=parameter.encoding.describe(),
+        before=was.words(),
+        after=held.words(),
         bits_before=_bounded(old.bits),
         bits=_bounded(parameter.encoding.bits),
         sparsity=float(1 - np.count_nonzero(values) / values.size) if parameter.is_float and values.size else 0.0,
@@ -160,6 +176,8 @@ def _compare(before: Graph, after: Graph, cut: Cut, parameter: Parameter, reason
         bytes_after=packed_bytes(parameter.encoding, parameter),
         distortion=distortion(cut.take(path, before.values[path]), values) if changed and parameter.is_float else 0.0,
         reason="" if changed else reason,
+        encoding_before=was,
+        encoding_after=held,
     )
 
 

@@ -159,8 +159,8 @@ def test_inspect_names_encodings_as_they_are(tmp_path: Path) -> None:
     held: dict[str, tuple[Encoding, str]] = {
         "halves": (Halves(), "tests.halves"),
         "masked": (Masked(~plane, Halves()), "6.2% zero, tests.halves"),
-        "escaped": (escaped, "4-bit, 3 escaped"),
-        "both": (Masked(np.arange(48).reshape(6, 8) % 2 == 0, escaped), "50.0% zero, 4-bit, 3 escaped"),
+        "escaped": (escaped, "4-bit x8, 3 as float32"),
+        "both": (Masked(np.arange(48).reshape(6, 8) % 2 == 0, escaped), "50.0% zero, 4-bit x8, 3 as float32"),
         "half": (Dense("float16"), "float16"),
         "plain": (Dense(), "float32"),
     }

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.artifact.header import Entry, Stream
-from bitwidth.artifact.streams import pack_parameter, unpack_parameter
+from bitwidth.artifact.streams import pack_parameter
+from bitwidth.backends.tensorflow.constraints.lowering import evaluate
 from bitwidth.encodings import (
     Dense,
     Encoding,
@@ -42,6 +43,7 @@ from bitwidth.encodings import (
 )
 from bitwidth.encodings.encoding import _KINDS
 from bitwidth.errors import EncodingError
+from bitwidth.testing import check_encoding, check_lowering
 
 Shape = tuple[int, ...]
 SHAPES: tuple[Shape, ...] = ((0,), (0, 3), (1,), (7,), (10, 4), (3, 3, 7, 5))
@@ -257,21 +259,28 @@ def test_every_registered_kind_has_cases() -> None:
 
 
 @law
-def test_project_is_decode_of_encode(case: Case) -> None:
-    x, encoding = case.values(), case.encoding
-    codes = encoding.encode(x)
-    projected = encoding.project(x)
-    assert codes.shape == projected.shape == case.shape
-    assert same_bits(encoding.decode(codes), projected)
-    assert projected.dtype == np.float32
-    assert np.isfinite(projected).all()
+def test_it_conforms(case: Case) -> None:
+    check_encoding(case.encoding, case.shape)
 
 
 @law
-def test_projecting_twice_is_projecting_once(case: Case) -> None:
-    for seed in range(3):
-        once = case.encoding.project(case.values(seed))
-        assert same_bits(case.encoding.project(once), once)
+def test_what_a_layer_reads_conforms(case: Case) -> None:
+    if case.shape == (10, 4) and not isinstance(base(case.encoding), FixedPoint):
+        check_lowering(case.encoding, case.shape, evaluate)
+
+
+@law
+def test_the_header_of_a_file_tells_the_same(case: Case) -> None:
+    """Summary and words of `bw.inspect` are those of the encoding."""
+    if isinstance(base(case.encoding), FixedPoint) or prod(case.shape) > 40:
+        return
+    values = case.encoding.project(case.values())
+    config, packed = pack_parameter(case.encoding, values, "float32", planes=False)
+    described = packed.description
+    streams = tuple(Stream(name, coder, dtype, tuple(shape), size) for name, coder, dtype, shape, size in described)
+    entry = Entry("a/kernel", "kernel", case.shape, "float32", True, json.loads(json.dumps(config)), streams)
+    assert entry.summary == case.encoding.summary()
+    assert entry.kind == case.encoding.describe().replace("dense", "float32")
 
 
 @law
@@ -342,18 +351,6 @@ def test_a_prefix_cuts_the_nearest_integer_short(case: Case) -> None:
     assert (held.encode(case.values()) == np.sign(codes) * (np.abs(codes) >> levels.dropped)).all()
     off = np.abs(levels.at(held.encode(case.values())) - codes)
     assert (off <= np.where(held.encode(case.values()) == 0, 2**levels.dropped - 1, 2**levels.dropped / 2)).all()
-
-
-@law
-def test_masked_values_are_plus_zero(case: Case) -> None:
-    mask = case.encoding.mask
-    if mask is None:
-        mask = np.ones(case.shape, bool)
-    x = np.where(mask, case.values(), np.float32(-3.7))
-    dropped = case.encoding.project(np.asarray(x, np.float32))[~mask]
-    assert same_bits(dropped, np.zeros(int((~mask).sum()), np.float32))
-    codes = case.encoding.encode(np.asarray(x, np.float32))
-    assert not np.count_nonzero(codes[~mask])
 
 
 @law
@@ -437,50 +434,6 @@ def test_packed_bits_count_codes_masks_and_side_data(case: Case) -> None:
 
 
 @law
-def test_state_round_trip(case: Case) -> None:
-    state = case.encoding.state()
-
-    def through_json(state: EncodingState) -> EncodingState:
-        parts = {name: through_json(part) for name, part in state.parts.items()}
-        return EncodingState(state.kind, json.loads(json.dumps(dict(state.config))), state.arrays, parts)
-
-    again = encoding_from_state(through_json(state))
-    assert type(again) is type(case.encoding)
-    assert again.describe() == case.encoding.describe()
-    assert again.bits == case.encoding.bits
-    for seed in range(2):
-        x = case.values(seed)
-        assert same_bits(again.project(x), case.encoding.project(x))
-    assert case.encoding.broken_by(again) is None
-
-
-@law
-def test_a_file_gives_back_values_and_encoding(case: Case) -> None:
-    values = case.encoding.project(case.values())
-    if prod(case.shape) == 0 or isinstance(base(case.encoding), FixedPoint):
-        return  # codes of a user's own integers are stored as bytes, which test_streams looks at
-    config, packed = pack_parameter(case.encoding, values, "float32")
-    described = json.loads(json.dumps(packed.description))
-    streams = tuple(Stream(name, coder, dtype, tuple(shape), size) for name, coder, dtype, shape, size in described)
-    entry = Entry("a/kernel", "kernel", case.shape, "float32", True, json.loads(json.dumps(config)), streams)
-    again, back = unpack_parameter(entry, packed.streams, "a.bw")
-    assert same_bits(back, values)
-    assert again.describe() == case.encoding.describe()
-    assert same_bits(again.project(case.values(1)), case.encoding.project(case.values(1)))
-
-
-@law
-def test_an_encoding_cannot_be_changed_through_its_arrays(case: Case) -> None:
-    x = case.values()
-    before = case.encoding.project(x)
-    state = case.encoding.state()
-    for array in (*state.arrays.values(), *(a for part in state.parts.values() for a in part.arrays.values())):
-        if array.flags.writeable:
-            array[...] = 1
-    assert same_bits(case.encoding.project(x), before)
-
-
-@law
 def test_check_accepts_its_shape_and_refuses_others(case: Case) -> None:
     case.encoding.check(case.shape, "layer/kernel")
     if isinstance(case.encoding, Dense | FixedPoint) or (isinstance(case.encoding, Quantized) and not case.shape):
@@ -541,12 +494,6 @@ def test_take_refuses_only_to_cut_a_group(case: Case) -> None:
                     case.encoding.take(axis, np.array(indices))
             else:
                 case.encoding.take(axis, np.array(indices))
-
-
-@law
-def test_an_encoding_keeps_its_own_promise(case: Case) -> None:
-    assert case.encoding.broken_by(case.encoding) is None
-    assert case.encoding.describe()
 
 
 def test_a_name_for_two_encodings_is_refused() -> None:

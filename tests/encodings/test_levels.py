@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bitwidth.encodings import IntegerLevels, TableLevels, uniform_levels
+from bitwidth.encodings import IntegerLevels, LevelRows, Levels, PrefixLevels, TableLevels, uniform_levels
 from bitwidth.errors import EncodingError
 
 tables = st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=20, unique=True).map(
@@ -151,3 +151,29 @@ def test_the_largest_table() -> None:
     assert levels.bits == 16
     assert levels.bounds == (-32768, 32767)
     assert levels.nearest(np.array([-1e6, 0.3, 1e6], np.float32)).tolist() == [-32768, 0, 32767]
+
+
+def test_levels_answer_for_themselves() -> None:
+    """What is asked of any kind of levels, without asking which kind it is."""
+    table = TableLevels((-1.0, 0.0, 2.5))
+    rows = LevelRows((table, TableLevels((1.0, 3.0))))
+    kinds: dict[str, Levels] = {
+        "integers": IntegerLevels(-3, 4),
+        "prefix": PrefixLevels(31, 2),
+        "table": table,
+        "tables": rows,
+    }
+    assert {name: levels.kind for name, levels in kinds.items()} == {name: name for name in kinds}
+    assert [levels.step for levels in kinds.values()] == [1.0, 0.5, 0.5, 0.5]
+    assert [levels.is_integer for levels in kinds.values()] == [True, False, False, False]
+    assert [levels.by_block for levels in kinds.values()] == [False, False, False, True]
+    assert [levels.dropped_bits for levels in kinds.values()] == [0, 2, 0, 0]
+    assert [len(levels.tables) for levels in kinds.values()] == [0, 0, 1, 2]
+    assert [levels.array.size for levels in kinds.values()] == [0, 0, 3, 5]
+    assert (kinds["integers"].integer_bounds, kinds["prefix"].integer_bounds) == ((-3, 4), (-31, 31))
+    with pytest.raises(EncodingError, match="not integers in order"):
+        _ = table.integer_bounds
+    row = np.array([0, 1])
+    assert [levels.code_widths(row).tolist() for levels in kinds.values()] == [[3, 3], [4, 4], [2, 2], [2, 1]]
+    assert rows.checked_row([0, 1], (2,)) is not None
+    assert PrefixLevels(1 << 20, 1).step is None

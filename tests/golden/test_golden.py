@@ -63,10 +63,10 @@ def test_the_golden_file_inspects() -> None:
     assert found.bytes == FILE.stat().st_size
     assert found.assets == {"words.txt": 13, "nothing": 0}
     kinds = {entry.path: entry.kind for entry in found.parameters}
-    assert kinds["plain/four_bits"] == "4-bit"
-    assert kinds["masked/four_bits"] == "26.7% zero, 4-bit"
-    assert kinds["plain/unbounded"] == "integer steps"
-    assert kinds["plain/powers"] == "table"
+    assert kinds["plain/four_bits"] == "4-bit x6"
+    assert kinds["masked/four_bits"] == "26.7% zero, 4-bit x6"
+    assert kinds["plain/unbounded"] == "integer steps x1"
+    assert kinds["plain/powers"] == "3-bit table x3"
     assert kinds["masked/bfloat16"] == "26.7% zero, bfloat16"
     assert kinds["dtype/int64"] == "int64"
 

@@ -135,9 +135,18 @@ def test_a_report_is_plain_data() -> None:
     assert told["history"] == {"loss": [0.5, 0.25]}
     assert told["inner"][0]["parameters"][0]["after"] == "2-bit x1"
     assert told["parameters"][0]["bytes_after"] == 5
+    held = told["parameters"][0]["encoding_after"]
+    assert (held["kind"], held["bits"], held["levels"], held["scale_shape"]) == ("quantized", 4, "integers", [1, 1])
+    assert told["parameters"][0]["encoding_before"]["kind"] == "dense"
+    again_held = Report.from_dict(again).passes[0].parameters[0]
+    assert again_held.encoding_after == grid(4).summary()
+    assert str(again_held.encoding_after) == again_held.after
     assert Report.from_dict(again) == Report.from_dict(json.loads(json.dumps(report.to_dict())))
     back = json.loads(json.dumps(Report.from_dict(again).to_dict()))
     assert back | {"file_bytes": files} == again
+    for parameter in told["parameters"]:  # as version 0.1.0 wrote it
+        del parameter["encoding_before"], parameter["encoding_after"]
+    assert Report.from_dict(again).passes[0].parameters[0].encoding_after is None
 
 
 def test_a_report_prints_every_reason_once() -> None:

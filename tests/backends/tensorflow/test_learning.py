@@ -83,7 +83,7 @@ def ends(grid: Quantized) -> tuple[Any, Any]:
     if isinstance(grid.levels, IntegerLevels):
         zero = 0 if grid.zero_point is None else grid.zero_point
         return grid.levels.bounds[0] - zero, grid.levels.bounds[1] - zero
-    return -grid.levels.high, grid.levels.high
+    return grid.levels.integer_bounds
 
 
 def expected(grid: Quantized, upstream: Any) -> Any:

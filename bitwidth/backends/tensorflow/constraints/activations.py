@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from bitwidth.backend import LayerInputs
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
-from bitwidth.encodings import Encoding, IntegerLevels, Quantized
+from bitwidth.encodings import Encoding
 from bitwidth.errors import ModelError
 
 Inputs = tuple[Encoding | None, ...]
@@ -56,7 +56,8 @@ def is_tensor(leaf: Any) -> bool:
 
 def fake_quantized(x: Any, encoding: Encoding) -> Any:
     """`encoding.project(x)` of a float tensor of any shape, in its dtype; what is no float tensor stays as it is."""
-    if not isinstance(encoding, Quantized) or not isinstance(encoding.levels, IntegerLevels):
+    grid = encoding.grid
+    if grid is None or not grid.levels.is_integer:
         raise ModelError(f"activations are held on integer grids, not as {encoding.describe()}")
     if isinstance(x, keras.KerasTensor) or not x.dtype.is_floating:
         return x
@@ -64,9 +65,9 @@ def fake_quantized(x: Any, encoding: Encoding) -> Any:
         return x.with_values(fake_quantized(x.values, encoding))
     if isinstance(x, tf.RaggedTensor):
         return x.with_flat_values(fake_quantized(x.flat_values, encoding))
-    low, high = encoding.levels.bounds
-    zero = 0 if encoding.zero_point is None else int(encoding.zero_point)
-    scale, reciprocal = float(encoding.scale), float(encoding.reciprocal)
+    low, high = grid.levels.bounds
+    zero = 0 if grid.zero_point is None else int(grid.zero_point)
+    scale, reciprocal = float(grid.scale), float(grid.reciprocal)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def rounded(value: Any) -> tuple[Any, Any]:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, Lowering, learned_variable
-from bitwidth.encodings import Encoding, IntegerLevels, LevelRows, PrefixLevels, Quantized, TableLevels, spread
+from bitwidth.encodings import Encoding, Quantized, TableLevels, spread
 from bitwidth.encodings.floats import LARGEST_HALF
+from bitwidth.encodings.interface import LevelKind
 from bitwidth.errors import EncodingError
 from bitwidth.fitting.scales import storage
 
@@ -108,13 +109,14 @@ class Scaled(Lowering):
 
     @override
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
-        if not self.learned or not isinstance(encoding, Quantized):
+        grid = encoding.grid
+        if not self.learned or grid is None:
             return encoding
         moved = self.learned[0].numpy()
         if not moved.any():
             return encoding
-        scale = np.asarray(encoding.scale * np.exp(moved), np.float32)
-        return replace(encoding, scale=storage(scale, 1.0)(scale))
+        scale = np.asarray(grid.scale * np.exp(moved), np.float32)
+        return replace(grid, scale=storage(scale, 1.0)(scale))
 
     def _grouped(self) -> list[int]:
         """Axes with several blocks of several values."""
@@ -146,12 +148,11 @@ class Grid(Scaled):
     @override
     def arrays(self, encoding: Encoding) -> Arrays:
         grid = quantized(encoding)
-        if not isinstance(grid.levels, IntegerLevels | PrefixLevels):
+        if grid.levels.tables:
             raise EncodingError(f"{encoding.describe()} has no integer levels")
-        short = grid.levels if isinstance(grid.levels, PrefixLevels) else None
-        low, high = (-short.high, short.high) if short else grid.levels.bounds
+        low, high = grid.levels.integer_bounds
         zero = np.int32(0) if grid.zero_point is None else spread(grid.zero_point, grid.block, self.shape)
-        step = np.array(1 << (short.dropped if short else 0), np.float32)
+        step = np.array(1 << grid.levels.dropped_bits, np.float32)
         return {**self.common(grid, low - zero, high - zero), "step": step}
 
     @override
@@ -178,19 +179,16 @@ class Table(Scaled):
 
     def __init__(self, encoding: Quantized, shape: Sequence[int]) -> None:
         super().__init__(encoding, shape)
-        self._free = isinstance(encoding.levels, TableLevels) and encoding.levels.free
+        self._free = any(table.free for table in encoding.levels.tables)
 
     @override
     def arrays(self, encoding: Encoding) -> Arrays:
         grid = quantized(encoding)
-        if not isinstance(grid.levels, TableLevels):
+        if grid.levels.by_block or not grid.levels.tables:
             raise EncodingError(f"{encoding.describe()} has no table of levels")
-        levels = grid.levels.array
-        return {
-            **self.common(grid, levels[0], levels[-1]),
-            "levels": levels,
-            "thresholds": grid.levels.thresholds,
-        }
+        (table,) = grid.levels.tables
+        levels = table.array
+        return {**self.common(grid, levels[0], levels[-1]), "levels": levels, "thresholds": table.thresholds}
 
     @override
     def learn(self) -> None:
@@ -228,14 +226,15 @@ class Table(Scaled):
     @override
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
         encoding = super().baked(encoding, master)
-        if len(self.learned) < 2 or not isinstance(encoding, Quantized) or not self.learned[1].numpy().any():
+        grid = encoding.grid
+        if len(self.learned) < 2 or grid is None or not self.learned[1].numpy().any():
             return encoding
         moved = np.sort(self._moved([v._value for v in self.learned]).numpy())
         rounded = np.clip(moved, -LARGEST_HALF, LARGEST_HALF).astype(np.float16).astype(np.float32)
         levels = np.unique(rounded + np.float32(0))
         if levels.size < 2:
             return encoding
-        return replace(encoding, levels=TableLevels(tuple(levels.tolist()), free=True))
+        return replace(grid, levels=TableLevels(tuple(levels.tolist()), free=True))
 
     def _extent(self) -> Any:
         return tf.reduce_max(tf.abs(self.state["levels"]))
@@ -261,9 +260,9 @@ class Rows(Scaled):
     @override
     def arrays(self, encoding: Encoding) -> Arrays:
         grid = quantized(encoding)
-        if not isinstance(grid.levels, LevelRows):
+        if not grid.levels.by_block:
             raise EncodingError(f"{encoding.describe()} has no rows of levels")
-        rows = grid.levels.rows
+        rows = grid.levels.tables
         longest = max(len(row.values) for row in rows)
         row = spread(np.asarray(grid.row), grid.block, self.shape)
         ends = (np.array([table.array[place] for table in rows])[row] for place in (0, -1))
@@ -291,8 +290,8 @@ class Rows(Scaled):
 
 def lower_quantized(encoding: Quantized, shape: Sequence[int]) -> Lowering:
     """The lowering of a grid, by its kind of levels."""
-    kinds: dict[type, type[Scaled]] = {TableLevels: Table, LevelRows: Rows}
-    return kinds.get(type(encoding.levels), Grid)(encoding, shape)
+    kinds: dict[LevelKind, type[Scaled]] = {"integers": Grid, "prefix": Grid, "table": Table, "tables": Rows}
+    return kinds[encoding.levels.kind](encoding, shape)
 
 
 def quantized(encoding: Encoding) -> Quantized:
@@ -301,9 +300,10 @@ def quantized(encoding: Encoding) -> Quantized:
     Raises:
         EncodingError: it is none.
     """
-    if not isinstance(encoding, Quantized):
+    grid = encoding.grid
+    if grid is None or grid is not encoding:
         raise EncodingError(f"{encoding.describe()} is not on a grid")
-    return encoding
+    return grid
 
 
 def _padded(array: NDArray[np.float32], length: int, filler: Any) -> NDArray[np.float32]:

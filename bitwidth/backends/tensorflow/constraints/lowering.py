@@ -18,10 +18,10 @@ from typing_extensions import override
 
 from bitwidth.backends.tensorflow.constraints.grids import lower_quantized
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, LearnedVariable, Lowering
-from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized
+from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized, escaped_places
 from bitwidth.errors import ConfigError, EncodingError
 
-__all__ = ["LearnedVariable", "Lowering", "lower", "register_lowering", "straight_through", "through_masks"]
+__all__ = ["LearnedVariable", "Lowering", "evaluate", "lower", "register_lowering", "straight_through", "through_masks"]
 
 _OPEN: ContextVar[bool] = ContextVar("open", default=False)
 
@@ -79,10 +79,15 @@ class _Over(Lowering):
             return ()
         return self.base.slopes(master, value, self.beneath(upstream), *learned)
 
+    @abstractmethod
+    def inner(self, encoding: Encoding) -> Encoding:
+        """The other encoding, under that of this kind."""
+
+    @override
     def update(self, encoding: Encoding) -> None:
         super().update(encoding)
-        if isinstance(encoding, Masked | Escaped) and self.base is not None:
-            self.base.update(encoding.base)
+        if self.base is not None:
+            self.base.update(self.inner(encoding))
 
 
 class _Escape(_Over):
@@ -93,9 +98,14 @@ class _Escape(_Over):
         super().__init__(encoding, shape)
 
     def arrays(self, encoding: Encoding) -> Arrays:
-        if not isinstance(encoding, Escaped) or encoding.format != self.format:
+        plane = escaped_places(encoding)
+        if plane is None or encoding.summary().escape_format != self.format:
             raise EncodingError(f"{encoding.describe()} has no escapes in {self.format}")
-        return {"plane": np.array(encoding.plane)}
+        return {"plane": np.array(plane)}
+
+    @override
+    def inner(self, encoding: Encoding) -> Encoding:
+        return encoding.base if isinstance(encoding, Escaped) else encoding
 
     @override
     def beneath(self, upstream: Any) -> Any:
@@ -122,6 +132,10 @@ class _Mask(_Over):
         return {"keep": encoding.mask.astype(np.float32)}
 
     @override
+    def inner(self, encoding: Encoding) -> Encoding:
+        return encoding.unmasked
+
+    @override
     def beneath(self, upstream: Any) -> Any:
         return upstream * self.state["keep"]
 
@@ -130,9 +144,9 @@ class _Mask(_Over):
         return value * self.state["keep"]
 
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
-        if not isinstance(encoding, Masked) or self.base is None:
+        if encoding.mask is None or self.base is None:
             return encoding
-        return Masked(encoding.keep, self.base.baked(encoding.base, master))
+        return Masked(encoding.mask, self.base.baked(encoding.unmasked, master))
 
 
 def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:
@@ -215,3 +229,36 @@ def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
         return view(master, *(tf.convert_to_tensor(variable._value) for variable in lowering.learned))
 
     return read
+
+
+def evaluate(
+    encoding: Encoding, values: NDArray[np.float32], upstream: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a layer reads of a variable that is held in an encoding while it trains, and the gradient of the variable.
+
+    Args:
+        encoding: how the variable is held.
+        values: of the variable.
+        upstream: the gradient of what the layer reads, of the same shape.
+
+    Returns:
+        Both as float32, of the shape of `values`.
+
+    Raises:
+        EncodingError: no lowering is registered for the encoding.
+
+    Example:
+        >>> from bitwidth.encodings import Masked
+        >>> mask = Masked(np.array([True, False]))
+        >>> evaluate(mask, np.array([3.0, 4.0], np.float32), np.ones(2, np.float32))
+        (array([3., 0.], dtype=float32), array([1., 0.], dtype=float32))
+    """
+    lowering = lower(encoding, values.shape)
+    if lowering is None:
+        return values, upstream
+    master = tf.constant(values)
+    with tf.GradientTape() as tape:
+        tape.watch(master)
+        read = straight_through(lowering)(master)
+    gradient = tape.gradient(read, master, output_gradients=tf.constant(upstream))
+    return read.numpy(), gradient.numpy()

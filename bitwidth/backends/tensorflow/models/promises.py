@@ -11,7 +11,7 @@ import numpy as np
 from bitwidth.backend import LayerInputs
 from bitwidth.backends.tensorflow.constraints.activations import attached_to
 from bitwidth.backends.tensorflow.reading.naming import Names
-from bitwidth.encodings import Dense, Encoding
+from bitwidth.encodings import Encoding
 from bitwidth.graph import Graph
 
 _HELD = "_bitwidth_encoding"  # an attribute of the variable, which goes with it into a larger model
@@ -56,7 +56,7 @@ def promised(model: Any, names: Names, graph: Graph) -> Graph:
     notes = []
     for parameter in graph:
         encoding = encodings.get(parameter.index)
-        if encoding is None or (isinstance(encoding, Dense) and encoding.format is None) or not parameter.is_float:
+        if encoding is None or encoding.summary().is_plain or not parameter.is_float:
             continue
         encoding.check(parameter.shape, parameter.path)
         off = int(np.count_nonzero(encoding.project(graph.values[parameter.path]) != graph.values[parameter.path]))

@@ -1,12 +1,4 @@
-"""A conformance suite for passes: what every pass must do, whoever wrote it.
-
-Use it in the tests of your own passes::
-
-    from bitwidth.testing import check_pass
-
-    def test_my_pass():
-        check_pass(MyPass(...), model=my_small_model, data=(x, y))
-"""
+"""A conformance suite for passes: what every pass must do, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -39,6 +31,7 @@ from bitwidth.passes import (
 )
 from bitwidth.passes.base import off_grid
 from bitwidth.result import Result
+from bitwidth.testing.asserting import require, same_bits
 
 
 def check_pass(
@@ -73,10 +66,10 @@ def check_pass(
     check_configuration(item)
     before = _values(model)
     result = PassManager([item]).run(model, data, validation)
-    _assert(_equal(before, _values(model)), f"{item.label} changed the user's model")
+    require(_equal(before, _values(model)), f"{item.label} changed the user's model")
     check_report(item, result)
     again = PassManager([item]).run(model, data, validation)
-    _assert(_bytes(again) == _bytes(result), f"{item.label}: the same run gave other bytes")
+    require(_bytes(again) == _bytes(result), f"{item.label}: the same run gave other bytes")
     check_file(item, result, model)
     check_promises_kept(item, model, data, validation)
     check_scope(item, model, data, validation)
@@ -91,34 +84,34 @@ def check_pass(
 def check_configuration(item: Pass) -> None:
     """It is a frozen dataclass, equal to one built from its fields, and to what its recipe gives."""
     kind: Any = type(item)
-    _assert(is_dataclass(item) and kind.__dataclass_params__.frozen, f"{item.label} is no frozen dataclass")
+    require(is_dataclass(item) and kind.__dataclass_params__.frozen, f"{item.label} is no frozen dataclass")
     rebuilt = kind(**{field.name: getattr(item, field.name) for field in fields(item)})
-    _assert(rebuilt == item, f"{item.label} built from its own fields differs")
+    require(rebuilt == item, f"{item.label} built from its own fields differs")
     json.dumps(item.config)
     manager = PassManager([item])
     try:
         recipe = manager.to_recipe()
     except ConfigError:
-        _assert(not kind.name or _has_code(item), f"{item.label} is named {kind.name!r} but has no recipe")
+        require(not kind.name or _has_code(item), f"{item.label} is named {kind.name!r} but has no recipe")
         return
-    _assert(bool(kind.name), f"{item.label} has a recipe but no name")
+    require(bool(kind.name), f"{item.label} has a recipe but no name")
     text = json.dumps(recipe)
     back = json.dumps(PassManager.from_recipe(text).to_recipe())
-    _assert(back == text, f"{item.label}: its recipe comes back as another")
+    require(back == text, f"{item.label}: its recipe comes back as another")
 
 
 def check_report(item: Pass, result: Result) -> None:
     """Every parameter is touched or skipped with a reason, and values lie on their encodings."""
     for record in result.report:
         paths = [parameter.path for parameter in record.parameters]
-        _assert(sorted(paths) == sorted(result.graph.parameters), f"{item.label}: parameters missing from its report")
+        require(sorted(paths) == sorted(result.graph.parameters), f"{item.label}: parameters missing from its report")
     for parameter in result.graph:
         if parameter.is_float:
             off = off_grid(parameter.encoding, result.graph.values[parameter.path])
-            _assert(not off, f"{item.label}: {off} values of {parameter.path} lie off {parameter.encoding.describe()}")
-    _assert(_equal(result.graph.values, _values(result.model)), f"{item.label}: result.model differs from result.graph")
+            require(not off, f"{item.label}: {off} values of {parameter.path} lie off {parameter.encoding.describe()}")
+    require(_equal(result.graph.values, _values(result.model)), f"{item.label}: result.model differs from result.graph")
     json.dumps(result.report.to_dict())
-    _assert(bool(str(result.report)), "the report prints nothing")
+    require(bool(str(result.report)), "the report prints nothing")
 
 
 def check_file(item: Pass, result: Result, model: Any) -> None:
@@ -131,11 +124,11 @@ def check_file(item: Pass, result: Result, model: Any) -> None:
         except BitwidthError:
             result.save(path, architecture=False)
             loaded = load(path, model=PassManager([]).run(model).model)
-        _assert(path.stat().st_size == result.size, f"{item.label}: Result.size is not the size of the file")
+        require(path.stat().st_size == result.size, f"{item.label}: Result.size is not the size of the file")
     expected = list(result.graph.values.values())
     found = list(_values(loaded).values())
-    same = len(expected) == len(found) and all(_same_bits(a, b) for a, b in zip(expected, found, strict=True))
-    _assert(same, f"{item.label}: the loaded model differs from the compressed one")
+    same = len(expected) == len(found) and all(same_bits(a, b) for a, b in zip(expected, found, strict=True))
+    require(same, f"{item.label}: the loaded model differs from the compressed one")
 
 
 def check_promises_kept(item: Pass, model: Any, data: Any, validation: Any) -> None:
@@ -148,11 +141,11 @@ def check_promises_kept(item: Pass, model: Any, data: Any, validation: Any) -> N
         return
     for parameter in second.graph:
         broken = kept[parameter.path].broken_by(parameter.encoding)
-        _assert(broken is None, f"{item.label} broke a promise about {parameter.path}: {broken}")
+        require(broken is None, f"{item.label} broke a promise about {parameter.path}: {broken}")
         mask = kept[parameter.path].mask
         if mask is not None:
             back = np.count_nonzero(second.graph.values[parameter.path][~mask])
-            _assert(back == 0, f"{item.label} brought {back} pruned values of {parameter.path} back")
+            require(back == 0, f"{item.label} brought {back} pruned values of {parameter.path} back")
 
 
 def check_scope(item: Pass, model: Any, data: Any, validation: Any) -> None:
@@ -167,8 +160,8 @@ def check_scope(item: Pass, model: Any, data: Any, validation: Any) -> None:
         return
     for parameter in before:
         if parameter.path != chosen and parameter.trainable:
-            same = _same_bits(before.values[parameter.path], after.values[parameter.path])
-            _assert(same, f"Where({item.label}, {chosen!r}) changed {parameter.path}")
+            same = same_bits(before.values[parameter.path], after.values[parameter.path])
+            require(same, f"Where({item.label}, {chosen!r}) changed {parameter.path}")
 
 
 def check_real_ramp(item: Pass, model: Any, data: Any, during: TrainingPass) -> None:
@@ -181,10 +174,10 @@ def check_real_ramp(item: Pass, model: Any, data: Any, during: TrainingPass) -> 
     plain, ramped = (PassManager([one]).run(model, data).graph for one in (during, ramp))
     differs = any(
         plain[p.path].encoding.describe() != p.encoding.describe()
-        or not _same_bits(plain.values[p.path], ramped.values[p.path])
+        or not same_bits(plain.values[p.path], ramped.values[p.path])
         for p in ramped
     )
-    _assert(differs or not alone, f"a ramp of {item.label} does nothing: it ends where {during.label} alone does")
+    require(differs or not alone, f"a ramp of {item.label} does nothing: it ends where {during.label} alone does")
 
 
 def inside(item: Pass, during: TrainingPass | None, depth: int = 1) -> Iterator[Pass]:
@@ -229,7 +222,7 @@ def check_inside(item: Pass, model: Any, data: Any, during: TrainingPass | None,
             continue
         except BitwidthError as error:
             ran = error
-        _assert(ran is None or planned is not None, f"{made.label}: planned, and then refused: {ran}")
+        require(ran is None or planned is not None, f"{made.label}: planned, and then refused: {ran}")
         if ran is None:
             check_report(made, result)
 
@@ -248,9 +241,9 @@ def _training(model: Any, data: Any, given: TrainingPass | None) -> TrainingPass
 
 def check_ramp(item: Pass) -> None:
     """`at(1)` is the pass itself, and every strength between is a pass of its kind."""
-    _assert(item.at(1.0) == item, f"{item.label}.at(1) is another pass")
+    require(item.at(1.0) == item, f"{item.label}.at(1) is another pass")
     for strength in (0.0, 0.25, 0.5, 0.75):
-        _assert(type(item.at(strength)) is type(item), f"{item.label}.at({strength}) is of another kind")
+        require(type(item.at(strength)) is type(item), f"{item.label}.at({strength}) is of another kind")
 
 
 def _values(model: Any) -> Mapping[str, NDArray[Any]]:
@@ -259,11 +252,7 @@ def _values(model: Any) -> Mapping[str, NDArray[Any]]:
 
 
 def _equal(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]]) -> bool:
-    return set(left) == set(right) and all(_same_bits(left[path], right[path]) for path in left)
-
-
-def _same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
-    return left.shape == right.shape and left.tobytes() == right.tobytes()
+    return set(left) == set(right) and all(same_bits(left[path], right[path]) for path in left)
 
 
 def _bytes(result: Result) -> bytes:
@@ -276,8 +265,3 @@ def _bytes(result: Result) -> bytes:
 def _has_code(item: Pass) -> bool:
     values: list[Any] = [getattr(item, field.name) for field in fields(item)]
     return any(callable(value) or isinstance(value, tuple) for value in values)
-
-
-def _assert(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)

@@ -1,0 +1,103 @@
+"""What the header of a file alone tells of an encoding: the same summary as that of the encoding itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from bitwidth.encodings import Dense, EncodingSummary
+from bitwidth.encodings.interface import LevelKind
+
+_FORMATS = ("float32", "float16", "bfloat16")
+
+
+def summary_of(
+    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], count: int, kept: int
+) -> EncodingSummary:
+    """The summary of an encoding in a file.
+
+    Args:
+        config: its configuration, from an untrusted header: parts that make no sense are left out.
+        shapes: shapes of the streams, by name.
+        count: how many values the parameter has.
+        kept: how many of them are stored; the others are masked.
+
+    Returns:
+        What `Encoding.summary` of the encoding returns, for encodings of the library; of a user's own the kind.
+    """
+    kind = str(config["kind"])
+    if kind == "masked":
+        base = summary_of(_part(config), _inner(shapes), count, kept)
+        return replace(base, sparsity=1 - kept / count if count else 0.0)
+    if kind == "escaped":
+        base = summary_of(_part(config), _inner(shapes), count, kept)
+        return replace(base, escapes=prod(shapes.get("values", (0,))), escape_format=_format(config) or "float32")
+    if kind == "dense":
+        width = config.get("width")
+        held = _format(config)
+        bits = Dense(held).width if held is not None else width if type(width) is int else None
+        return EncodingSummary(kind, bits, format=held)
+    return _grid(config, shapes) if kind == "quantized" else EncodingSummary(kind)
+
+
+def code_bits(config: Mapping[str, Any]) -> int | None:
+    """Bits of a code of bounded integers, or of what a prefix left of them; None for any other encoding."""
+    low, high, dropped = config.get("low"), config.get("high"), config.get("dropped", 0)
+    if not isinstance(low, int) or not isinstance(high, int):
+        return None
+    if isinstance(dropped, int) and 0 < dropped < 64:
+        return (2 * (abs(high) >> dropped)).bit_length()
+    return (high - low).bit_length()
+
+
+def _grid(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncodingSummary:
+    block, rows, low, high = (config.get(name) for name in ("block", "rows", "low", "high"))
+    listed = isinstance(block, list) and all(type(size) is int for size in block)
+    dropped = config.get("dropped", 0)
+    sides = {name: name in shapes for name in ("zero_point", "bias")}
+    bits, tables = code_bits(config), _tables(rows, shapes)
+    levels: LevelKind = "table" if tables else "prefix" if "dropped" in config else "integers"
+    if tables:
+        bits = max((max(1, size) - 1).bit_length() for size in tables)
+    total: int | None = sum(tables) if tables else None
+    if not tables and bits is not None and isinstance(low, int) and isinstance(high, int):
+        total = 2 * (high >> dropped) + 1 if type(dropped) is int and 0 < dropped < 64 else high - low + 1
+    bounded = isinstance(low, int) and isinstance(high, int)
+    even = (low == -high if bounded else True) and not any(sides.values())  # type: ignore[operator]
+    return EncodingSummary(
+        kind="quantized",
+        bits=bits,
+        levels="tables" if tables and rows is not None else levels,
+        level_count=total,
+        tables=len(tables),
+        dropped_bits=dropped if type(dropped) is int else 0,
+        symmetric=None if tables else even,
+        scale_shape=shapes.get("scale", ()),
+        block=tuple(block) if listed and isinstance(block, list) else None,
+        zero_points=sides["zero_point"],
+        biases=sides["bias"],
+    )
+
+
+def _tables(rows: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """How many levels each table has; empty where there is none."""
+    if isinstance(rows, list) and rows and all(type(size) is int for size in rows):
+        return rows
+    return [prod(shapes["levels"])] if "levels" in shapes else []
+
+
+def _part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    part: Mapping[str, Any] = config.get("parts", {}).get("base", {"kind": "dense"})
+    return part
+
+
+def _inner(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the streams of the encoding inside, by their names there."""
+    return {name.removeprefix("base."): shape for name, shape in shapes.items() if name.startswith("base.")}
+
+
+def _format(config: Mapping[str, Any]) -> Any:
+    found = config.get("format")
+    return found if isinstance(found, str) and found in _FORMATS else None
