@@ -74,7 +74,7 @@ class Scaled(Lowering):
         return scale * factor, reciprocal / factor
 
     def spread(self, grid: Any) -> Any:
-        """`bitwidth.tensors.spread` in TensorFlow."""
+        """`bitwidth.encodings.spread` in TensorFlow."""
         for axis in self._grouped():
             grid = tf.repeat(grid, self.block[axis], axis=axis)
             if grid.shape[axis] > self.shape[axis]:
