@@ -174,5 +174,5 @@ def _planes(magnitude: NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
 
 def _checked(bits: Any, least: int, most: int) -> int:
     if isinstance(bits, bool) or not isinstance(bits, int) or not least <= bits <= most:
-        raise EncodingError(f"bits must be a whole number of {least} to {most}, the sign included, got {bits!r}")
+        raise EncodingError(f"bits must be an integer of {least} to {most}, the sign included, got {bits!r}")
     return bits

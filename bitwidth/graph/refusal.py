@@ -16,10 +16,10 @@ class Refused(BitwidthError):  # noqa: N818 - an answer, and no fault
 
     Example:
         >>> try:
-        ...     raise Refused("nothing reads what it gives")
+        ...     raise Refused("nothing reads its output")
         ... except Refused as refusal:
         ...     refusal.reason
-        'nothing reads what it gives'
+        'nothing reads its output'
     """
 
     def __init__(self, reason: str) -> None:

@@ -291,7 +291,7 @@ def test_a_layer_that_takes_integers_is_named() -> None:
     model = keras.Model(tokens, keras.layers.Dense(2)(keras.layers.Embedding(9, 4, name="table")(tokens)))
     x = np.random.default_rng(0).integers(0, 9, (16, 5)).astype(np.int32)
     remarks = run(bw.Quantize(8, activations=8), data=x, model=model).report.passes[0].remarks
-    assert "inputs of table stay as they are: none is floating point" in remarks
+    assert "inputs of table are left unchanged: none is floating point" in remarks
 
 
 def test_shared_layers_and_shared_tensors_share_a_grid() -> None:

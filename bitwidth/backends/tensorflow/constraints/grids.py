@@ -66,7 +66,7 @@ class Scaled(Lowering):
         return self.state["low"], self.state["high"]
 
     def scales(self, learned: Sequence[Any]) -> tuple[Any, Any]:
-        """Scale and reciprocal as they are now, so that they broadcast against the master."""
+        """The current scale and reciprocal, so that they broadcast against the master."""
         scale, reciprocal = self.state["scale"], self.state["reciprocal"]
         if not learned:
             return scale, reciprocal
@@ -247,7 +247,7 @@ class Table(Scaled):
         return tf.sort(self._moved(learned)) if len(learned) > 1 else self.state["levels"]
 
     def _places(self, master: Any, learned: Sequence[Any]) -> tuple[Any, Any]:
-        """The levels as they are now, and which of them is nearest to each value, flat."""
+        """The current levels, and which of them is nearest to each value, flat."""
         state, levels = self.state, self._levels(learned)
         thresholds = levels[:-1] + (levels[1:] - levels[:-1]) / 2.0 if len(learned) > 1 else state["thresholds"]
         x = self.centred(master)
@@ -299,7 +299,7 @@ def quantized(encoding: Encoding) -> Quantized:
     """`encoding`, if it is a grid.
 
     Raises:
-        EncodingError: it is none.
+        EncodingError: it is not one.
     """
     if not isinstance(encoding, Quantized):
         raise EncodingError(f"{encoding.describe()} is not on a grid")
