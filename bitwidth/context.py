@@ -1,4 +1,8 @@
-"""The context: all that a pass may ask while it runs, besides its own fields and the graph."""
+"""The context: all that a pass may ask while it runs, besides its own fields and the graph.
+
+Here belongs what every pass receives: selection, notes for the report, questions, training. What only some passes share
+belongs in `bitwidth.passes`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`load`: a model from a .bw file."""
+"""`load`: a model from a .bw file.
+
+Here the reader of files meets the backend that builds models. Reading the bytes belongs in `bitwidth.artifact`.
+"""
 
 from __future__ import annotations
 

