@@ -6,7 +6,6 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, FrameType
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_architecture import PACKAGE, ROOMS
+from tests.test_architecture import MODULES, PACKAGE, ROOMS, imported
 from tests.test_docs import blocks
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
@@ -45,10 +44,20 @@ def test_the_rooms_are_those_of_the_package() -> None:
 
 
 def test_the_rooms_of_the_backend_are_those_of_its_folder() -> None:
-    found = rows("Rooms of the TensorFlow backend")
+    found = rows("Rooms of the TensorFlow backend, bottom to top")
     folders = {path.parent.name for path in BACKEND.glob("*/__init__.py")}
     assert {name.rstrip("/") for name, _ in found} == folders
     assert found == [shown(BACKEND, name.rstrip("/")) for name, _ in found]
+
+
+def test_the_rooms_of_the_backend_import_from_those_above() -> None:
+    order = [name.rstrip("/") for name, _ in rows("Rooms of the TensorFlow backend, bottom to top")]
+    start = "bitwidth.backends.tensorflow."
+    for name in MODULES:
+        own = name.removeprefix(start).split(".")[0]
+        if name.startswith(start) and own in order:
+            others = {other.removeprefix(start).split(".")[0] for other in imported(name) if other.startswith(start)}
+            assert others <= set(order[: order.index(own) + 1]), name
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*/__init__.py")), ids=lambda path: path.parent.name)
@@ -69,8 +78,9 @@ def code_of(name: str) -> CodeType:
         for part in parts[cut:]:
             found = getattr(found, part)
         break
-    function: Callable[..., Any] = found.__init__ if isinstance(found, type) else inspect.unwrap(found)
-    return function.__code__
+    function: Any = inspect.getattr_static(found, "__init__") if isinstance(found, type) else inspect.unwrap(found)
+    code: CodeType = function.__code__
+    return code
 
 
 @pytest.fixture
