@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "step with a codebook": ({"step": 0.5, "rule": "codebook"}, "rate and step go with"),
     "rate per channel": ({"rate": 2, "granularity": "channel"}, "one step per tensor"),
     "rate with escapes": ({"rate": 2, "escape": bw.Escape(quantile=0.5)}, "escape goes with"),
-    "an unknown rule": ({"bits": 4, "rule": "log"}, "rule must be one of uniform"),
+    "an unknown rule": ({"bits": 4, "rule": "log"}, 'rule must be "uniform", "power_of_two"'),
     "an unknown rounding": ({"bits": 4, "rounding": "up"}, "rounding must be"),
     "lopsided powers": ({"bits": 4, "rule": "power_of_two", "symmetric": False}, "symmetric=False goes with"),
     "one bit of powers": ({"bits": 1, "rule": "power_of_two"}, "at least 2"),
