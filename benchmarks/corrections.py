@@ -1,7 +1,7 @@
 """Corrections without labels around 3-bit rounding to nearest: real files, loaded again and evaluated.
 
 `Quantize(3)` alone, with each correction, and with all together: batch normalisations folded, layers equalized, biases
-corrected, statistics measured anew. 512 unlabelled images of the training set; each seed takes others.
+corrected, statistics measured again. 512 unlabelled images of the training set; each seed takes others.
 
 With one scale per output channel (the default) folding and equalizing have little left to do, so everything is also
 measured with one scale per tensor.

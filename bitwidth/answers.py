@@ -1,4 +1,7 @@
-"""Answers to questions about a model, kept while they hold."""
+"""Answers to questions about a model, kept while they hold.
+
+Here belongs when an answer still holds and how much is kept. The questions themselves belong in `bitwidth.analysis`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a backend must be able to do, and what a pass receives to ask it.
 
-A backend opens a model and gives a `Session`: a copy of the model that can be written to, trained and measured through
-graphs. Nothing here knows TensorFlow; `backend_for` finds the backend of a model when a model is first touched.
+A backend opens a model and returns a `Session`: a copy of the model that can be written to, trained and measured
+through graphs. Nothing here knows TensorFlow; `backend_for` finds the backend of a model when a model is first touched.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Training:
         verbose: as `model.fit` takes it.
         only: paths of the parameters to train; None for all that are trainable.
         learn: whether the scales of grids, and the levels of learned codebooks, train too. A backend that cannot may
-            hold them as they are.
+            hold them unchanged.
         every_step: whether a pass that steers is asked after every step, and not only periodically during the run.
         settled: fraction of the run after which the pass that steers changes nothing any more: callbacks that wait for
             the best model, or stop when it gets no better, count from then on.
@@ -121,7 +121,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run of training gave.
+    """The outcome of a run of training.
 
     Attributes:
         graph: the new snapshot: every value is what its encoding holds.
@@ -272,7 +272,7 @@ class Backend(Protocol):
         """Build a model from its architecture and give it its values.
 
         Args:
-            architecture: what `Session.architecture` gave.
+            architecture: what `Session.architecture` returned.
             stored: reads, each time it is called, the values of each variable and how they are held, in the order of
                 `architecture.variables`, one at a time; a later run on the model keeps them so.
             inputs: how the input tensors of layers are held, by the layer's path, in the order of its call.
@@ -293,7 +293,7 @@ def backend_for(model: Any) -> Backend:
     """The backend of a model.
 
     Raises:
-        UnsupportedModelError: the object is no model of a known framework.
+        UnsupportedModelError: the object is not a model of a known framework.
     """
     for base in type(model).__mro__:
         package = base.__module__.split(".")[0]

@@ -1,4 +1,8 @@
-"""The context: all that a pass may ask while it runs, besides its own fields and the graph."""
+"""The context: all that a pass may ask while it runs, besides its own fields and the graph.
+
+Here belongs what every pass receives: selection, notes for the report, questions, training. What only some passes share
+belongs in `bitwidth.passes`.
+"""
 
 from __future__ import annotations
 
@@ -267,9 +271,9 @@ class Context:
 
 
 def check_count(value: object, owner: str, field: str) -> None:
-    """Raise ConfigError unless `value` is a whole number of at least 1."""
+    """Raise ConfigError unless `value` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{owner}: {field} must be a whole number of at least 1, got {value!r}")
+        raise ConfigError(f"{owner}: {field} must be an integer of at least 1, got {value!r}")
 
 
 def check_choice(value: object, allowed: Iterable[object], owner: str, field: str) -> None:

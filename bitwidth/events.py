@@ -1,4 +1,7 @@
-"""What happens in a run while it runs: events, cancelling, deadlines."""
+"""What happens in a run while it runs: events, cancelling, deadlines.
+
+Here belongs what follows a run from outside. What a run leaves behind belongs in `bitwidth.report`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`load`: a model from a .bw file."""
+"""`load`: a model from a .bw file.
+
+Here the reader of files meets the backend that builds models. Reading the bytes belongs in `bitwidth.artifact`.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ def load(
         path: the file.
         bits: 2 to 16: read only the first `bits` bits (the sign included) of each weight on a grid of integers, which
             are bit planes in the file, and leave the rest of the file unread and unchecked. The weights of the model
-            are then on the narrower grids that those bits make, and a later run keeps them there. Weights that are
-            held otherwise, or in no more bits, are read whole. None reads all.
+            are then on the narrower grids that those bits make, and a later run keeps them there. Weights with any
+            other encoding, or with at most `bits` bits, are read whole. None reads all.
         custom_objects: classes and functions of the user's by name, as in Keras.
         model: a built model of the same architecture to fill in place of building one, for a file without an
             architecture; it is filled only after the whole file was read and checked, and stays as it was on an error.
@@ -46,15 +49,15 @@ def load(
         An uncompiled `keras.Model`.
 
     Raises:
-        ConfigError: `bits` is no whole number of 2 to 16, `custom_objects` no dict, or `path` no path.
+        ConfigError: `bits` is not an integer from 2 to 16, `custom_objects` not a dict, or `path` not a path.
         FileError: the file cannot be opened.
-        CorruptFileError: it is no .bw file, or was cut off, or altered anywhere that is read.
+        CorruptFileError: it is not a .bw file, or was cut off, or altered anywhere that is read.
         UnsafeFileError: what it says of the model names code, files, addresses or other objects than a model's.
         VersionError: it was written by a newer version of the format.
         ModelError: the model cannot be built, or `model` has other variables.
     """
     if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= MAX_BITS):
-        raise ConfigError(f"load: bits must be a whole number of 2 to {MAX_BITS}, got {bits!r}")
+        raise ConfigError(f"load: bits must be an integer of 2 to {MAX_BITS}, got {bits!r}")
     with open_file(path) as file:
         return build(file, bits, custom_objects, model)
 

@@ -84,7 +84,7 @@ def opened_session(model: Any, data: Any) -> tuple[Session, Graph]:
     """A session of a model, and the graph to start from: that of a result goes on from its float weights.
 
     Raises:
-        ConfigError: this is no model.
+        ConfigError: it is not a model.
         ModelError: the model cannot be read or compressed, or that of a result was changed.
     """
     if isinstance(model, Result):

@@ -23,10 +23,10 @@ Turn = AbstractContextManager[Any]
 
 
 class Result:
-    """What a run of passes gave.
+    """The outcome of a run of passes.
 
     A run on a result goes on from where the run before ended, float weights behind the compressed ones included: a
-    chain of passes cut into several runs gives what the whole chain gives. A file does not hold them.
+    chain of passes cut into several runs gives the same result as the whole chain. A file does not hold them.
 
     Attributes:
         graph: the model as a graph, with its encodings.
@@ -116,7 +116,7 @@ class Result:
         """The result as bytes, from which `from_bytes` makes it again, in another process or on another machine.
 
         They hold what `save` writes, the report, and the float weights behind the compressed ones: a run on what
-        `from_bytes` returns gives what a run on this result gives. What the model was compiled with is not in them.
+        `from_bytes` returns gives the same result as a run on this one. What the model was compiled with is left out.
 
         Raises:
             ModelError: `result.model` was changed since the run.
@@ -139,7 +139,7 @@ class Result:
             custom_objects: classes and functions of the user's by name, as in Keras.
 
         Raises:
-            CorruptFileError: the bytes are no checkpoint, or were cut off or altered.
+            CorruptFileError: the bytes are not a checkpoint, or were cut off or altered.
             UnsafeFileError: what they say of the model names code, files, addresses or other objects than a model's.
             VersionError: they were written by a newer version.
             ModelError: the model cannot be built.

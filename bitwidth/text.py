@@ -1,4 +1,7 @@
-"""Plain text: aligned tables and sizes for people."""
+"""Plain text: aligned tables and sizes for people, and texts from strangers made safe to print.
+
+Here belongs what formats strings and knows nothing else of the package.
+"""
 
 from __future__ import annotations
 

@@ -144,6 +144,8 @@ class ReferenceSession:
         inputs = data[0] if isinstance(data, tuple) else data
         if not len(inputs):
             raise DataError(f"{name} is empty")
+        if not np.isfinite(inputs).all():
+            raise DataError(f"{name} is not finite")
         if targets and not (isinstance(data, tuple) and len(data) > 1):
             raise DataError(f"{name} has no targets")
 

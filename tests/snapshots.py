@@ -75,9 +75,9 @@ def watched() -> Iterator[Seen]:
         seen.add("after training", after)
         return after
 
-    def watched_ask(context: bw.Context, question: Any, graph: Graph) -> Any:
+    def watched_ask(context: bw.Context, question: Any, graph: Graph, once: bool = False) -> Any:
         seen.add(f"asked {question}", graph)
-        return ask(context, question, graph)
+        return ask(context, question, graph, once)
 
     with (
         patch.object(bw.Pass, "__call__", watched_call),

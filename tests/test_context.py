@@ -60,7 +60,7 @@ def test_an_answer_holds_while_the_weights_are_near(
     assert len(measured) == count
 
 
-def test_other_questions_are_asked_anew() -> None:
+def test_other_questions_are_asked_again() -> None:
     session = reference.ReferenceSession(reference.Network([6, 16, 2]))
     context, graph = Context(session, DATA, drift=1.0), session.graph
     moved = graph.update({"layer0/kernel": graph.values["layer0/kernel"] * np.float32(1.001)})

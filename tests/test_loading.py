@@ -132,7 +132,7 @@ def test_a_prefix_saved_is_the_prefix_of_the_whole(path: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("bits", [1, 0, -4, 17, 4.0, "4", True])
 def test_bad_numbers_of_bits_are_refused(path: Path, bits: Any) -> None:
-    with pytest.raises(ConfigError, match="whole number of 2 to 16"):
+    with pytest.raises(ConfigError, match="integer of 2 to 16"):
         bw.load(path, bits=bits)
 
 

@@ -15,7 +15,7 @@ import pytest
 from keras import layers
 
 import bitwidth as bw
-from bitwidth.artifact import StoredModel, pack
+from bitwidth.artifact import StoredModel, open_checkpoint, pack, pack_checkpoint
 from bitwidth.encodings import Masked, Quantized
 from bitwidth.errors import CorruptFileError, FileError, ModelError
 
@@ -242,6 +242,16 @@ def test_what_is_no_result_is_refused(compressed: bw.Result, tmp_path: Path) -> 
     (tmp_path / "c.bw").write_bytes(compressed.to_bytes())
     with pytest.raises(CorruptFileError, match=r"Result\.from_bytes"):
         bw.load(tmp_path / "c.bw")
+
+
+def test_a_checkpoint_whose_report_is_none_is_refused(compressed: bw.Result) -> None:
+    with open_checkpoint(compressed.to_bytes()) as checkpoint:
+        stored, masters, report = checkpoint.file.stored(), checkpoint.masters, dict(checkpoint.report)
+    assert bw.Result.from_bytes(pack_checkpoint(stored, pack(stored).data, masters, report)).size == compressed.size
+    del report["planned"]
+    with pytest.raises(CorruptFileError, match="checkpoint: this does not describe a report: KeyError: 'planned'"):
+        bw.Result.from_bytes(pack_checkpoint(stored, pack(stored).data, masters, report))
+    assert repr(compressed).startswith("<Result 'sequential")
 
 
 def test_a_report_costs_nothing_until_its_sizes_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,10 +99,10 @@ class ToyBackend:
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
     ) -> Any:
-        held = dict(zip(architecture.config["names"], stored(), strict=True))
-        return Arrays(
-            {n: values for n, (values, _) in held.items()}, {n: encoding for n, (_, encoding) in held.items()}
-        )
+        built = Arrays({})
+        for name, (values, encoding) in zip(architecture.config["names"], stored(), strict=True):
+            built.arrays[name], built.encodings[name] = values, encoding
+        return built
 
 
 BACKEND = ToyBackend()

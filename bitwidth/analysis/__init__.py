@@ -1,4 +1,8 @@
-"""What a pass may ask about a model: named questions with numpy answers, made of a few primitives of the backend."""
+"""What a pass may ask about a model: named questions with numpy answers, made of a few primitives of the backend.
+
+Here belongs one frozen dataclass per question, with an `answer(graph, context)`. How the primitives are computed
+belongs in the backend, what is done with an answer in `bitwidth.passes`, and how long it is kept in `bitwidth.answers`.
+"""
 
 from bitwidth.analysis.fidelity import fidelity, fidelity_to
 from bitwidth.analysis.fisher import Fisher

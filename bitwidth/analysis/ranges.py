@@ -19,7 +19,7 @@ class ActivationRanges:
         samples: how many samples are looked at, at most; the first ones of the data.
 
     Raises:
-        ConfigError: `samples` is no whole number of at least 1.
+        ConfigError: `samples` is not an integer of at least 1.
 
     Example:
         >>> ActivationRanges(("dense/Relu:0",), samples=256).samples

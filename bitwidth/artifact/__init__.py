@@ -1,4 +1,9 @@
-"""The .bw file: architecture, encodings and entropy-coded values in one file, written whole or not at all."""
+"""The .bw file: architecture, encodings and entropy-coded values in one file, written whole or not at all.
+
+Here belongs the layout of a file, writing and reading it, its limits, and every check of what a stranger may have
+written. The codes of single streams belong in `bitwidth.coder`, building a model from a file in `bitwidth.loading` and
+the backend. Numpy only.
+"""
 
 from bitwidth.artifact.checkpoint import Checkpoint, open_checkpoint, pack_checkpoint
 from bitwidth.artifact.inspection import Inspection, inspect

@@ -18,7 +18,7 @@ def written(activations: Mapping[str, tuple[Encoding | None, ...]]) -> dict[str,
     """By the layer's path, for each input tensor null or `[low, high, scale, zero point]`.
 
     Raises:
-        EncodingError: an encoding that is no integer grid with one scale.
+        EncodingError: an encoding that is not an integer grid with one scale.
     """
     return {
         path: [None if encoding is None else _numbers(encoding) for encoding in held]
@@ -34,7 +34,7 @@ def read(data: Any, name: str) -> dict[str, tuple[Encoding | None, ...]]:
         name: of the file, for messages.
 
     Raises:
-        CorruptFileError: it is no such thing.
+        CorruptFileError: it is anything else.
     """
     if not isinstance(data, dict) or len(data) > _MAX_LAYERS:
         raise CorruptFileError(f"{name}: its header does not describe activations")
@@ -62,7 +62,7 @@ def _grid(numbers: Any, where: str) -> Quantized:
     low, high, scale, zero = numbers
     with np.errstate(over="ignore"):
         if float(np.float32(scale)) != scale:
-            raise CorruptFileError(f"{where}: the scale {scale!r} is no float32")
+            raise CorruptFileError(f"{where}: the scale {scale!r} is not a float32")
     try:
         point = np.asarray(zero, np.int32) if zero else None
         return Quantized(IntegerLevels(low, high), np.asarray(scale, np.float32), (), point)

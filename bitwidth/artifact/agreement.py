@@ -22,7 +22,7 @@ def checked_variables(items: Any, name: str) -> list[Any]:
     """`items` as a list of name, shape and dtype of each variable.
 
     Raises:
-        CorruptFileError: it is none.
+        CorruptFileError: it is anything else.
     """
     if not isinstance(items, list) or len(items) > MAX_PARAMETERS:
         raise CorruptFileError(f"{name}: its header does not describe variables: {str(items)[:80]}")
@@ -101,4 +101,4 @@ def _check_path(name: str, where: str) -> None:
         if "\\" in part or _DRIVE.match(part) or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in part):
             raise CorruptFileError(f"{where}: a name with a character that a path cannot hold everywhere")
         if any(0xD800 <= ord(c) < 0xE000 for c in part):
-            raise CorruptFileError(f"{where}: a name that is no text")
+            raise CorruptFileError(f"{where}: a name that is not a text")

@@ -90,7 +90,7 @@ def open_checkpoint(data: bytes) -> Iterator[Checkpoint]:
         data: its bytes; untrusted.
 
     Raises:
-        CorruptFileError: they are no checkpoint, or were cut off or altered.
+        CorruptFileError: they are not a checkpoint, or were cut off or altered.
         VersionError: a newer version of the format.
     """
     model, floats, report = _parts(data)

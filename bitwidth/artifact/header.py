@@ -247,7 +247,9 @@ def _entry(item: Any, name: str) -> Entry:
 
 def _stream(item: Any, count: int, where: str) -> Stream:
     if not isinstance(item, list) or len(item) != 5 or not all(isinstance(part, str) for part in item[:3]):
-        raise CorruptFileError(f"{where}: a stream that makes no sense: {str(item)[:80]}")
+        raise CorruptFileError(
+            f"{where}: malformed stream entry: expected [name, coder, dtype, shape, size], got {str(item)[:80]}"
+        )
     shape = checked_shape(item[3], where)
     if prod(shape) > (count if item[0] == CODES else max(count, MAX_SIDE_ELEMENTS)):
         raise CorruptFileError(f"{where}: stream {item[0]!r} of {prod(shape):,} elements for {count:,} values")
@@ -267,5 +269,5 @@ def _layers(item: Any, name: str) -> tuple[str, ...]:
 
 def _asset(item: Any, name: str) -> tuple[str, int]:
     if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
-        raise CorruptFileError(f"{name}: an asset that makes no sense: {str(item)[:80]}")
+        raise CorruptFileError(f"{name}: malformed asset entry: expected name and size, got {str(item)[:80]}")
     return item[0], checked_count(item[1], f"{name}: asset {item[0]!r}")

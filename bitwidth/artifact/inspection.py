@@ -35,7 +35,7 @@ class Inspection:
         reason: why not, where it cannot.
         parameters: what the header says of each parameter.
         assets: bytes of each asset, by name.
-        activations: how the input tensors of layers are held, by the layer's path; None for as they are.
+        activations: how the input tensors of layers are held, by the layer's path; None where it is not quantized.
     """
 
     path: str
@@ -92,9 +92,9 @@ def inspect(path: FilePath) -> Inspection:
         path: the file.
 
     Raises:
-        ConfigError: `path` is no path.
+        ConfigError: `path` is not a path.
         FileError: it cannot be opened.
-        CorruptFileError: it is no .bw file, or was cut off or altered.
+        CorruptFileError: it is not a .bw file, or was cut off or altered.
         VersionError: a newer version of the format.
     """
     name, preamble, header = read_header(path)

@@ -28,7 +28,7 @@ def checked_shape(sizes: Any, where: str) -> tuple[int, ...]:
     """`sizes` as a shape.
 
     Raises:
-        CorruptFileError: it is no list of at most 16 lengths, or asks for more elements than a file may hold.
+        CorruptFileError: it is not a list of at most 16 lengths, or asks for more elements than a file may hold.
     """
     if not isinstance(sizes, list) or len(sizes) > MAX_AXES:
         raise CorruptFileError(f"{where}: not a shape: {str(sizes)[:80]}")
@@ -39,13 +39,13 @@ def checked_shape(sizes: Any, where: str) -> tuple[int, ...]:
 
 
 def checked_count(count: Any, where: str) -> int:
-    """`count` as a whole number of at least 0.
+    """`count` as an integer of at least 0.
 
     Raises:
-        CorruptFileError: it is none.
+        CorruptFileError: it is anything else.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise CorruptFileError(f"{where}: expected a whole number of at least 0, got {str(count)[:40]}")
+        raise CorruptFileError(f"{where}: expected an integer of at least 0, got {str(count)[:40]}")
     return count
 
 
@@ -53,7 +53,7 @@ def checked_encoding(config: Any, where: str, depth: int = 0) -> None:
     """Raise unless `config` is an encoding's configuration: a kind, and parts that are such configurations.
 
     Raises:
-        CorruptFileError: it is none.
+        CorruptFileError: it is anything else.
     """
     if not isinstance(config, dict) or not isinstance(config.get("kind"), str) or depth > MAX_DEPTH:
         raise CorruptFileError(f"{where}: not an encoding: {str(config)[:80]}")

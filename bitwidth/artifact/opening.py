@@ -20,7 +20,7 @@ def path_text(path: Any) -> str:
         path: a string, bytes in the encoding of the file system, or an `os.PathLike`.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is anything else.
         FileError: it holds a NUL, which no path does.
     """
     try:
@@ -36,11 +36,11 @@ def path_text(path: Any) -> str:
 def opened(path: FilePath) -> BinaryIO:
     """A regular file, open for reading.
 
-    What is no regular file is refused: a FIFO or a device would let a reader wait for ever, or never end.
+    What is not a regular file is refused: a FIFO or a device would let a reader wait for ever, or never end.
 
     Raises:
-        ConfigError: `path` is no path.
-        FileError: it cannot be opened, or is no regular file.
+        ConfigError: `path` is not a path.
+        FileError: it cannot be opened, or is not a regular file.
     """
     text = path_text(path)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -29,10 +29,10 @@ _LONGEST = 500  # of a message behind the name of the file: names in a file may 
 
 @dataclass(frozen=True, eq=False)
 class OpenFile:
-    """A .bw file whose header was read and checked; `open_file` gives one.
+    """A .bw file whose header was read and checked; `open_file` returns one.
 
-    Values are read through one descriptor, so that what a first reading checked is what a second one gives, unless the
-    file itself is written to in between: even then each reading checks all it reads.
+    Values are read through one descriptor, so that what a first reading checked is what a second one returns, unless
+    the file itself is written to in between: even then each reading checks all it reads.
 
     Attributes:
         name: the file, for messages.
@@ -58,7 +58,7 @@ class OpenFile:
 
         Raises:
             FileError: the file cannot be read.
-            CorruptFileError: the parameter was cut off or altered, or is none that can be written.
+            CorruptFileError: the parameter was cut off or altered, or could not have been written by this library.
         """
         place = self._first
         for entry in self.header.entries:
@@ -106,9 +106,9 @@ def open_file(path: FilePath) -> Iterator[OpenFile]:
         path: the file.
 
     Raises:
-        ConfigError: `path` is no path.
+        ConfigError: `path` is not a path.
         FileError: it cannot be opened.
-        CorruptFileError: it is no .bw file, or its header was cut off or altered, or describes what no file holds.
+        CorruptFileError: it is not a .bw file, or its header was cut off or altered, or describes what no file holds.
         VersionError: a newer version of the format.
 
     Example:
@@ -124,7 +124,7 @@ def open_file(path: FilePath) -> Iterator[OpenFile]:
 
 @contextlib.contextmanager
 def open_bytes(data: bytes, name: str) -> Iterator[OpenFile]:
-    """A .bw file that is held in memory, as `open_file` gives one on a disk.
+    """A .bw file that is held in memory, as `open_file` returns one of a file on a disk.
 
     Args:
         data: the bytes of the file.
@@ -167,9 +167,9 @@ def read_content(path: FilePath, bits: int | None = None) -> StoredModel:
         bits: at least 2, or None for all; see `OpenFile.parameters`.
 
     Raises:
-        ConfigError: `path` is no path.
+        ConfigError: `path` is not a path.
         FileError: it cannot be opened.
-        CorruptFileError: it is no .bw file, or was cut off or altered anywhere.
+        CorruptFileError: it is not a .bw file, or was cut off or altered anywhere.
         VersionError: a newer version of the format.
     """
     with _open_any(path) as file:

@@ -31,7 +31,7 @@ def write_file(path: FilePath, data: bytes) -> None:
         data: all of its bytes.
 
     Raises:
-        ConfigError: `path` is no path.
+        ConfigError: `path` is not a path.
         FileError: the folder does not exist or cannot be written to, or there is something else than a file at `path`.
     """
     text = path_text(path)

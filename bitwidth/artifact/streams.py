@@ -89,7 +89,7 @@ def pack_parameter(
     for name, array in arrays_of(encoding.state()):
         _pack_array(packed, name, array)
     codes = encoding.encode(values)
-    if dtype == "bfloat16" and codes.dtype == np.float32:  # as `unpack_parameter` gives them
+    if dtype == "bfloat16" and codes.dtype == np.float32:  # as `unpack_parameter` returns them
         codes = _as_bfloat16(codes)
     if encoding.mask is not None:
         codes = codes[encoding.mask]

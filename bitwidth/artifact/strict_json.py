@@ -13,7 +13,7 @@ def strict_json(text: bytes) -> Any:
     that they are not of.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: the text is anything else.
         RecursionError: it is nested too deep.
     """
     data = json.loads(text.decode("utf-8"), object_pairs_hook=_once)

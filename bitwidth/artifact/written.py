@@ -25,7 +25,7 @@ _ONCE = "int32"  # the dtype of all integers beside the codes, in files of earli
 
 
 def coder_of(codes: str, dtype: str) -> str:
-    """The coder of codes of a dtype, for a parameter of another: what a grid gives are integers, all else is bytes."""
+    """The coder of codes of a dtype, for a parameter of another: codes of a grid are integers, all else is bytes."""
     return "integers" if codes == "int32" and dtype == "float32" else "bytes"
 
 

@@ -4,6 +4,9 @@ Every stream is deterministic, self-contained given its decoder's arguments, and
 untrusted bytes and raise `CorruptFileError` or return an array of the right shape (a checksum around the stream catches
 the rest).
 
+Here belongs what turns arrays into bytes and back. Which arrays a file holds, and in what order, belongs in
+`bitwidth.artifact`.
+
 Example:
     >>> import numpy as np
     >>> from bitwidth import coder

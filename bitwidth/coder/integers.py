@@ -1,6 +1,6 @@
 """Signed integers of any width: tokens for the entropy coder, raw bits for what no table can predict.
 
-A small range is coded as it is, one symbol a value. A wide one is cut into buckets as floating-point numbers are:
+A small range is coded directly, one symbol a value. A wide one is cut into buckets as floating-point numbers are:
 magnitudes below 2**(m + 1) are tokens of their own, larger ones a token for the exponent and the `m` bits below the
 leading one, with the remaining low bits raw. `m` is chosen by the cost of the tokens' histogram.
 

@@ -80,7 +80,7 @@ class Encoder:
         return sum(PRECISION - math.log2(freq) for _, freq in self.spans)
 
     def finish(self) -> bytes:
-        """The coded bytes: the last state, little-endian and as short as it is, then 16-bit words in reading order."""
+        """The coded bytes: the last state, little-endian without leading zeros, then 16-bit words in reading order."""
         state = 0
         words: list[int] = []
         for start, freq in reversed(self.spans):

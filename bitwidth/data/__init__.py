@@ -1,4 +1,7 @@
-"""Real data that ships with the package, for the demo, the examples and the tests."""
+"""Real data that ships with the package, for the demo, the examples and the tests.
+
+Here belong small sets with a licence that permits it. Reading the users' own data belongs in the backend.
+"""
 
 from __future__ import annotations
 

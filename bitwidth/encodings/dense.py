@@ -1,4 +1,4 @@
-"""`Dense`: values held one by one, in a floating point format or as they are."""
+"""`Dense`: values held one by one, in a floating point format or unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Dense(Encoding):
     """Every value by itself.
 
     Attributes:
-        format: `None` holds the values as they are, whatever their dtype; `"float32"`, `"float16"` (11 significant
+        format: `None` holds the values unchanged, whatever their dtype; `"float32"`, `"float16"` (11 significant
             bits, 6e-5 to 65504) or `"bfloat16"` (8 significant bits, the range of float32) round them to that format.
         width: bits of one value; given by `format` unless that is None.
 

@@ -159,7 +159,7 @@ class Encoding(ABC):
 
     @property
     def unmasked(self) -> Encoding:
-        """How the values are held that no mask hides: the encoding itself, or the one under its mask."""
+        """How unmasked values are held: the encoding itself, or the one under its mask."""
         return self
 
     @abstractmethod

@@ -27,7 +27,7 @@ class Escaped(Encoding):
     """Values of another encoding where the plane is False, values held one by one where it is True.
 
     A few outliers left in floating point let the grid of the others be finer: the dense-and-sparse decomposition of
-    Kim et al. 2024, "SqueezeLLM", section 4.2. What is escaped is a constant of the encoding: `project` gives it back
+    Kim et al. 2024, "SqueezeLLM", section 4.2. What is escaped is a constant of the encoding: `project` returns it
     whatever it is given. The code in an escaped place is that of zero and means nothing.
 
     Attributes:

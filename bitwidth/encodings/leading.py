@@ -44,7 +44,7 @@ class PrefixLevels(Levels):
     def __post_init__(self) -> None:
         for number in (self.high, self.dropped):
             if isinstance(number, bool) or not isinstance(number, int):
-                raise EncodingError(f"high and dropped are whole numbers, got {self.high!r} and {self.dropped!r}")
+                raise EncodingError(f"high and dropped are integers, got {self.high!r} and {self.dropped!r}")
         if not 1 <= self.high <= MAX_HIGH:
             raise EncodingError(f"high must be 1 to {MAX_HIGH}, got {self.high}")
         if not 0 <= self.dropped < self.high.bit_length():

@@ -42,7 +42,7 @@ class IntegerLevels(Levels):
     def __post_init__(self) -> None:
         for bound in (self.low, self.high):
             if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int)):
-                raise EncodingError(f"bounds are whole numbers, got low={self.low}, high={self.high}")
+                raise EncodingError(f"bounds are integers, got low={self.low}, high={self.high}")
         if (self.low is None) != (self.high is None):
             raise EncodingError(f"give both bounds or none, got low={self.low}, high={self.high}")
         if self.low is not None and self.high is not None:

@@ -41,7 +41,7 @@ def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding
 
     The codes less their zero points are sign and magnitude; the low bits of the magnitude are dropped (see
     `PrefixLevels`). Scale, bias and mask stay; there is no zero point any more. Tables, floats, and grids of no more
-    than `bits` bits are given back as they are. A prefix of a prefix is that of the whole grid.
+    than `bits` bits are returned unchanged. A prefix of a prefix is that of the whole grid.
 
     Args:
         encoding: any encoding.
@@ -50,7 +50,7 @@ def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding
             alone can tell.
 
     Raises:
-        EncodingError: `bits` is no whole number of at least 2; no `planes` for integers without bounds.
+        EncodingError: `bits` is not an integer of at least 2; no `planes` for integers without bounds.
 
     Example:
         >>> from bitwidth.encodings import IntegerLevels
@@ -60,7 +60,7 @@ def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding
         (array([[  0.  ,  19.75, -59.75]], dtype=float32), 4)
     """
     if isinstance(bits, bool) or not isinstance(bits, int) or bits < 2:
-        raise EncodingError(f"a prefix has a whole number of bits, at least 2, got {bits!r}")
+        raise EncodingError(f"bits of a prefix must be an integer of at least 2, got {bits!r}")
     grid = ordered(encoding)
     if grid is None or grid.bits <= bits:
         return encoding

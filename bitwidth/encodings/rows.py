@@ -24,7 +24,7 @@ class LevelRows(Levels):
         rows: the tables; at least one and at most 256.
 
     Raises:
-        EncodingError: no table, too many, or something that is none.
+        EncodingError: no table, too many, or something that is not a table.
 
     Example:
         >>> rows = LevelRows((TableLevels((1.0, 2.0, 4.0, 8.0)), TableLevels((10.0, 20.0))))

@@ -26,10 +26,10 @@ class Escape:
     Attributes:
         plane: the values themselves: a mapping from the paths of parameters to bool arrays, or a function of path and
             values to a bool array; None, or a path that is missing, for no value. Equality is by identity.
-        error: those that a grid misses by more than so many scales of their block. The grid is that of the block's
-            body, the values of at most four times its mean magnitude, since outliers would stretch it to themselves.
-            A uniform grid misses what it does not clip by half a scale at most, so 1.0 takes what it clips by more
-            than a step.
+        error: those whose quantization error exceeds `error` times the scale of their block. The grid is that of the
+            block's body, the values of at most four times its mean magnitude, since outliers would stretch it to
+            themselves. A uniform grid misses what it does not clip by half a scale at most, so 1.0 takes what it
+            clips by more than a step.
         quantile: those whose magnitude is above that quantile of the magnitudes, between 0 and 1: 0.995 takes one in
             two hundred.
         format: how an escaped value is stored: `"float32"`, `"float16"` or `"bfloat16"`.

@@ -113,7 +113,7 @@ def bitplanes(tensor: ArrayLike, bits: int | None = None) -> BitPlanes:
     Args:
         tensor: integers or floats of any shape. Floats are quantized first, on a symmetric uniform grid with a scale
             for each index of the last axis (the output channels of a kernel), or one scale where there are fewer than
-            two axes; the scales are those of least squared error (`bitwidth.tensors.fit_scale`).
+            two axes; the scales are those of least squared error (`bitwidth.fitting.fit_scale`).
         bits: bits of one integer, the sign included: 2 to 65 for integers, which must fit (None for as many as they
             need), 2 to 16 for floats (None for 8).
 
@@ -174,5 +174,5 @@ def _planes(magnitude: NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
 
 def _checked(bits: Any, least: int, most: int) -> int:
     if isinstance(bits, bool) or not isinstance(bits, int) or not least <= bits <= most:
-        raise EncodingError(f"bits must be a whole number of {least} to {most}, the sign included, got {bits!r}")
+        raise EncodingError(f"bits must be an integer of {least} to {most}, the sign included, got {bits!r}")
     return bits

@@ -17,7 +17,7 @@ CELLS = 1 << 13
 
 
 def snapper(levels: Levels) -> Snap:
-    """A function that gives the levels nearest to scaled values: those of `levels.at(levels.nearest(x))`, to the bit.
+    """A function that returns the levels nearest to scaled values: those of `levels.at(levels.nearest(x))`, to the bit.
 
     Args:
         levels: integers, leading bits of integers, or one table.

@@ -48,7 +48,7 @@ class Strip:
             yield np.where(weights > 0, values, np.float32(0)), weights
 
     def total(self, function: Callable[[NDArray[np.float32], NDArray[np.float32] | None], Any]) -> NDArray[np.float64]:
-        """The sum over the pieces of `function`, which gives an array for a piece."""
+        """The sum over the pieces of `function`, which returns an array for a piece."""
         found = [function(*piece) for piece in self.pieces()]
         summed: NDArray[np.float64] = np.sum(found, axis=0, dtype=np.float64)
         return summed

@@ -30,7 +30,7 @@ def fit_table(
 ) -> Quantized:
     """The grid of a user's table that holds `values` best: per block the row, scale and bias of least squared error.
 
-    Scales and biases that are fitted are rounded so that two bytes hold each; those that are given stay as they are.
+    Scales and biases that are fitted are rounded so that two bytes hold each; those that are given stay unchanged.
     What is fitted alternates between codes and least squares (Lloyd 1982), from several starts.
 
     Args:

@@ -1,4 +1,4 @@
-"""Channels: where the features that an operation takes and gives stand in its kernel."""
+"""Channels: where the input and output features of an operation stand in its kernel."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Channels:
 
 
 def channels_made(op: Op, parameter: Parameter, use: Use) -> Channels:
-    """Where the channels that `op` gives, as the last axis of its output, stand in its kernel.
+    """Where the output channels of `op`, the last axis of its output, stand in its kernel.
 
     Args:
         op: a contraction.

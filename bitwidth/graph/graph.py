@@ -22,8 +22,8 @@ from bitwidth.graph.values import Value, Values
 class Graph:
     """A model as passes see it: operations, layers and parameters with their values. It never changes.
 
-    `update` gives a new graph that shares all that stayed the same, so keeping many snapshots costs little. Values are
-    read-only arrays; for a parameter with an encoding other than dense they are what the layer reads: the decoded
+    `update` returns a new graph that shares all that stayed the same, so keeping many snapshots costs little. Values
+    are read-only arrays; for a parameter with an encoding other than dense they are what the layer reads: the decoded
     values.
 
     Example:

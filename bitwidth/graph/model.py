@@ -120,7 +120,7 @@ class Tensor:
         name: unique in the graph.
         shape: sizes of its axes, None where the size is only known when the model runs.
         dtype: numpy name of its dtype.
-        encoding: how its values are held; None for as they are computed.
+        encoding: how its values are held; None for no encoding.
     """
 
     name: str

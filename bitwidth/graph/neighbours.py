@@ -53,7 +53,7 @@ def target(wiring: Wiring, op_name: str, count: int) -> Target:
         count: how many channels its output has.
 
     Raises:
-        Refused: there is no such place, or something else depends on the output as it is.
+        Refused: there is no such place, or something else depends on the output unchanged.
     """
     start = wiring.ops.get(op_name)
     if start is None or not spec(start).is_contraction:

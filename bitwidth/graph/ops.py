@@ -116,7 +116,7 @@ class OpSpec:
         effect: what it does to features with a parameter that it reads: sums over them with a kernel, looks rows up,
             normalises, adds or multiplies element by element; `"none"` where that is not known.
         kernel_channels: axes of its kernel, from the end, that become channels; empty where the operation says which.
-        moves: whether it hands elements on as they are, moved, repeated or left out.
+        moves: whether it hands elements on unchanged, moved, repeated or left out.
         keeps_last_axis: whether its result has the last axis of operand 0, element by element.
         reshapes: whether it leaves the elements of operand 0 in their order, under another shape.
         passes_scale: whether channels that are s > 0 times as large make its result s times as large, channel by
@@ -253,7 +253,7 @@ def spec(op: Op | Use) -> OpSpec:
     try:
         return SPECS[op.kind]
     except KeyError:
-        raise ModelError(f'{op.kind!r} is no kind of operation; see bitwidth.graph.ops, or use "other"') from None
+        raise ModelError(f'{op.kind!r} is not a kind of operation; see bitwidth.graph.ops, or use "other"') from None
 
 
 def attribute(op: Op, name: str) -> Any:

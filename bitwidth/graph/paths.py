@@ -40,7 +40,7 @@ def forward(
         [('x', 'a'), ('y', 'b')]
         >>> next(steps)
         Traceback (most recent call last):
-        bitwidth.errors.Refused: the model gives it out
+        bitwidth.errors.Refused: its output is a model output
     """
     while True:
         taker: Op | Norm | None = (whole or {}).get(tensor)
@@ -52,7 +52,7 @@ def forward(
         yield tensor, taker
         result = taker.outputs[0] if isinstance(taker, Op) else taker.result
         if result is None:
-            raise Refused("it gives nothing")
+            raise Refused("it has no outputs")
         tensor = result
 
 

@@ -156,5 +156,5 @@ def _unknown(structure: Structure, parameters: Sequence[Parameter], pattern: str
     known = sorted({*layers, *(parameter.path for parameter in parameters)})
     close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4)
     hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"layers: {', '.join(layers)}"
-    reason = "has no parameters" if pattern in layers else "is no layer or parameter of the model"
+    reason = "has no parameters" if pattern in layers else "is not a layer or parameter of the model"
     return f"where={pattern!r} {reason} {structure.name!r}; {hint}"

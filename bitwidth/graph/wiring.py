@@ -36,7 +36,7 @@ class Norm:
     Attributes:
         layer: the layer.
         source: name of the tensor that it takes, None where it is called several times or never.
-        result: name of the tensor that it gives.
+        result: name of its output tensor.
         scale, offset, mean, variance: its parameters; None for one that it does not have.
         epsilon: what is added to the variance, None where that is not seen.
         is_last: whether it normalises the last axis.
@@ -72,7 +72,7 @@ class Wiring:
         'b'
         >>> wiring.only_reader("z")
         Traceback (most recent call last):
-        bitwidth.errors.Refused: the model gives it out
+        bitwidth.errors.Refused: its output is a model output
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -101,7 +101,7 @@ class Wiring:
         self._held = set(graph.activations)
 
     def _join(self, op: Op, ends: tuple[str, ...]) -> None:
-        """Take what a call gives for what the called operations give; they read the call's inputs themselves."""
+        """Take the outputs of a call for those of the called operations; they read the call's inputs themselves."""
         for inner, outer in zip(ends, op.outputs, strict=True):
             link = Op(f"{op.name}/{inner}", "identity", op.layer, (inner,), (outer,))
             self.makers[outer] = link
@@ -136,13 +136,13 @@ class Wiring:
         """
         readers = self.readers.get(tensor, [])
         if tensor in self._given:
-            raise Refused("the model gives it out")
+            raise Refused("its output is a model output")
         if tensor in self._held:
-            raise Refused("what it gives is held on a grid")
+            raise Refused("its output is quantized")
         if not readers:
-            raise Refused("nothing reads what it gives")
+            raise Refused("nothing reads its output")
         if len(readers) > 1:
-            raise Refused(f"{len(readers)} operations read what it gives")
+            raise Refused(f"{len(readers)} operations read its output")
         return readers[0]
 
     def is_only_reader(self, op: Op, tensor: str) -> bool:
@@ -150,7 +150,7 @@ class Wiring:
         return self.readers.get(tensor) == [op] and tensor not in self._given and tensor not in self._held
 
     def keeps_last_axis(self, op: Op) -> bool:
-        """Whether `op` hands a tensor on with its last axis as it is: a cast, a reshape in front of it, an identity."""
+        """Whether `op` keeps the last axis of a tensor: a cast, a reshape in front of it, an identity."""
         if spec(op).keeps_last_axis or (op.kind == "input" and op.inputs):
             return True
         features = self.features(op)
@@ -160,7 +160,7 @@ class Wiring:
         return before is not None and before == self.width(op.outputs[0])
 
     def added(self, op: Op) -> tuple[Parameter, Use] | None:
-        """The one parameter that an addition adds to features, as it is, and nothing else reads."""
+        """The one parameter that an addition adds to features, unchanged, and nothing else reads."""
         found = [(p, use) for p, use in self.uses.get(op.name, []) if len(p.uses) == 1]
         if not spec(op).is_addition or len(found) != 1 or len(self.uses[op.name]) != 1 or len(self.features(op)) > 1:
             return None
@@ -170,7 +170,7 @@ class Wiring:
         """`op` as a contraction over one kernel.
 
         Raises:
-            Refused: it is none, or its kernel is computed, or used elsewhere too.
+            Refused: it is not a normalisation, or its kernel is computed, or used elsewhere too.
         """
         if not spec(op).is_contraction:
             raise Refused(f"{op.shown}, which has no kernel")
@@ -184,7 +184,7 @@ class Wiring:
         if len(kernel.uses) > 1:
             raise Refused(f"{kernel.path} is used {len(kernel.uses)} times")
         if not self.is_plain(op, kernel):
-            raise Refused(f"{kernel.path} is not used as it is: the kernel is computed from it")
+            raise Refused(f"{kernel.path} is not used directly: the kernel is computed from it")
         return Contraction(op, kernel, use)
 
     def contractions(self) -> Iterator[tuple[Op, tuple[Parameter, ...]]]:
@@ -198,7 +198,7 @@ class Wiring:
         return tensor in self._static and tensor in self.makers and parameter.path in self.makers[tensor].parameters
 
     def is_plain(self, op: Op, parameter: Parameter) -> bool:
-        """Whether `op` reads the parameter as it is: not computed further, only cast and reshaped on the way."""
+        """Whether `op` reads the parameter directly: not computed further, only cast and reshaped on the way."""
         for name in op.inputs:
             for _, maker in backward(self, name) if self.reads_statically(name, parameter) else ():
                 turned = maker.kind == "transpose" and len(parameter.shape) > 2

@@ -1,4 +1,9 @@
-"""Passes: graph in, new graph out, with contracts; and the manager that chains them."""
+"""Passes: graph in, new graph out, with contracts; and the manager that chains them.
+
+Here belongs one module per pass, what passes are made of (`base`, `wrapping`), and recipes. A pass decides; how an
+encoding is fitted belongs in `bitwidth.fitting`, what is measured in `bitwidth.analysis`, and what a model computes
+under an encoding in the backend, which knows no passes.
+"""
 
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.bias import CorrectBias

@@ -26,7 +26,7 @@ def quantized_inputs(
     """A grid for every floating point tensor that enters a layer which uses one of the parameters, by its name.
 
     Tensors that enter the same layer in turn (a layer that is called twice) and layers that take the same tensor share
-    a grid. A remark names each layer whose inputs stay as they are.
+    a grid. A remark names each layer whose inputs stay in floating point.
     """
     groups = input_groups(graph, context, parameters)
     names = tuple(sorted({name for group in groups for name in group}))
@@ -55,11 +55,11 @@ def input_groups(graph: Graph, context: Context, parameters: Iterable[Parameter]
         calls = layers[path].calls if path in layers and layers[path].tracked else ()
         if not calls:
             context.remark(
-                f"inputs of {path or 'the model itself'} stay as they are: no layer of the model is called on them"
+                f"inputs of {path or 'the model itself'} are left unchanged: no layer of the model is called on them"
             )
             continue
         if not floats.intersection(name for call in calls for name in call.inputs):
-            context.remark(f"inputs of {path} stay as they are: none is floating point")
+            context.remark(f"inputs of {path} are left unchanged: none is floating point")
         for place in range(max(len(call.inputs) for call in calls)):
             together = {call.inputs[place] for call in calls if place < len(call.inputs)} & floats
             for name in list(together):

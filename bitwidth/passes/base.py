@@ -72,11 +72,11 @@ class Pass(ABC):
         """Raise ContractError if `after` is not what this pass promises."""
 
     def preview(self, graph: Graph, context: Context) -> Graph:
-        """What `apply` would give, found without data and without training: for `PassManager.plan`."""
+        """What `apply` would return, found without data and without training: for `PassManager.plan`."""
         return self.apply(graph, context)
 
     def at(self, strength: float) -> Self:
-        """The pass at a strength from 0 (mildest) to 1 (as it is), for `Ramp`.
+        """The pass at a strength from 0 (mildest) to 1 (full strength), for `Ramp`.
 
         Raises:
             ConfigError: this pass cannot be ramped.
@@ -112,7 +112,7 @@ class Pass(ABC):
             PromiseError: it would undo what an earlier pass promised.
         """
         if "__dataclass_params__" not in vars(type(self)):
-            raise ContractError(f"{self.label} is no dataclass: put @dataclass(frozen=True) above the class")
+            raise ContractError(f"{self.label} is not a frozen dataclass: decorate it with @dataclass(frozen=True)")
         context = context.fresh_notes()
         self.requires(graph, context)
         started = time.perf_counter()
@@ -167,7 +167,7 @@ class TrainingPass(Pass):
         return self.train(graph, context, None)
 
     def preview(self, graph: Graph, context: Context) -> Graph:
-        """Training changes values only, and only a run can tell how: the graph as it is."""
+        """Training changes values only, and only a run can tell how: the graph unchanged."""
         fixed = context.selection(graph, None, lambda parameter: None if parameter.trainable else "not trainable")
         context.notes.skipped.update(fixed.skipped)
         context.notes.foreseen.update(fixed.paths)
@@ -231,5 +231,5 @@ def check_kept(before: Graph, after: Graph, owner: str) -> None:
 
 
 def off_grid(encoding: Encoding, values: NDArray[Any]) -> int:
-    """How many values the encoding cannot hold as they are."""
+    """How many values the encoding cannot represent."""
     return int(np.count_nonzero(encoding.project(values) != values))

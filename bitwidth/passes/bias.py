@@ -1,4 +1,4 @@
-"""`CorrectBias`: shift biases so that the mean of what a layer gives stays as it was before a pass."""
+"""`CorrectBias`: shift biases so that the mean output of a layer stays what it was before a pass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CorrectBias(Wrapping, name="correct_bias"):
             it (appendix D of that paper). Runs the data through the model once for each kernel.
 
     Raises:
-        ConfigError: `of` is no pass or trains, or `samples` is no whole number of at least 1.
+        ConfigError: `of` is not a pass, or trains, or `samples` is not an integer of at least 1.
 
     Example:
         >>> from bitwidth import Quantize

@@ -55,7 +55,7 @@ class EqualizeLayers(Pass, name="equalize_layers"):
             and all that lies between them are named.
 
     Raises:
-        ConfigError: `iterations` is no whole number of at least 1.
+        ConfigError: `iterations` is not an integer of at least 1.
 
     Example:
         >>> import bitwidth as bw
@@ -103,10 +103,10 @@ class EqualizeLayers(Pass, name="equalize_layers"):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two kernels, the second of which takes what the first gives.
+    """Two kernels, the second of which takes the output of the first.
 
     Attributes:
-        first: where the channels stand in the kernel that gives them.
+        first: where the channels stand in the kernel that computes them.
         second: where the features stand in the kernel that takes them, one or several for each channel in turn.
         between: paths of the parameters that are added between the two, one value for each channel.
     """
@@ -184,13 +184,13 @@ def _need_folded(wiring: Wiring, norm: Norm, count: int) -> None:
     if norm.layer.trainable:
         raise Refused(f"the batch normalisation {path} follows, and is not folded")
     if norm.result is None or not wiring.is_alone(norm):
-        raise Refused(f"something else than {path} reads what it gives")
+        raise Refused(f"something else than {path} reads its output")
     if not norm.is_last or any(parameter.size != count for parameter in norm.parameters):
         raise Refused(f"{path} does not normalise the last axis")
 
 
 def _scales(wiring: Wiring, op: Op, tensor: str, count: int) -> bool:
-    """Whether an operation gives s times as much, channel by channel, for a tensor that is s times as large."""
+    """Whether scaling a channel of a tensor scales the same channel of the operation's output."""
     if wiring.keeps_last_axis(op):
         return True
     if not spec(op).passes_scale or channels_first(op):

@@ -30,7 +30,7 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
 
     A normalisation is folded if all that it takes is the output of one dense, convolution or einsum layer (of any kind;
     the last kernel of a separable one) whose kernel nothing else uses. The report has the reason for every other one.
-    Masks stay. Fold before `Quantize`: a kernel on a grid is left as it is.
+    Masks stay. Fold before `Quantize`: a kernel on a grid is left unchanged.
 
     Attributes:
         where: the parameters that may change, by path or layer; None for all. A normalisation is folded where its own

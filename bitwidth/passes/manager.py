@@ -37,7 +37,7 @@ class PassManager(Composite, name="chain"):
         passes: the passes, in order.
 
     Raises:
-        ConfigError: something in the list is no pass.
+        ConfigError: something in the list is not a pass.
 
     Example:
         >>> from bitwidth import Prune, Quantize
@@ -219,7 +219,7 @@ class PassManager(Composite, name="chain"):
 
     def _open(self, model: Any, data: Any, validation: Any, objective: Objective, seed: int) -> tuple[Context, Graph]:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"seed must be a whole number of at least 0, got {seed!r}")
+            raise ConfigError(f"seed must be an integer of at least 0, got {seed!r}")
         if isinstance(model, Opened):
             data = model.data if data is None else data
             session, graph, answers = model.session, model.graph, model.answers(data, seed)

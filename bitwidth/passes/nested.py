@@ -75,7 +75,7 @@ class Nested(Wrapping, name="nested"):
             raise ConfigError(f"Nested: widths must be two or more numbers of bits, got {self.widths!r}")
         widths = tuple(self.widths)
         if any(isinstance(bits, bool) or not isinstance(bits, int) or bits < 2 for bits in widths):
-            raise ConfigError(f"Nested: widths must be whole numbers of at least 2, got {widths!r}")
+            raise ConfigError(f"Nested: widths must be integers of at least 2, got {widths!r}")
         if any(wide <= narrow for wide, narrow in pairwise(widths)):
             raise ConfigError(f"Nested: widths must fall, each below the one before, got {widths!r}")
         if widths[0] != self.of.bits:

@@ -56,7 +56,7 @@ class Quantize(Pass, name="quantize"):
 
     Say how wide in one of three ways: `bits` for codes of a fixed width (integer hardware), `rate` for a mean number of
     bits per weight in the entropy-coded file, `step` for one uniform step per tensor. With `rate` and `step` integers
-    are as wide as they come and the entropy coder pays for what they cost: of equal size this is the more accurate.
+    are as wide as needed and the entropy coder pays for what they cost: of equal size this is the more accurate.
 
     Masks stay: pruned values are zero whatever the grid. Biases and the scales, offsets, means and variances of
     normalisations are a few percent of the values but most of the bytes once kernels are at 4 bits; they are held as
@@ -67,8 +67,7 @@ class Quantize(Pass, name="quantize"):
             scale. The rules "ternary" and "binary" and a `BitRule` bring their own width: leave it out. A dict gives
             widths by layer, `{"conv1": 8, "head*": 6, None: 4}`: None stands for all that no other path names, and
             without it those are left as they are.
-        rate: mean bits per weight that no mask hides, as coded, less the bytes that any tensor costs; above 0 and at
-            most 16.
+        rate: mean entropy-coded bits per unmasked weight, excluding per-tensor overhead; above 0 and at most 16.
         step: one uniform step for each tensor, in units of the standard deviation of its weights; above 0.
         rule: which levels a code can stand for. `"uniform"`; `"power_of_two"`: 0, +-1, +-2, +-4, ...; `"codebook"`:
             learned by weighted k-means; `"ternary"`; `"binary"`; or `bw.BitRule(...)`, a table of your own.
@@ -91,8 +90,8 @@ class Quantize(Pass, name="quantize"):
             information where there is data, in proportion to the standard deviation where there is none; `"local"`
             gives each tensor the rate.
         activations: bits of the inputs of every layer that uses a chosen kernel (16, 8, 4, ...): rounded in training
-            and in inference, one scale and zero point per tensor; None for as they are. Needs data. With their options:
-            `bw.Activations(bits=8, ranges="max")`.
+            and in inference, one scale and zero point per tensor; None to leave them in floating point. Needs data.
+            With their options: `bw.Activations(bits=8, ranges="max")`.
         ranges: of activations: `"mse"` searches the range of least squared error, `"percentile"` gives up 0.01 % of the
             values at either end, `"max"` covers all that was seen.
         escape: `bw.Escape(...)`: weights that are left as they were, coded sparsely.

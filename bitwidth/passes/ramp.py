@@ -37,7 +37,7 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
 
     What does not train (frozen layers, the statistics of normalisations) is constrained at once, as far as the pass
     would constrain it by itself; strength grows over the rest. A strength that is milder than what an earlier pass
-    promised leaves that as it is. Values that the pass moves itself, beyond putting them into an encoding, are what
+    promised leaves that unchanged. Values that the pass moves itself, beyond putting them into an encoding, are what
     training goes on from, and full strength is applied once more when the training has ended.
 
     `Ramp(Where(p, w), during)` is `Where(Ramp(p, during), w)`: only that part trains. `EarlyStopping` counts from the

@@ -34,7 +34,7 @@ def register_pass(name: str, cls: type[Any]) -> None:
 
 
 def register_function(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function usable as a field of a pass in a recipe (a loss, a `where`), under `name`; gives it back.
+    """Make a function usable as a field of a pass in a recipe (a loss, a `where`), under `name`; returns it.
 
     Raises:
         ConfigError: another function has the name.
@@ -55,7 +55,7 @@ def register_value(name: str, cls: type[Any]) -> type[Any]:
     Its fields are written, and it is built from them again: they have to have a form in recipes themselves.
 
     Raises:
-        ConfigError: it is no dataclass, another one has the name, or it has another name.
+        ConfigError: it is not a dataclass, another one has the name, or it has another name.
 
     Example:
         >>> from dataclasses import dataclass
@@ -104,7 +104,7 @@ def pass_named(name: str) -> type[Any]:
     if name not in _PASSES and name in _announced():
         cls = _announced()[name].load()
         if getattr(cls, "name", "") != name:
-            raise ConfigError(f"the entry point {name!r} gives {cls!r}, which is not a Pass declared with that name")
+            raise ConfigError(f"the entry point {name!r} loads {cls!r}, which is not a Pass declared with that name")
     if name not in _PASSES:
         known = ", ".join(sorted({*_PASSES, *_announced()}))
         raise ConfigError(f"no pass named {name!r} is registered; known: {known}")

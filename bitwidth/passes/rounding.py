@@ -51,7 +51,7 @@ def rounded(
             context.remark(f"{path}: rounded to nearest, no operation that can be watched sums over its inputs")
             continue
         values[path] = _fed_back(graph, parameter, encodings[path], moments, damping, price)
-        values[path].setflags(write=False)  # so that the graph takes it as it is
+        values[path].setflags(write=False)  # so that the graph takes it without a copy
     return graph.update(values, encodings)
 
 

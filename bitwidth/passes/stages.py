@@ -22,7 +22,7 @@ def frozen_apart(graph: Graph, context: Context) -> frozenset[str]:
 
 
 def kept(before: Graph, after: Graph, strength: float, owner: str) -> Graph:
-    """`after`, but below full strength each parameter stays as it is where it would break what it promised.
+    """`after`, but below full strength each parameter stays unchanged where it would break what it promised.
 
     Raises:
         PromiseError: at full strength a promise would be broken.

@@ -1,4 +1,4 @@
-"""`ReestimateBatchNorm`: measure the statistics of batch normalisations anew, with the weights as they are now."""
+"""`ReestimateBatchNorm`: measure the statistics of batch normalisations again, with the present weights."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _STATISTICS = ("mean", "variance")
 class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
     """Give batch normalisations the means and variances that they meet in the compressed model.
 
-    Few bits change the mean and the spread of what a kernel gives, and the statistics are still those of the float
+    Few bits change the mean and the spread of a kernel's outputs, and the statistics are still those of the float
     weights (Sun et al. 2019, "Hybrid 8-bit Floating Point Training and Inference", section 3.3; the same after pruning
     in Li et al. 2020, "EagleEye", section 3.3). The data are run through the model with each normalisation taking the
     statistics of its batch; means are averaged over batches, variances are those of all batches together. No labels are
-    needed. Frozen normalisations (those of `FoldBatchNorm`) stay as they are.
+    needed. Frozen normalisations (those of `FoldBatchNorm`) stay unchanged.
 
     Attributes:
         samples: how many samples of the data are looked at, at most; the first ones.
         batch_size: samples that are run together, for data that is not batched yet.
 
     Raises:
-        ConfigError: a field is no whole number of at least 1.
+        ConfigError: a field is not an integer of at least 1.
 
     Example:
         >>> ReestimateBatchNorm(samples=512).batch_size
@@ -64,7 +64,7 @@ class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
         return graph.update(values)
 
     def preview(self, graph: Graph, context: Context) -> Graph:
-        """Values change only: the graph as it is."""
+        """Only values change: the graph itself."""
         context.select(graph)
-        context.remark("measures the statistics of batch normalisations anew")
+        context.remark("measures the statistics of batch normalisations again")
         return graph

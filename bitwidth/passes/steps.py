@@ -31,7 +31,7 @@ _FEW = 256  # zeros that cost no more than what every tensor costs
 
 
 def step_grid(values: NDArray[np.float32], step: float) -> Quantized:
-    """One uniform step for a whole tensor, with integers as wide as they come; the step is rounded to two bytes.
+    """One uniform step for a whole tensor, with integers as wide as needed; the step is rounded to two bytes.
 
     Example:
         >>> step_grid(np.ones((2, 3), np.float32), 0.25).scale

@@ -59,7 +59,7 @@ class Report:
         passes: one record per pass, in order.
         initial: loss and metrics of the model as it was given; empty where they were not measured.
         planned: True for a dry run: nothing was done yet.
-        notes: what there is to say about the model as it was given and as it is handed over.
+        notes: what there is to say about the model that was given and the one that is handed over.
         stopped: why the run ended early, and before which pass was done; empty where it is complete.
         weigh: returns what the `.bw` file takes, which is written in memory when `file` is first asked for, by
             `print(report)` too; None where there is no result yet.

@@ -206,14 +206,14 @@ def _arrays(state: EncodingState) -> Iterator[NDArray[Any]]:
 
 
 def check_encoding_file(encoding: Encoding, shape: tuple[int, ...]) -> None:
-    """A file gives back encoding and values, to the bit, and the state that was written."""
+    """A file returns encoding and values, to the bit, and the state that was written."""
     values = encoding.project(example_values(shape))
     parameter = StoredParameter(_PATH, "kernel", "float32", True, encoding, values)
     variables = [["kernel", list(shape), "float32"]]
     model = StoredModel("net", Architecture("none", None, "a test", None, variables), (parameter,))
     with open_bytes(pack(model).data, "a.bw") as file:
         (read,) = file.parameters()
-    require(same_bits(read.values, values), "a file gives back other values")
+    require(same_bits(read.values, values), "a file returns other values")
     _check_equal(read.encoding, encoding, example_values(shape, 1), "a file")
     _check_same_state(read.encoding.state(), encoding.state())
 

@@ -43,10 +43,10 @@ def check_pass(
     during: TrainingPass | None = None,
     depth: int = 1,
 ) -> Result:
-    """Check that a pass conforms; give the result of running it on the model.
+    """Check that a pass conforms; return the result of running it on the model.
 
     It is a frozen dataclass and goes through a recipe unchanged (if it has a name). A run leaves the model untouched,
-    accounts for every parameter, gives the same bytes twice, and loads from its file bit for bit. After `Prune` and
+    accounts for every parameter, writes the same bytes twice, and loads from its file bit for bit. After `Prune` and
     `Quantize` it keeps every mask and grid, or refuses. In `Where` it changes nothing outside. `plan` works without
     data. Where it defines `at`, a ramp of it really does something. Within the other passes that are made of passes it
     does as well, or is refused by `plan` and `run` alike.
@@ -82,9 +82,9 @@ def check_pass(
 
 
 def check_configuration(item: Pass) -> None:
-    """It is a frozen dataclass, equal to one built from its fields, and to what its recipe gives."""
+    """It is a frozen dataclass, equal to one built from its fields, and to what is built from its recipe."""
     kind: Any = type(item)
-    require(is_dataclass(item) and kind.__dataclass_params__.frozen, f"{item.label} is no frozen dataclass")
+    require(is_dataclass(item) and kind.__dataclass_params__.frozen, f"{item.label} is not a frozen dataclass")
     rebuilt = kind(**{field.name: getattr(item, field.name) for field in fields(item)})
     require(rebuilt == item, f"{item.label} built from its own fields differs")
     json.dumps(item.config)
@@ -115,7 +115,7 @@ def check_report(item: Pass, result: Result) -> None:
 
 
 def check_file(item: Pass, result: Result, model: Any) -> None:
-    """The file gives back every value, to the bit."""
+    """The file restores every value, to the bit."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.bw")
         try:

@@ -30,7 +30,7 @@ def test_by_quantile() -> None:
 
 
 def test_by_error() -> None:
-    """What the grid of the body clips by more than a scale; the grid of the rest is fitted anew."""
+    """What the grid of the body clips by more than a scale; the grid of the rest is fitted again."""
     held = escape(Escape(error=1.0), fitter, X)
     first = fitter(np.abs(X) <= 4 * np.abs(X).mean(axis=0))
     assert np.array_equal(plane_of(held), np.abs(first.project(X) - X) > first.scale)

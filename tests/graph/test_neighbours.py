@@ -68,7 +68,7 @@ def test_kernels_without_a_bias_have_a_reason() -> None:
         found_for(model, "sep/depthwise_kernel")
     with pytest.raises(Refused, match=r"^no bias, but Relu in bare follows it$"):
         found_for(model, "bare/kernel")
-    with pytest.raises(Refused, match=r"^no bias: the model gives it out$"):
+    with pytest.raises(Refused, match=r"^no bias: its output is a model output$"):
         found_for(model, "last/kernel")
     with pytest.raises(Refused, match=r"^it is looked up$"):
         found_for(zoo.MODELS["tied_language_model"](), "table/embeddings")

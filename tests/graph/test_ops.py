@@ -48,7 +48,7 @@ def test_an_operation_and_a_use_of_it_have_the_same_entry() -> None:
 
 @pytest.mark.parametrize("item", [Op("a", "MatMul", "", (), ()), Use("a", "MatMul", "")])  # type: ignore[arg-type]
 def test_a_word_that_is_not_in_the_vocabulary(item: Op | Use) -> None:
-    with pytest.raises(ModelError, match="'MatMul' is no kind of operation"):
+    with pytest.raises(ModelError, match="'MatMul' is not a kind of operation"):
         spec(item)
 
 

@@ -43,7 +43,7 @@ def way(found: Wiring, tensor: str, **options: Any) -> tuple[list[str], str]:
 def test_forward_goes_to_the_output_of_the_model() -> None:
     found = chain(layers.ReLU(), layers.MaxPooling2D(2))
     kinds, reason = way(found, product(found, "first").outputs[0], lead="no way: ")
-    assert reason == "no way: the model gives it out"
+    assert reason == "no way: its output is a model output"
     assert [kind for kind in kinds if kind != "identity"] == [
         *("bias_add", "relu", "max_pool", "reshape"),
         *("matmul", "bias_add"),
@@ -69,7 +69,7 @@ def test_a_fork_ends_the_way_forward() -> None:
     inputs = keras.Input((4,))
     x = layers.Dense(4, name="a")(inputs)
     found = wiring(keras.Model(inputs, layers.Add()([layers.ReLU()(x), x])))
-    with pytest.raises(Refused, match=r"^2 operations read what it gives$"):
+    with pytest.raises(Refused, match=r"^2 operations read its output$"):
         list(forward(found, product(found, "a").outputs[0]))
 
 
@@ -102,7 +102,7 @@ def test_backward_may_ask_for_a_way_that_is_used_by_nothing_else() -> None:
     found = wiring(model)
     start = product(found, "b").outputs[0]
     assert [op.kind for _, op in backward(found, start) if op.kind != "identity"][:3] == ["matmul", "relu", "bias_add"]
-    with pytest.raises(Refused, match=r"^Relu in r: 2 operations read what it gives$"):
+    with pytest.raises(Refused, match=r"^Relu in r: 2 operations read its output$"):
         list(backward(found, start, alone=True))
 
 
@@ -110,4 +110,4 @@ def test_a_graph_of_another_backend_is_followed_alike() -> None:
     found = wiring(reference.Network([4, 5, 2]))
     (output,) = found.graph.structure.outputs
     assert [op.kind for _, op in backward(found, output)] == ["bias_add", "matmul", "bias_add", "matmul"]
-    assert way(found, "input") == (["matmul", "bias_add", "matmul", "bias_add"], "the model gives it out")
+    assert way(found, "input") == (["matmul", "bias_add", "matmul", "bias_add"], "its output is a model output")

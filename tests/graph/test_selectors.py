@@ -83,7 +83,7 @@ def test_an_unknown_name_is_told_with_the_closest_ones() -> None:
 
 
 def test_an_unknown_name_like_no_other_is_told_with_all_layers() -> None:
-    with pytest.raises(SelectionError, match=r"'ÿÿÿ' is no layer or parameter .*layers: .*drop, encoder"):
+    with pytest.raises(SelectionError, match=r"'ÿÿÿ' is not a layer or parameter .*layers: .*drop, encoder"):
         chosen("ÿÿÿ")
 
 

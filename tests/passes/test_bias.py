@@ -116,7 +116,7 @@ def test_kernels_without_a_bias_are_told() -> None:
     x = np.ones((4, 9, 9, 4), np.float32)
     remarks = bw.PassManager([bw.CorrectBias(NEAREST)]).run(model, x).report.passes[0].remarks
     assert "a/depthwise_kernel: no bias corrected, no bias, but Conv2D in a follows it" in remarks
-    assert "b/kernel: no bias corrected, no bias: the model gives it out" in remarks
+    assert "b/kernel: no bias corrected, no bias: its output is a model output" in remarks
 
 
 def test_only_within_where() -> None:
@@ -139,7 +139,7 @@ def test_what_it_needs_is_checked_before_work_starts() -> None:
         bw.CorrectBias(bw.PassManager([bw.Quantize(3), bw.Finetune()]))
     with pytest.raises(bw.errors.ConfigError, match="must be a pass"):
         bw.CorrectBias("quantize")  # type: ignore[arg-type]
-    with pytest.raises(bw.errors.ConfigError, match="samples must be a whole number"):
+    with pytest.raises(bw.errors.ConfigError, match="samples must be an integer"):
         bw.CorrectBias(NEAREST, samples=0)
     plan = bw.PassManager([bw.CorrectBias(NEAREST)]).plan(network)
     assert {record.path for record in plan.passes[0].touched} == {"layer0/kernel", "layer1/kernel"}

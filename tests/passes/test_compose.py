@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,19 @@ def test_where_narrows_selections_further() -> None:
     assert {record.path for record in result.report.passes[0].touched} == {"layer1/kernel", "layer1/bias"}
     with pytest.raises(bw.errors.SelectionError, match="within"):
         run(bw.Where(bw.Quantize(4, where="layer0"), "layer1"))
+
+
+@dataclass(frozen=True)
+class Everywhere(bw.Pass):
+    """A pass that does not choose its parameters by `context.select`."""
+
+    def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
+        return graph.update({path: graph.values[path] * np.float32(2) for path in graph.values})
+
+
+def test_a_pass_that_reaches_beyond_where_is_refused() -> None:
+    with pytest.raises(bw.errors.ContractError, match=r"Everywhere changed layer1/kernel, which 'layer0' leaves out"):
+        run(bw.Where(Everywhere(), "layer0"))
 
 
 def test_where_around_a_chain() -> None:

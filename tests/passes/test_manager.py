@@ -155,7 +155,7 @@ class NeedsMasks(bw.Pass):
     [
         (OffGrid(), bw.errors.PromiseError, r"OffGrid leaves \d+ values of layer0/kernel that its encoding \(4-bit"),
         (GivesNothing(), bw.errors.ContractError, "must return a Graph, got NoneType"),
-        (Undecorated(), bw.errors.ContractError, "put @dataclass"),
+        (Undecorated(), bw.errors.ContractError, "decorate it with @dataclass"),
         (Liar(), bw.errors.ContractError, "I promised more"),
         (NeedsMasks(), bw.errors.ContractError, "nothing is pruned yet"),
     ],
@@ -235,8 +235,11 @@ def test_an_error_of_another_library_gets_the_place_as_a_note(wrap: Any, path: s
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (bw.Quantize(4, where="layer9"), "passes[1] Quantize: where='layer9' is no layer"),
-        (bw.Where(bw.Quantize(4, where="layer9"), "layer0"), "passes[1] Where > Quantize: where='layer9' is no layer"),
+        (bw.Quantize(4, where="layer9"), "passes[1] Quantize: where='layer9' is not a layer"),
+        (
+            bw.Where(bw.Quantize(4, where="layer9"), "layer0"),
+            "passes[1] Where > Quantize: where='layer9' is not",
+        ),
         (bw.Prune(0.5, where="*bias"), "passes[1] Prune: nothing to do"),
         (bw.Finetune(1), "passes[1] Finetune: no loss"),
     ],

@@ -84,7 +84,7 @@ def test_where() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"bits": 0}, "bits must be a whole number from 1 to 16, got 0"),
+        ({"bits": 0}, "bits must be an integer from 1 to 16, got 0"),
         ({"bits": 33}, "got 33"),
         ({"bits": 4.0}, "got 4.0"),
         ({"bits": True}, "got True"),

@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "step with a codebook": ({"step": 0.5, "rule": "codebook"}, "rate and step go with"),
     "rate per channel": ({"rate": 2, "granularity": "channel"}, "one step per tensor"),
     "rate with escapes": ({"rate": 2, "escape": bw.Escape(quantile=0.5)}, "escape goes with"),
-    "an unknown rule": ({"bits": 4, "rule": "log"}, "rule must be one of uniform"),
+    "an unknown rule": ({"bits": 4, "rule": "log"}, 'rule must be "uniform", "power_of_two"'),
     "an unknown rounding": ({"bits": 4, "rounding": "up"}, "rounding must be"),
     "lopsided powers": ({"bits": 4, "rule": "power_of_two", "symmetric": False}, "symmetric=False goes with"),
     "one bit of powers": ({"bits": 1, "rule": "power_of_two"}, "at least 2"),
@@ -291,7 +291,7 @@ def test_a_layer_that_takes_integers_is_named() -> None:
     model = keras.Model(tokens, keras.layers.Dense(2)(keras.layers.Embedding(9, 4, name="table")(tokens)))
     x = np.random.default_rng(0).integers(0, 9, (16, 5)).astype(np.int32)
     remarks = run(bw.Quantize(8, activations=8), data=x, model=model).report.passes[0].remarks
-    assert "inputs of table stay as they are: none is floating point" in remarks
+    assert "inputs of table are left unchanged: none is floating point" in remarks
 
 
 def test_shared_layers_and_shared_tensors_share_a_grid() -> None:

@@ -566,3 +566,15 @@ def test_announcements_come_from_the_metadata_of_packages(monkeypatch: pytest.Mo
         assert asked == ["bitwidth.passes"]
     finally:
         registry._announced.cache_clear()
+
+
+def test_configurations_hold_plain_data() -> None:
+    """Numbers of numpy are written as numbers; what has no plain form is refused with the field."""
+
+    def optimizer(rate: object) -> bw.PassManager:
+        return bw.PassManager([bw.Finetune(1, optimizer={"class_name": "Adam", "config": {"learning_rate": rate}})])
+
+    written = optimizer(np.float32(0.5)).to_recipe()["passes"][0]["optimizer"]
+    assert written == {"keras": "Adam", "config": {"learning_rate": 0.5}}
+    with pytest.raises(bw.errors.ConfigError, match=r"optimizer: its configuration cannot.*object is not plain data"):
+        optimizer(object()).to_recipe()

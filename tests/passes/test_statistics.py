@@ -106,6 +106,6 @@ def test_what_it_needs() -> None:
     with pytest.raises(bw.errors.ConfigError, match="ReestimateBatchNorm needs data"):
         bw.PassManager([REESTIMATE]).run(network)
     for field in ("samples", "batch_size"):
-        with pytest.raises(bw.errors.ConfigError, match=f"{field} must be a whole number"):
+        with pytest.raises(bw.errors.ConfigError, match=f"{field} must be an integer"):
             bw.ReestimateBatchNorm(**{field: 0})
     assert not bw.PassManager([REESTIMATE]).plan(network).passes[0].touched

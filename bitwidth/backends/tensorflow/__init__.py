@@ -1,4 +1,8 @@
-"""The TensorFlow backend: the only place that imports TensorFlow or Keras."""
+"""The TensorFlow backend: the only place that imports TensorFlow or Keras.
+
+Here belongs `session`, which fulfils the protocol by asking the rooms beside it: `data`, `reading`, `models`,
+`constraints`, `measuring`, `training`. What needs no framework belongs elsewhere in the package.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Activations on grids: a layer takes its inputs through fake quantization, in training and in inference.
 
 The layer object gets a `call` of its own that rounds the floating point inputs first; its class, its configuration and
-its variables stay as they are. Gradients pass straight through inside the range of the grid and stop outside of it
+its variables stay unchanged. Gradients pass straight through inside the range of the grid and stop outside of it
 (Jacob et al. 2018, "Quantization and Training of Neural Networks", section 3).
 """
 
@@ -27,7 +27,7 @@ class QuantizedCall:
 
     Attributes:
         call: the layer's own.
-        inputs: how each input is held, in the order of the flattened arguments; None for as it is.
+        inputs: how each input is held, in the order of the flattened arguments; None for no encoding.
     """
 
     def __init__(self, call: Any, inputs: Inputs) -> None:
@@ -55,7 +55,7 @@ def is_tensor(leaf: Any) -> bool:
 
 
 def fake_quantized(x: Any, encoding: Encoding) -> Any:
-    """`encoding.project(x)` of a float tensor of any shape, in its dtype; what is no float tensor stays as it is."""
+    """`encoding.project(x)` of a float tensor of any shape, in its dtype; what is no float tensor stays unchanged."""
     grid = encoding.grid
     if grid is None or not grid.levels.is_integer:
         raise ModelError(f"activations are held on integer grids, not as {encoding.describe()}")
@@ -89,7 +89,7 @@ def on_grids(activations: Mapping[str, Encoding]) -> dict[str, Callable[[Any], A
 
 
 def attach(model: Any, inputs: LayerInputs, names: Names | None = None) -> bool:
-    """Let layers take their inputs through grids, by path; all other layers take theirs as they are.
+    """Let layers take their inputs through grids, by path; all other layers take theirs unchanged.
 
     Returns:
         Whether anything has changed.
@@ -116,11 +116,11 @@ def attach(model: Any, inputs: LayerInputs, names: Names | None = None) -> bool:
 
 
 def attached_to(model: Any, names: Names | None = None) -> LayerInputs:
-    """How the layers of a model take their inputs, by path; those that take them as they are are left out."""
+    """How the layers of a model take their inputs, by path; those that take them unchanged are left out."""
     calls = {path: layer.__dict__.get("call") for path, layer, _ in (names or names_of(model)).layers}
     return {path: call.inputs for path, call in calls.items() if isinstance(call, QuantizedCall)}
 
 
 def detach(model: Any, names: Names | None = None) -> None:
-    """Let every layer take its inputs as they are."""
+    """Let every layer take its inputs unchanged."""
     attach(model, {}, names)

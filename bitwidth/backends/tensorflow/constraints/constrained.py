@@ -221,7 +221,7 @@ def _past(trace: FuncTrace, paths: Collection[str], variables: Mapping[str, Any]
         past = [reader for reader in trace.readers(variables[path]) if SCOPE not in reader.scope]
         if past:
             where = past[0].layer or "the model's call"
-            found[path] = f"held as it is, not trained: {where} reads the variable past its view"
+            found[path] = f"held fixed, not trained: {where} reads the variable past its view"
     return found
 
 

@@ -67,7 +67,7 @@ class Scaled(Lowering):
         return self.state["low"], self.state["high"]
 
     def scales(self, learned: Sequence[Any]) -> tuple[Any, Any]:
-        """Scale and reciprocal as they are now, so that they broadcast against the master."""
+        """The current scale and reciprocal, so that they broadcast against the master."""
         scale, reciprocal = self.state["scale"], self.state["reciprocal"]
         if not learned:
             return scale, reciprocal
@@ -75,7 +75,7 @@ class Scaled(Lowering):
         return scale * factor, reciprocal / factor
 
     def spread(self, grid: Any) -> Any:
-        """`bitwidth.tensors.spread` in TensorFlow."""
+        """`bitwidth.encodings.spread` in TensorFlow."""
         for axis in self._grouped():
             grid = tf.repeat(grid, self.block[axis], axis=axis)
             if grid.shape[axis] > self.shape[axis]:
@@ -246,7 +246,7 @@ class Table(Scaled):
         return tf.sort(self._moved(learned)) if len(learned) > 1 else self.state["levels"]
 
     def _places(self, master: Any, learned: Sequence[Any]) -> tuple[Any, Any]:
-        """The levels as they are now, and which of them is nearest to each value, flat."""
+        """The current levels, and which of them is nearest to each value, flat."""
         state, levels = self.state, self._levels(learned)
         thresholds = levels[:-1] + (levels[1:] - levels[:-1]) / 2.0 if len(learned) > 1 else state["thresholds"]
         x = self.centred(master)
@@ -298,7 +298,7 @@ def quantized(encoding: Encoding) -> Quantized:
     """`encoding`, if it is a grid.
 
     Raises:
-        EncodingError: it is none.
+        EncodingError: it is not one.
     """
     grid = encoding.grid
     if grid is None or grid is not encoding:

@@ -77,7 +77,7 @@ class Lowering(ABC):
         """Change the state to that of another encoding of the same structure; what is the same is left alone.
 
         Raises:
-            EncodingError: the structure differs, so the view has to be built anew.
+            EncodingError: the structure differs, so the view has to be rebuilt.
         """
         arrays = self._known.get(encoding)
         if arrays is None:

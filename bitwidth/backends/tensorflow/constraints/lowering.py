@@ -56,7 +56,7 @@ class _Over(Lowering):
     """An encoding over another one, which learns what that one learns.
 
     Attributes:
-        base: the lowering of the other; None where the layer reads the master as it is.
+        base: the lowering of the other; None where the layer reads the master itself.
     """
 
     def __init__(self, encoding: Masked | Escaped, shape: Sequence[int]) -> None:
@@ -91,7 +91,7 @@ class _Over(Lowering):
 
 
 class _Escape(_Over):
-    """`Escaped` over another encoding: escaped values are the master's, so they train as they are."""
+    """`Escaped` over another encoding: escaped values are the master's, so they train as floats."""
 
     def __init__(self, encoding: Escaped, shape: Sequence[int]) -> None:
         self.format, self.float = encoding.format, lower(Dense(encoding.format), shape)
@@ -166,7 +166,7 @@ def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:
 
 
 def lower(encoding: Encoding, shape: Sequence[int]) -> Lowering | None:
-    """The lowering of an encoding for a tensor of `shape`; None where the layer reads the master as it is.
+    """The lowering of an encoding for a tensor of `shape`; None where the layer reads the master itself.
 
     Raises:
         EncodingError: no lowering is registered for this type of encoding.

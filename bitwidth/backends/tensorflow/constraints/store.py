@@ -53,7 +53,7 @@ class VariableStore:
     def load_masters(self, graph: Graph) -> None:
         """Put the float masters behind the values of `graph` into the variables: training goes on from them.
 
-        What nothing moves, in frozen layers, stays as it is held; so do counters and seeds.
+        What nothing moves, in frozen layers, stays as it was; so do counters and seeds.
         """
         layers = graph.layers
         for parameter in graph:

@@ -66,7 +66,7 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
     """Within this context, `model.variables[i]` is read through `lowerings[i]` wherever the model reads it.
 
     What the lowerings learn is tracked as the model's own, so that `trainable_variables` gives it to any train step and
-    `set_weights` puts it back; files of weights leave it out. `parameters_of` gives the variables without it.
+    `set_weights` puts it back; files of weights leave it out. `parameters_of` returns the variables without it.
 
     Args:
         model: the model that owns the variables.

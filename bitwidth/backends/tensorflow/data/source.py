@@ -35,8 +35,8 @@ class Source:
     """Data of any form that `model.fit` takes, or inputs alone.
 
     A tuple is `(inputs, targets)` or `(inputs, targets, weights)`, each an array, a sparse tensor, or a list, tuple or
-    dict of these, nested as the model takes and gives them; anything but a tuple is inputs alone. Models are given the
-    rows of sparse tensors as dense batches. Inputs may be ragged tensors.
+    dict of these, nested as the model takes and returns them; anything but a tuple is inputs alone. Models are given
+    the rows of sparse tensors as dense batches. Inputs may be ragged tensors.
 
     Raises:
         DataError: the data is empty, its arrays differ in length, a floating point array holds values that are not
@@ -68,7 +68,7 @@ class Source:
         return isinstance(self.data, Iterator)
 
     def peek(self, size: int) -> Batch:
-        """The first batch; of an iterator the next one, which `batches` and `for_fit` will still give.
+        """The first batch; of an iterator the next one, which `batches` and `for_fit` will still return.
 
         Raises:
             DataError: there is none.
@@ -76,7 +76,7 @@ class Source:
         return self._looked_at(1)[0] if self.is_read_once else next(self.batches(size))
 
     def _looked_at(self, count: int) -> list[Batch]:
-        """The batches of an iterator that hold its next `count` samples; `batches` and `for_fit` will still give them.
+        """The batches of an iterator that hold its next `count` samples; `batches` and `for_fit` will return them too.
 
         Raises:
             DataError: there are none.
@@ -116,7 +116,7 @@ class Source:
         return (item for item in chain(first, self.data))  # Keras takes a generator, and no other iterator
 
     def samples(self, count: int, size: int) -> Iterator[Batch]:
-        """Batches of the first `count` samples; of an iterator the next ones, which it will still give."""
+        """Batches of the first `count` samples; of an iterator the next ones, which it will still return."""
         asked = count
         for batch in self._looked_at(count) if self.is_read_once else self.batches(size):
             cut = min(count, batch.size)

@@ -27,7 +27,7 @@ class SquaredGradients:
 
     Args:
         model: the model.
-        likelihoods: per output, as `Fisher.likelihoods` gives them.
+        likelihoods: per output, as `Fisher.likelihoods` returns them.
         labels: `"sampled"` from the model's output distribution, or `"data"`.
     """
 
@@ -109,7 +109,7 @@ def _categorical(output: Any, target: Any, seed: Any, probabilities: bool) -> An
     flat = tf.reshape(logp, [-1, classes])
     if target is None:
         target = tf.random.stateless_categorical(tf.stop_gradient(flat), 1, seed=seed, dtype=tf.int32)
-        target = tf.minimum(target, classes - 1)  # of outputs that are no numbers it draws a class that is none
+        target = tf.minimum(target, classes - 1)  # of outputs that are NaN it draws a class that does not exist
     elif target.shape.rank == output.shape.rank and target.shape[-1] == classes and classes > 1:
         return tf.reduce_sum(flat * tf.cast(tf.reshape(target, [-1, classes]), tf.float32))
     target = tf.reshape(tf.cast(target, tf.int32), [-1])

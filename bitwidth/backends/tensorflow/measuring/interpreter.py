@@ -46,7 +46,7 @@ class Replay:
             inputs: a nest like the one that the model was traced with.
             watch: by name of an operation (as in `Graph.ops`): called each time it has run, with TensorFlow's
                 operation, the tensors that it took and those that it gave.
-            edit: by name of a tensor (as in `Graph.structure.tensors`): gives what is used in its place.
+            edit: by name of a tensor (as in `Graph.structure.tensors`): returns what is used in its place.
 
         Returns:
             The model's outputs, in order.

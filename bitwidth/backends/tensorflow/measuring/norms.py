@@ -1,4 +1,4 @@
-"""Batch normalisations: statistics measured anew, and layers that are frozen by a pass."""
+"""Batch normalisations: statistics measured again, and layers that are frozen by a pass."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Operands: which operand of an operation is a parameter, how it stands there, and what features it meets.
 
-For every kind of operation that sums over inputs there is one rule here, which gives the parameter's operand as
+For every kind of operation that sums over inputs there is one rule here, which returns the parameter's operand as
 (groups, inputs, outputs) and the features it meets as rows of (groups, inputs). The features of a convolution are read
-off by the operation itself: with an identity for a kernel it gives the patches that it sees, whatever its strides,
+off by the operation itself: with an identity for a kernel it returns the patches that it sees, whatever its strides,
 padding, dilation and groups.
 """
 

@@ -221,7 +221,7 @@ def _by_present_names(model: Any, inputs: LayerInputs, layers: Sequence[str]) ->
 
 
 def finalize(model: Any) -> None:
-    """Let layers that compute with constants made of their variables (Normalization) make them anew."""
+    """Let layers that compute with constants made of their variables (Normalization) recompute them."""
     for layer in model._flatten_layers():
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()

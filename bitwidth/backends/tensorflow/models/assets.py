@@ -25,7 +25,7 @@ def check_assets(model: Any, assets: Mapping[str, bytes]) -> None:
 
     Args:
         model: built; not changed.
-        assets: as `assets_of` gives them; untrusted.
+        assets: as `assets_of` returns them; untrusted.
 
     Raises:
         ModelError: naming the asset, or the layer without one.

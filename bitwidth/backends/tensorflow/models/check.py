@@ -95,7 +95,7 @@ def _check_layer(path: str, layer: Any) -> None:
         )
     if getattr(layer, "lora_enabled", False):
         raise UnsupportedModelError(
-            f"{path}: LoRA is enabled on this layer; merge it first: save the model, build it anew without enable_lora "
+            f"{path}: LoRA is enabled on this layer; merge it first: save the model, rebuild it without enable_lora "
             "and load the file's weights (saving merges LoRA into the kernel)"
         )
 
@@ -110,7 +110,7 @@ def _check_finite(names: Names) -> None:
             bad.append(f"{path} ({count} of {values.size} values)")
     if bad:
         raise ModelError(
-            f"the model has values that are NaN or infinite: {_listed(bad)}; train it anew or restore a checkpoint"
+            f"the model has values that are NaN or infinite: {_listed(bad)}; train it again or restore a checkpoint"
         )
 
 

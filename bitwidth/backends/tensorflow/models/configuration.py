@@ -2,7 +2,7 @@
 
 Keras's safe mode looks at lambdas only. Elsewhere a configuration may name anything public in Keras, functions that
 write files and download among it, and a Functional model calls it. So every object in a configuration is looked up by
-the kind of its place (`allowed`), and Keras is given a configuration written anew from what was found: the module and
+the kind of its place (`allowed`), and Keras is given a new configuration, written from what was found: the module and
 name of a listed class, and plain data (`plain_data`). What was not understood does not reach Keras.
 """
 
@@ -65,7 +65,7 @@ _ADVICE = "give a class or function of your own in custom_objects=, or register 
 
 
 class Configuration:
-    """A reader of configurations: gives each back as Keras may read it.
+    """A reader of configurations: returns each as Keras may read it.
 
     Args:
         custom_objects: the caller's classes and functions by name. Those that this process registered with Keras are
@@ -87,7 +87,7 @@ class Configuration:
             A configuration of the same object in which all names are those of allowed classes and functions.
 
         Raises:
-            NotAllowedError: it is none, or holds something that it may not.
+            NotAllowedError: it is not a configuration of that kind, or holds something that it may not.
         """
         try:
             with keras.saving.CustomObjectScope(self._given):  # as Keras will read it: names are looked up in it

@@ -1,7 +1,7 @@
 """Copy a model by its object graph: new variables and layers, everything else shared.
 
 `copy.deepcopy` and `keras.models.clone_model` fail on models whose constructor takes arguments that cannot be
-serialised. Here every object that leads to a variable or a layer is made anew without calling its constructor, and
+serialised. Here every object that leads to a variable or a layer is created again without calling its constructor, and
 every object that does not (a vocabulary table, a tokenizer, an open connection, an initializer) is the user's own
 object, shared.
 """
@@ -75,11 +75,11 @@ def uncompile(model: Any) -> None:
 
 
 class _Copier:
-    """The state of one copy: which objects are made anew, and the new object of each."""
+    """The state of one copy: which objects are created again, and the new object of each."""
 
     def __init__(self, root: Any) -> None:
         self._kept: list[Any] = []  # ids stay unique only while their objects live
-        self._anew = self._find(root)
+        self._remade = self._find(root)
         self._memo: dict[int, Any] = {}
         self._open: list[Any] = []
 
@@ -110,7 +110,7 @@ class _Copier:
         """The new object for `value`, or `value` itself where it is shared. Its contents are filled in by `fill`."""
         if id(value) in self._memo:
             return self._memo[id(value)]
-        if isinstance(value, _ATOMS) or not (id(value) in self._anew or _is_mutable(value)):
+        if isinstance(value, _ATOMS) or not (id(value) in self._remade or _is_mutable(value)):
             return value
         made = self._shell(value)
         self._memo[id(value)] = made

@@ -141,7 +141,7 @@ def finish(pending: Pending, model: Any) -> None:
         if id(variable) in own or has_value(variable):
             continue
         if prod(variable.shape) > _SMALL:
-            raise ModelError(f"{variable.path} of shape {tuple(variable.shape)} is no variable of the model")
+            raise ModelError(f"{variable.path} of shape {tuple(variable.shape)} is not a variable of the model")
         give_value(variable, _first_value(variable))
 
 

@@ -1,6 +1,6 @@
 """Plain data in the configurations of strangers: numbers, words, shapes, arrays of numbers, tensors of a graph.
 
-Each function gives back what it was given, checked, or raises; where a value stands goes into the message.
+Each function returns its argument, checked, or raises; where a value stands goes into the message.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def constant(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
         array = np.asarray(inner["value"])
     except ValueError as error:
-        raise NotAllowedError(f"{where}: a constant that is no array") from error
+        raise NotAllowedError(f"{where}: a constant that is not an array") from error
     if array.dtype.kind not in "biuf" or array.size > MAX_CONSTANT or array.ndim > MAX_AXES:
         raise NotAllowedError(f"{where}: expected a constant of at most {MAX_CONSTANT:,} numbers")
     return {"class_name": kind, "config": inner}

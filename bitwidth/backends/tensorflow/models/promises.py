@@ -63,7 +63,8 @@ def promised(model: Any, names: Names, graph: Graph) -> Graph:
         if off:
             held_as = encoding.describe()
             notes.append(
-                f"{parameter.path}: {off:,} values were changed since it was held as {held_as}; put back on it"
+                f"{parameter.path}: {off:,} values were changed since they were quantized ({held_as}); "
+                "re-quantized to the recorded grid"
             )
         found[parameter.path] = encoding
     if not found:

@@ -32,7 +32,7 @@ def plain_attributes(op: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def dtype_name(dtype: Any) -> str:
-    """Numpy's name of a TensorFlow dtype (`"string"`, `"resource"` and `"variant"` as they are)."""
+    """Numpy's name of a TensorFlow dtype (`"string"`, `"resource"` and `"variant"` unchanged)."""
     return str(dtype.name).removesuffix("_ref")
 
 

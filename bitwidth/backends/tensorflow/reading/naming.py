@@ -19,7 +19,7 @@ class Names:
     A layer's path is the names of the layers around it and its own, joined by `/`, without the model's. A name that
     Keras made up from a counter (`dense_7`) changes each time a subclassed model is built: there the attribute that
     holds the layer gives its name, and the path with Keras's name becomes an alias. In a Functional or Sequential
-    model names are part of the configuration, so they stand as they are.
+    model names are part of the configuration, so they are kept.
 
     Attributes:
         layers: `(path, layer, path of the layer around it)`, each layer once, where it is found first.

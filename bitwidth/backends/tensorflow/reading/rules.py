@@ -40,7 +40,7 @@ _RESIZES: tuple[Kind, ...] = (
 def use_rule(op: Any) -> tuple[UseRule, bool]:
     """The rule for an operation, and whether it is a use even where it joins parameters with constants only.
 
-    The rule takes the operation, the position of the input that carries the parameter, and its axes; it gives the
+    The rule takes the operation, the position of the input that carries the parameter, and its axes; it returns the
     effect, the parameter's channel axes and the axes summed over.
     """
     spec = spec_of(op)

@@ -160,7 +160,7 @@ def _plain(output: Any) -> Any:
 
 
 class _Recorder:
-    """Notes, while a model is traced, what each call of a layer takes, makes and gives."""
+    """Notes, while a model is traced, what each call of a layer takes, makes and returns."""
 
     def __init__(self, names: Names) -> None:
         self.names = names

@@ -196,7 +196,7 @@ def _optimizer(given: Any) -> Any:
     except ConfigError:
         raise
     except Exception as error:  # a user's own optimizer may raise anything
-        raise ConfigError(f"optimizer {given!r} cannot be made anew: {brief(error)}") from error
+        raise ConfigError(f"optimizer {given!r} cannot be recreated: {brief(error)}") from error
 
 
 def _made(given: Any, kind: Kind) -> Any:

@@ -1,7 +1,7 @@
 """Seeds of layers that Keras drew: set from the seed of the run, so that runs repeat.
 
 A `Dropout` without a seed draws one each time it is built. Two builds of a model with the same weights would train
-differently, and differ in their files, though nobody asked for that. A seed that the user gave stays as it is.
+differently, and differ in their files, though nobody asked for that. A seed that the user gave is kept.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Trials:
     Args:
         model: the session's copy of the user's model.
         compiled: what the user's model was compiled with.
-        source: gives the data, converted and checked, for data and its name.
+        source: returns the data, converted and checked, for data and its name.
         undisturbed: a context in which calling the model leaves no trace.
         declared_batch: the batch size that the model is made for, if it is made for one.
         trace: of the copy.
@@ -139,7 +139,7 @@ class Trials:
             try_objective(self._model, self._compiled, objective, batch, outputs, source.name)
 
     def _outputs(self, source: Source, batch: Batch) -> Any:
-        """What the model gives for a batch; its running statistics and counters stay as they are."""
+        """What the model returns for a batch; its running statistics and counters stay unchanged."""
         check_ragged(batch.inputs, self._trace.specs, source.name)
         try:
             with self._undisturbed(), keras.StatelessScope(collect_losses=True) as scope:
@@ -229,7 +229,7 @@ def try_objective(model: Any, compiled: Compiled, objective: Objective, batch: B
         compiled: what the user's model was compiled with.
         objective: loss and metrics.
         batch: one batch of the data.
-        outputs: what the model gives for it.
+        outputs: what the model returns for it.
         name: of the data, for messages.
 
     Raises:

@@ -120,7 +120,7 @@ def test_thirty_runs_grow_no_more_than_keras() -> None:
             capture_output=True,
             text=True,
             check=True,
-            cwd=Path(__file__).parents[3],
+            cwd=Path(__file__).parents[4],
         )
         grown[mode] = json.loads(done.stdout.splitlines()[-1])
     assert grown["bitwidth"] <= max(1.2 * grown["keras"], 1 << 20)

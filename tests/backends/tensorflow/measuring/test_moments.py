@@ -26,6 +26,16 @@ def single(make: Callable[[], Any], *shape: int) -> tuple[Any, Any]:
     return model, RNG.standard_normal((24, *shape)).astype(np.float32)
 
 
+class Heads(L.Layer):  # type: ignore[misc]
+    """A kernel per head, in one batched product."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(3, shape[-1], 4), name="kernel")
+
+    def call(self, x: Any) -> Any:
+        return tf.matmul(x[:, None], self.kernel)
+
+
 LAYERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "dense": lambda: single(lambda: L.Dense(5), 7),
     "dense over a sequence": lambda: single(lambda: L.Dense(5), 6, 7),
@@ -39,6 +49,7 @@ LAYERS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "conv2d transposed": lambda: single(lambda: L.Conv2DTranspose(4, 3, strides=2, padding="same"), 5, 6, 3),
     "conv1d transposed": lambda: single(lambda: L.Conv1DTranspose(4, 3, strides=2), 5, 3),
     "conv3d transposed": lambda: single(lambda: L.Conv3DTranspose(2, 2, strides=2), 3, 3, 3, 2),
+    "a kernel per head": lambda: single(lambda: Heads(), 6, 7),
     "einsum": lambda: single(lambda: L.EinsumDense("abc,cde->abde", (None, 2, 5)), 6, 7),
     "einsum of heads": lambda: single(lambda: L.EinsumDense("abhc,hcd->abhd", (None, 3, 5)), 6, 3, 7),
     "einsum of two sums": lambda: single(lambda: L.EinsumDense("abcd,cde->abe", (None, 5)), 6, 3, 7),

@@ -23,5 +23,5 @@ def test_too_old(version: str) -> None:
 
 
 def test_the_bound_is_that_of_the_package() -> None:
-    text = Path(__file__).parents[3].joinpath("pyproject.toml").read_text("utf-8")
+    text = Path(__file__).parents[4].joinpath("pyproject.toml").read_text("utf-8")
     assert f'"keras>={OLDEST[0]}.{OLDEST[1]}"' in text

@@ -280,7 +280,7 @@ def test_what_cannot_be_seen_is_noted() -> None:
 
 
 class Tokens(keras.Model):  # type: ignore[misc]
-    """Needs whole numbers, in a dict beside features."""
+    """Needs integers, in a dict beside features."""
 
     def __init__(self) -> None:
         super().__init__(name="tokens")
@@ -311,7 +311,7 @@ class OneHot(keras.Model):  # type: ignore[misc]
 
     def call(self, inputs: Any) -> Any:
         if "int" not in keras.backend.standardize_dtype(inputs.dtype):
-            raise TypeError("whole numbers only")
+            raise TypeError("integers only")
         return self.dense(ops.one_hot(inputs, 5))
 
 
