@@ -53,29 +53,31 @@ def code_bits(config: Mapping[str, Any]) -> int | None:
 
 
 def _grid(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncodingSummary:
-    block, rows, low, high = (config.get(name) for name in ("block", "rows", "low", "high"))
-    listed = isinstance(block, list) and all(type(size) is int for size in block)
-    dropped = config.get("dropped", 0)
-    sides = {name: name in shapes for name in ("zero_point", "bias")}
-    bits, tables = code_bits(config), _tables(rows, shapes)
-    levels: LevelKind = "table" if tables else "prefix" if "dropped" in config else "integers"
+    tables, block = _tables(config.get("rows"), shapes), config.get("block")
+    low: Any
+    high: Any
+    low, high, dropped = (config.get(name) for name in ("low", "high", "dropped"))
+    short = dropped if type(dropped) is int else 0
+    levels: LevelKind = "prefix" if "dropped" in config else "integers"
+    bounded = type(low) is type(high) is int
+    even = low == -high if bounded else low is high is None
+    bits, count = code_bits(config), None
     if tables:
-        bits = max((max(1, size) - 1).bit_length() for size in tables)
-    total: int | None = sum(tables) if tables else None
-    if not tables and bits is not None and isinstance(low, int) and isinstance(high, int):
-        total = 2 * (high >> dropped) + 1 if type(dropped) is int and 0 < dropped < 64 else high - low + 1
-    bounded = isinstance(low, int) and isinstance(high, int)
-    even = (low == -high if bounded else True) and not any(sides.values())  # type: ignore[operator]
+        levels = "tables" if "rows" in config else "table"
+        bits, count = max((max(1, size) - 1).bit_length() for size in tables), sum(tables)
+    elif bounded:
+        count = 2 * (high >> short) + 1 if 0 < short < 64 else high - low + 1
+    sides = {name: name in shapes for name in ("zero_point", "bias")}
     return EncodingSummary(
         kind="quantized",
         bits=bits,
-        levels="tables" if tables and rows is not None else levels,
-        level_count=total,
+        levels=levels,
+        level_count=count,
         tables=len(tables),
-        dropped_bits=dropped if type(dropped) is int else 0,
-        symmetric=None if tables else even,
+        dropped_bits=short,
+        symmetric=None if tables else even and not any(sides.values()),
         scale_shape=shapes.get("scale", ()),
-        block=tuple(block) if listed and isinstance(block, list) else None,
+        block=tuple(block) if isinstance(block, list) and all(type(size) is int for size in block) else None,
         zero_points=sides["zero_point"],
         biases=sides["bias"],
     )
