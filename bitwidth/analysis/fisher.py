@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from bitwidth.context import Context, check_count
-from bitwidth.errors import ConfigError
+from bitwidth.context import Context, check_choice, check_count
 from bitwidth.graph import Graph, Wiring, spec
 from bitwidth.graph.paths import backward
 from bitwidth.probes import Arrays, GradientProbe
@@ -46,12 +45,8 @@ class Fisher:
 
     def __post_init__(self) -> None:
         check_count(self.samples, "Fisher", "samples")
-        if self.labels not in ("sampled", "data"):
-            raise ConfigError(f'Fisher: labels must be "sampled" or "data", got {self.labels!r}')
-        if self.likelihood not in ("auto", "categorical", "bernoulli", "gaussian"):
-            raise ConfigError(
-                f'Fisher: likelihood must be "auto", "categorical", "bernoulli" or "gaussian", got {self.likelihood!r}'
-            )
+        check_choice(self.labels, ("sampled", "data"), "Fisher", "labels")
+        check_choice(self.likelihood, ("auto", "categorical", "bernoulli", "gaussian"), "Fisher", "likelihood")
 
     def check(self, graph: Graph, context: Context) -> None:
         """Raise before work starts if there are no data, or no targets where they are asked for."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.analysis import InputMoments
-from bitwidth.context import Context
+from bitwidth.context import Context, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.fitting import Arrangement, Moments
 from bitwidth.graph import Graph, Parameter, Refused, Value, Wiring
@@ -57,7 +57,7 @@ class CorrectBias(Wrapping, name="correct_bias"):
         training = next(_training(self.of), None)
         if training is not None:
             raise ConfigError(f"CorrectBias: {training.label} trains, and a shift of the biases would undo part of it")
-        InputMoments(self.samples)
+        check_count(self.samples, "CorrectBias", "samples")
         if not isinstance(self.sequential, bool):
             raise ConfigError(f"CorrectBias: sequential must be True or False, got {self.sequential!r}")
 

@@ -28,7 +28,7 @@ def passes_table(passes: Sequence[PassRecord], initial: Mapping[str, float]) -> 
 
 def pass_lines(record: PassRecord, full: bool) -> list[str]:
     """What one pass did: its remarks, the parameters that it touched, and those that it left alone with the reason."""
-    lines = [f"  {remark}" for remark in record.remarks]
+    lines = [f"  {remark}" for remark in _remarks(record)]
     if record.touched:
         columns = ["parameter", "was", "is", "bits", "zeros", "bytes before", "bytes after", "distortion"]
         lines.append(table(columns, [_touched(group) for group in groups(record.touched, full)]))
@@ -37,6 +37,12 @@ def pass_lines(record: PassRecord, full: bool) -> list[str]:
         by_reason.setdefault(reason, []).append(path)
     lines += [f"  left alone ({reason}): {_listed(found, full)}" for reason, found in by_reason.items()]
     return lines
+
+
+def _remarks(record: PassRecord) -> list[str]:
+    """What a pass said, and what the passes inside it said that it has not."""
+    inside = [f"{inner.name}: {remark}" for inner in record.inner for remark in _remarks(inner)]
+    return list(dict.fromkeys([*record.remarks, *(line for line in inside if line not in record.remarks)]))
 
 
 def result_table(passes: Sequence[PassRecord], file_bytes: Mapping[str, int], full: bool) -> str:
