@@ -26,15 +26,18 @@ def config_of(state: EncodingState) -> dict[str, Any]:
     return config
 
 
-def state_of(config: Mapping[str, Any], arrays: dict[str, NDArray[Any]], prefix: str = "") -> EncodingState:
+def state_of(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> EncodingState:
     """What `arrays_of` and `config_of` took apart; whether it makes an encoding is not checked here."""
     plain = {key: value for key, value in config.items() if key not in ("kind", "parts")}
-    own = {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix) and "." not in name.removeprefix(prefix)
-    }
-    parts = {name: state_of(part, arrays, f"{prefix}{name}.") for name, part in config.get("parts", {}).items()}
+    own: dict[str, NDArray[Any]] = {}
+    inside: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, array in arrays.items():  # each is looked at once for each part around it
+        part, dot, rest = name.partition(".")
+        if dot:
+            inside.setdefault(part, {})[rest] = array
+        else:
+            own[name] = array
+    parts = {name: state_of(part, inside.get(name, {})) for name, part in config.get("parts", {}).items()}
     return EncodingState(config["kind"], plain, own, parts)
 
 

@@ -41,6 +41,8 @@ MAX_TABLES = 64
 _SLOTS = 1 << 18  # all tables of one stream together
 _SCALAR_BYTES = 18_000  # above this, lanes cost less than 0.4 % and are faster than plain integers
 _SCALAR_STEPS = 1 << 17
+_LOG_LANES = range(4, 14)  # log2 of the lanes of a stream that is not scalar
+_LOG_ROWS = 16  # log2 of the steps that a lane takes, about, unless there are as many lanes as there may be
 _EIGHTS = 1 << 22  # bits are joined by eight from here on, by four below: the table of 256 has to pay
 _LANE_BYTES = 1200  # coded bytes to a lane: a lane costs about three, a quarter of a percent
 
@@ -192,8 +194,23 @@ def _choose_lanes(coded_bytes: float, steps: int) -> int:
     """log2 of the lanes, 0 for the scalar coder: few enough to cost little, enough that it does not take for ever."""
     if coded_bytes < _SCALAR_BYTES and steps <= _SCALAR_STEPS:
         return 0
-    wanted = max(coded_bytes / _LANE_BYTES, steps / (1 << 16), 16.0)
-    return min(int(np.log2(wanted)), 13)
+    wanted = max(coded_bytes / _LANE_BYTES, steps / (1 << _LOG_ROWS), 1 << _LOG_LANES[0])
+    return min(int(np.log2(wanted)), _LOG_LANES[-1])
+
+
+def _check_steps(steps: int, log_lanes: int) -> None:
+    """Raise unless an encoder would take so many steps in so many lanes: each costs time, however few bytes it takes.
+
+    Raises:
+        CorruptFileError: it would not.
+    """
+    if not log_lanes:
+        possible = steps <= _SCALAR_STEPS
+    else:
+        few_rows = steps >> (log_lanes + _LOG_ROWS + 1) == 0
+        possible = log_lanes in _LOG_LANES and (few_rows or log_lanes == _LOG_LANES[-1])
+    if not possible:
+        raise CorruptFileError(f"coded stream: {steps:,} steps in {1 << log_lanes} lanes, which nothing writes")
 
 
 def _choose_bits(tables: NDArray[np.int64]) -> int:
@@ -252,7 +269,7 @@ def decode_symbols(data: bytes, count: int, context: NDArray[Any] | None = None)
     meanings = _meanings(freqs.shape[1], log_group)
     tables = assigned.astype(np.uint8)[ranks] if ranks is not None and made > 1 else None
     body = reader.rest() if log_lanes else None
-    out = _decode_body(coder, body, steps, freqs, meanings, tables, bits, 1 << log_lanes)
+    out = _decode_body(coder, body, steps, freqs, meanings, tables, bits, log_lanes)
     return (out.view(np.uint8) if log_group else out)[:count]
 
 
@@ -264,7 +281,7 @@ def _decode_body(
     meanings: NDArray[Any],
     tables: NDArray[np.uint8] | None,
     bits: int,
-    lanes: int,
+    log_lanes: int,
 ) -> NDArray[Any]:
     """The symbols of all positions: those of one-symbol tables filled in, the others decoded."""
     single = (freqs == 1 << bits).any(axis=1)
@@ -280,12 +297,13 @@ def _decode_body(
         todo = inner.size
     else:
         todo = steps
+    _check_steps(todo, log_lanes)
     if body is None:
         part = meanings[_decode_scalar(coder, todo, freqs, inner)]
     else:
         coder.end()
         values = np.resize(meanings, freqs.size) if freqs.shape[0] > 1 else meanings
-        part = lanes_.decode(body, todo, freqs.reshape(-1), values, bits, lanes, inner)
+        part = lanes_.decode(body, todo, freqs.reshape(-1), values, bits, 1 << log_lanes, inner)
     if live is not None:
         out[live] = part
     elif todo:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitwidth.coder import contexts as shared
-from bitwidth.coder import decode_symbols, encode_symbols, entropy_bits, lanes, shapes, tables
+from bitwidth.coder import decode_symbols, encode_symbols, entropy_bits, lanes, rans, shapes, tables
+from bitwidth.coder.bitio import varint
 from bitwidth.coder.scalar import Bit, Decoder, Encoder
 from bitwidth.errors import CorruptFileError, EncodingError
 
@@ -221,3 +222,38 @@ def test_lanes_are_exact_for_extreme_frequencies() -> None:
         for count in (1, 7, 8, 9, 20_000):
             data = lanes.encode(symbols[:count], freqs, bits, 8)
             assert (lanes.decode(data, count, freqs, np.arange(3), bits, 8) == symbols[:count]).all()
+
+
+def forged(header: int, count: int) -> bytes:
+    """A stream of one table of two symbols, whatever follows."""
+    coder = Encoder()
+    shared.write_map(coder, np.zeros(1, np.intp))
+    tables.write_table(coder, tables.TableModels(), np.array([3, 1]), 15 if header & 15 == 0 else 12)
+    if header & 15 == 0:
+        coder.spans += [(0, 3 << 13)] * count
+        return bytes([header]) + coder.finish()
+    side = coder.finish()
+    return bytes([header]) + varint(len(side)) + side + bytes(4 << (header & 15))
+
+
+@pytest.mark.parametrize(
+    ("steps", "log_lanes"),
+    [((1 << 17) + 1, 0), (1 << 31, 0), (1, 1), (1 << 24, 3), (1 << 21, 4), (1 << 31, 12), (1, 14)],
+)
+def test_steps_that_no_encoder_takes_are_refused(steps: int, log_lanes: int) -> None:
+    with pytest.raises(CorruptFileError, match="nothing writes"):
+        rans._check_steps(steps, log_lanes)
+
+
+def test_the_steps_that_encoders_take_are_possible() -> None:
+    for steps in [1, 1 << 10, 1 << 17, (1 << 17) + 1, 1 << 20, 1 << 24, 1 << 31]:
+        for coded in (steps / 1000, steps / 8, float(steps)):
+            rans._check_steps(steps, rans._choose_lanes(coded, steps))
+
+
+def test_a_small_stream_of_many_steps_is_no_stream() -> None:
+    many = 1 << 18
+    with pytest.raises(CorruptFileError, match=r"262,144 steps in 1 lanes"):
+        decode_symbols(forged(0, 4), many)
+    with pytest.raises(CorruptFileError, match=r"in 2 lanes"):
+        decode_symbols(forged(1, 4), many)
