@@ -69,7 +69,7 @@ class Inspection:
     def _tail(self) -> list[str]:
         tail = [f"asset {name}: {size:,} bytes" for name, size in self.assets.items()]
         for path, held in self.activations.items():
-            grids = ", ".join("as it is" if grid is None else f"{grid.bits}-bit" for grid in held)
+            grids = ", ".join("unchanged" if grid is None else f"{grid.bits}-bit" for grid in held)
             tail.append(f"inputs of {path}: {grids}")
         if any(entry.later for entry in self.parameters):
             prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)

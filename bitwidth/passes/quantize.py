@@ -66,7 +66,7 @@ class Quantize(Pass, name="quantize"):
         bits: width of a code, 1 to 16. One bit holds -scale and +scale; from two on, the symmetric integers times
             scale. The rules "ternary" and "binary" and a `BitRule` bring their own width: leave it out. A dict gives
             widths by layer, `{"conv1": 8, "head*": 6, None: 4}`: None stands for all that no other path names, and
-            without it those are left as they are.
+            without it those are left unchanged.
         rate: mean entropy-coded bits per unmasked weight, excluding per-tensor overhead; above 0 and at most 16.
         step: one uniform step for each tensor, in units of the standard deviation of its weights; above 0.
         rule: which levels a code can stand for. `"uniform"`; `"power_of_two"`: 0, +-1, +-2, +-4, ...; `"codebook"`:
@@ -99,7 +99,7 @@ class Quantize(Pass, name="quantize"):
         damping: added to the diagonal of the input covariance, as a share of its mean, at least; of few samples for
             many inputs it is more, by how far the covariance is expected to be off.
         price: with `rounding="entropy"`: what a bit costs, in units of `step^2` times the mean error weight.
-        vectors: `"16-bit"` for the one-number-per-channel parameters, or None to leave them as they are.
+        vectors: `"16-bit"` for the one-number-per-channel parameters, or None to leave them unchanged.
 
     Raises:
         ConfigError: a field is out of its range, or does not go with another.
