@@ -16,7 +16,7 @@ import bitwidth as bw
 from tests import reference, zoo
 from tests.test_architecture import MODULES, every, tree
 
-DEPRECATES = {"bitwidth.moved", "bitwidth.tensors"}
+DEPRECATES = {"bitwidth.moved", "bitwidth.passes.keywords", "bitwidth.tensors"}
 SPEAKS = ("bitwidth.__main__", "bitwidth.progress")  # the command line, and what draws on a terminal
 
 

@@ -184,7 +184,7 @@ class Forgets(Quarters):
 
 def test_a_file_that_gives_back_something_else_is_found() -> None:
     register_encoding("tests.forgets")(Forgets)
-    with pytest.raises(AssertionError, match="a file gives back other values"):
+    with pytest.raises(AssertionError, match="a file returns other values"):
         check_encoding(Forgets(), SHAPE)
 
 

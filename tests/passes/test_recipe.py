@@ -540,7 +540,7 @@ def test_a_pass_that_a_package_announces_is_loaded_when_it_is_named(monkeypatch:
 @pytest.mark.parametrize("given_one", [bw.Prune, object, is_wide, 5])
 def test_an_announcement_of_something_else_is_refused(given_one: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_announced", lambda: {"tests.other": Announced(lambda: given_one)})
-    with pytest.raises(ConfigError, match=r"the entry point 'tests\.other' gives .*not a Pass declared with that name"):
+    with pytest.raises(ConfigError, match=r"the entry point 'tests\.other' loads .*not a Pass declared with that name"):
         from_data({"pass": "tests.other"})
 
 
@@ -561,7 +561,7 @@ def test_announcements_come_from_the_metadata_of_packages(monkeypatch: pytest.Mo
     monkeypatch.setattr(registry, "entry_points", entry_points)
     registry._announced.cache_clear()
     try:
-        with pytest.raises(ConfigError, match=r"entry point 'tests\.point' gives .*Tagged"):
+        with pytest.raises(ConfigError, match=r"entry point 'tests\.point' loads .*Tagged"):
             from_data({"pass": "tests.point"})
         assert asked == ["bitwidth.passes"]
     finally:

@@ -212,12 +212,12 @@ def test_results_and_loaded_models_keep_their_promises(tmp_path: Any) -> None:
         assert not np.count_nonzero(second.model.get_layer("hidden").kernel.numpy()[~mask])
 
 
-def test_a_loaded_model_changed_by_hand_is_put_back_and_says_so(tmp_path: Any) -> None:
+def test_a_loaded_model_changed_by_hand_is_requantized_and_says_so(tmp_path: Any) -> None:
     bw.PassManager([bw.Prune(0.6)]).run(network()).save(tmp_path / "first.bw")
     loaded = bw.load(tmp_path / "first.bw")
     loaded.get_layer("hidden").kernel.assign(loaded.get_layer("hidden").kernel + 0.1)
     graph = bw.read(loaded)
-    assert any("hidden/kernel" in note and "put back" in note for note in graph.structure.notes)
+    assert any("hidden/kernel" in note and "re-quantized" in note for note in graph.structure.notes)
     mask = graph["hidden/kernel"].encoding.mask
     assert mask is not None
     assert not np.count_nonzero(graph.values["hidden/kernel"][~mask])
