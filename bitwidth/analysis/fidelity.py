@@ -7,13 +7,14 @@ The divergence of the outputs is not, and it needs no labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.analysis.fisher import Fisher
-from bitwidth.backend import Session
+from bitwidth.context import Context
 from bitwidth.graph import Graph
 from bitwidth.probes import OutputProbe
 
@@ -58,19 +59,34 @@ def fidelity(likelihoods: Sequence[str], given: Outputs, now: Outputs) -> Mappin
     return {**found, "output_error": float(np.mean(errors))} if errors else found
 
 
-def fidelity_to(graph: Graph, session: Session, data: Any) -> Callable[[Graph], Mapping[str, float]]:
-    """A function that compares a model with the one of `graph`, on the first samples of some data.
+@dataclass(frozen=True)
+class ModelOutputs:
+    """The outputs of the model on the first samples of the data, an array for each; see `OutputProbe`."""
+
+    samples: int = SAMPLES
+
+    def answer(self, graph: Graph, context: Context) -> tuple[NDArray[Any], ...]:
+        """The outputs."""
+        return context.session.probe(graph, OutputProbe(self.samples), context.need_data("ModelOutputs"))
+
+
+def fidelity_to(graph: Graph, context: Context) -> Callable[[Graph], Mapping[str, float]]:
+    """A function that compares a model with the one of `graph`, on samples of the validation data, else of the data.
 
     Args:
         graph: the model as it was given.
-        session: of the model.
-        data: as `model.fit` takes it; targets are not looked at.
+        context: of the run; there is data. Targets are not looked at.
 
     Raises:
         DataError: the model cannot be called on the data.
     """
-    probe, likelihoods = OutputProbe(SAMPLES), Fisher().likelihoods(graph)
-    given = session.probe(graph, probe, data)
+    probe, likelihoods, session = OutputProbe(SAMPLES), Fisher().likelihoods(graph), context.session
+    if context.validation is None:
+        data = context.data
+        given = context.ask(ModelOutputs(), graph)  # known already where the model was opened for many runs
+    else:
+        data = context.validation
+        given = session.probe(graph, probe, data)
 
     def compared(now: Graph) -> Mapping[str, float]:
         return fidelity(likelihoods, given, session.probe(now, probe, data))

@@ -266,11 +266,10 @@ def _notes(context: Context, initial: Mapping[str, float]) -> tuple[str, ...]:
 
 def _fidelity(graph: Graph, context: Context) -> tuple[Callable[[Graph], Mapping[str, float]], tuple[str, ...]]:
     """What compares a graph with the one given, and what there is to say where nothing can be compared."""
-    data = context.data if context.validation is None else context.validation
-    if data is None:
+    if context.data is None and context.validation is None:
         return context.fidelity, ()
     try:
-        return fidelity_to(graph, context.session, data), ()
+        return fidelity_to(graph, context), ()
     except DataError as error:
         return context.fidelity, (f"the outputs are not compared with those of the model as given: {error}",)
 

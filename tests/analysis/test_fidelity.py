@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import bitwidth as bw
 from bitwidth.analysis import fidelity, fidelity_to
+from bitwidth.context import Context
 from bitwidth.reading import opened_session
 from tests import reference
 
@@ -122,7 +123,7 @@ def test_validation_data_comes_first_and_without_data_there_is_none() -> None:
 def test_at_most_256_samples_are_looked_at_and_always_the_same() -> None:
     session, graph = opened_session(network(layers.Dense(4)), None)
     shuffled = tf.data.Dataset.from_tensor_slices(X).shuffle(300).batch(50)
-    compared = fidelity_to(graph, session, shuffled)
+    compared = fidelity_to(graph, Context(session, shuffled))
     assert compared(graph) == {"kl": pytest.approx(0, abs=1e-12)}
 
 
