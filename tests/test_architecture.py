@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -19,6 +20,7 @@ PACKAGE = ROOT / "bitwidth"
 ROOMS = [
     "errors",
     "text",
+    "typing",
     "events",
     "progress",
     "data",
@@ -283,6 +285,104 @@ def overrides(node: ast.AST) -> bool:
     """Decorated as an override (of something documented), or an overload."""
     decorators = getattr(node, "decorator_list", [])
     return any(isinstance(item, ast.Name) and item.id in ("override", "overload") for item in decorators)
+
+
+INTERNALS = "bitwidth.backends.tensorflow.internals"
+PRIVATE_MODULES = ("keras.src", "tensorflow.python")
+OF_TUPLES = {"_fields", "_replace", "_asdict", "_make"}  # of named tuples, documented by Python
+
+
+def private(names: Collection[str]) -> set[str]:
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+@cache
+def framework_names() -> frozenset[str]:
+    """Attributes of objects of TensorFlow and Keras that begin with an underscore."""
+    import keras
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1), keras.layers.Dropout(0.5)])
+    model.compile("adamw", "mse", metrics=["mae"])
+    variable, graph = model.variables[0], tf.Graph()
+    loss, metrics, functional = model._compile_loss, model._compile_metrics, keras.Model(model.inputs, model.outputs)
+    functions = tf.function(lambda: None), tf.Operation, tf.Tensor
+    objects = (model, functional, *model.layers, variable, variable._value, model.optimizer, loss, metrics, graph)
+    found = {name for item in (*objects, *functions) for name in dir(item)}
+    assert private(found) >= {"_value", "_flatten_layers", "_tracker", "_compile_loss", "_unique_id", "_get_function"}
+    return frozenset(private(found))
+
+
+def defined(module: ast.Module) -> set[str]:
+    """Names that a module defines, in its classes and of `self` too."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name):
+            found |= {node.attr} if node.value.id == "self" else set()
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return found
+
+
+def asked_for(node: ast.AST, own: Collection[str]) -> set[str]:
+    """Private modules, attributes, and names of attributes in strings, that one node of a program asks for."""
+    match node:
+        case ast.Import(names):
+            return {alias.name for alias in names if alias.name.startswith(PRIVATE_MODULES)}
+        case ast.ImportFrom(module, names):
+            return {str(module) for alias in names if f"{module}.{alias.name}".startswith(PRIVATE_MODULES)}
+        case ast.Attribute(attr=name):
+            return private([name]) - OF_TUPLES - set(own)
+        case ast.Call(
+            ast.Name("getattr" | "hasattr" | "setattr"), [_, ast.JoinedStr([ast.Constant(str(text)), *_]), *_]
+        ):
+            return private([text])  # a name put together
+        case ast.Constant(str(text)):
+            return ({text} & framework_names()) - OF_TUPLES - set(own)
+    return set()
+
+
+def ends_with(node: ast.AST) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "endswith"
+
+
+def internals_used(source: str) -> set[str]:
+    """Private modules that are imported, private attributes that are not the module's own, and such in strings."""
+    module = ast.parse(source)
+    own, nodes = defined(module), list(ast.walk(module))
+    parts = {  # of names of another kind, such as the ends of them
+        id(part)
+        for node in nodes
+        for part in (node.values if isinstance(node, ast.JoinedStr) else node.args if ends_with(node) else [])
+    }
+    return {name for node in nodes if id(node) not in parts for name in asked_for(node, own)}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith(INTERNALS)])
+def test_private_names_of_frameworks_are_behind_one_door(name: str) -> None:
+    found = internals_used(MODULES[name].read_text(encoding="utf-8"))
+    assert not found, f"{name} uses {', '.join(sorted(found))}: give it a function in {INTERNALS}"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from keras.src.utils import tracking", {"keras.src.utils"}),
+        ("from keras import src", {"keras"}),
+        ("import tensorflow.python.framework", {"tensorflow.python.framework"}),
+        ("handle = variable._value.handle", {"_value"}),
+        ('shapes = getattr(model, "_build_shapes_dict", None)', {"_build_shapes_dict"}),
+        ('STATE = {"_compile_loss": None}', {"_compile_loss"}),
+        ('value = getattr(function, f"_{key}")', {"_"}),
+        ("class A(keras.Variable):\n    def value(self): return self._value", {"_value"}),
+        ("class A:\n    def __init__(self): self._value = 1\n    def value(self): return self._value", set()),
+        ("kind = cls.__module__", set()),
+    ],
+)
+def test_a_private_name_would_be_found(source: str, found: set[str]) -> None:
+    assert internals_used(source) == found
 
 
 @every

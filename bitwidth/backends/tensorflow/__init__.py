@@ -1,7 +1,7 @@
 """The TensorFlow backend: the only place that imports TensorFlow or Keras.
 
-Here belongs `session`, which fulfils the protocol by asking the rooms beside it: `data`, `reading`, `models`,
-`constraints`, `measuring`, `training`. What needs no framework belongs elsewhere in the package.
+Here belongs `session`, which fulfils the protocol by asking the rooms beside it: `internals`, `data`, `reading`,
+`models`, `constraints`, `measuring`, `training`. What needs no framework belongs elsewhere in the package.
 """
 
 from __future__ import annotations

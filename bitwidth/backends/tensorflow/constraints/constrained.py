@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bitwidth.backends.tensorflow.constraints.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.constraints.store import VariableStore, check_finite
 from bitwidth.backends.tensorflow.constraints.views import SCOPE, attached, parameters_of
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.graphs import value_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ConfigError, ContractError
@@ -135,7 +136,7 @@ class ConstrainedModel:
         with self.masters() as masters:
             self.advance(state.graph, masters)
         for path, array in state.masters.items():
-            self._store.variables[path]._value.assign(array)
+            tf_variable(self._store.variables[path]).assign(array)
         for path, arrays in state.learned.items():
             for variable, array in zip(self._lowerings[path].learned, arrays, strict=True):
                 variable.assign(array)

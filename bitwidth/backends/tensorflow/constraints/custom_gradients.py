@@ -4,8 +4,6 @@ In a graph, `tf.custom_gradient` registers a gradient function under a new name 
 as long as the process; optimizers do it at each trace of a training step, and so do our views and grids. The function
 holds the graph, and with it every variable and constant that the graph captured. What a run has traced is forgotten
 when the run ends, so its entries can go.
-
-Holds for TensorFlow 2.18 to 2.21 (`ops.gradient_registry`).
 """
 
 from __future__ import annotations
@@ -14,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework import ops
+
+from bitwidth.backends.tensorflow.internals.graphs import gradient_registry
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 
 _NAMES = "CustomGradient-"  # what the names that TensorFlow makes up begin with
 
@@ -23,10 +23,10 @@ def forget_gradients(variables: Iterable[Any]) -> None:
     """Let go of the custom gradients in graphs that captured one of these variables.
 
     Args:
-        variables: variables whose graphs nobody will differentiate any more; each has a `_value`, a `tf.Variable`.
+        variables: variables whose graphs nobody will differentiate any more.
     """
-    handles = {id(variable._value.handle) for variable in variables}
-    registry = getattr(ops.gradient_registry, "_registry", {})
+    handles = {id(tf_variable(variable).handle) for variable in variables}
+    registry = gradient_registry()
     for name, entry in list(registry.items()):
         if name.startswith(_NAMES) and any(id(found) in handles for found in _captured(entry["type"])):
             registry.pop(name, None)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, Lowering, learned_variable
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.encodings import Encoding, Quantized, TableLevels, spread
 from bitwidth.encodings.floats import LARGEST_HALF
 from bitwidth.encodings.interface import LevelKind
@@ -105,7 +106,7 @@ class Scaled(Lowering):
     def changed(self, names: set[str]) -> None:
         if "scale" in names:
             for variable in self.learned:
-                variable.assign(tf.zeros_like(variable._value))
+                variable.assign(tf.zeros_like(tf_variable(variable)))
 
     @override
     def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
@@ -229,7 +230,7 @@ class Table(Scaled):
         grid = encoding.grid
         if len(self.learned) < 2 or grid is None or not self.learned[1].numpy().any():
             return encoding
-        moved = np.sort(self._moved([v._value for v in self.learned]).numpy())
+        moved = np.sort(self._moved([tf_variable(v) for v in self.learned]).numpy())
         rounded = np.clip(moved, -LARGEST_HALF, LARGEST_HALF).astype(np.float16).astype(np.float32)
         levels = np.unique(rounded + np.float32(0))
         if levels.size < 2:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend import Variable
 from numpy.typing import NDArray
 
 from bitwidth.encodings import Encoding
@@ -24,7 +24,7 @@ from bitwidth.errors import EncodingError
 Arrays = dict[str, NDArray[Any]]
 
 
-class LearnedVariable(Variable):  # type: ignore[misc]
+class LearnedVariable(keras.Variable):  # type: ignore[misc]
     """What training learns about an encoding: tracked by the model while its views are attached."""
 
 

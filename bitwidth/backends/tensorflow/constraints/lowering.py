@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from bitwidth.backends.tensorflow.constraints.grids import lower_quantized
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, LearnedVariable, Lowering
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized, escaped_places
 from bitwidth.errors import ConfigError, EncodingError
 
@@ -226,7 +227,7 @@ def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
         return value, gradient
 
     def read(master: Any) -> Any:
-        return view(master, *(tf.convert_to_tensor(variable._value) for variable in lowering.learned))
+        return view(master, *(tf.convert_to_tensor(tf_variable(variable)) for variable in lowering.learned))
 
     return read
 

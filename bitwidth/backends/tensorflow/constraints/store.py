@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.graphs import value_of
 from bitwidth.errors import ContractError
 from bitwidth.graph import Graph, Parameter, Value
@@ -61,7 +62,7 @@ class VariableStore:
             layer = layers.get(parameter.layer)
             moves = parameter.trainable or layer is None or layer.trainable
             if master is not None and parameter.is_float and moves:
-                self.variables[parameter.path]._value.assign(master)
+                tf_variable(self.variables[parameter.path]).assign(master)
                 self._held[parameter.path] = Value(master)
 
     def lose(self) -> None:

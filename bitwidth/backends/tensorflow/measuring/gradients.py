@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from bitwidth.backends.tensorflow.constraints.lowering import through_masks
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
 from bitwidth.backends.tensorflow.data.source import Source
+from bitwidth.backends.tensorflow.internals.layers import takes_training
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.errors import DataError, ModelError
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class SquaredGradients:
 
     def __init__(self, model: Any, likelihoods: Sequence[str], labels: str) -> None:
         self._model, self._likelihoods, self._labels = model, tuple(likelihoods), labels
-        self._storage = [variable._value for variable in parameters_of(model) if "float" in variable.dtype]
+        self._storage = [tf_variable(variable) for variable in parameters_of(model) if "float" in variable.dtype]
         self._sums = [tf.Variable(tf.zeros(v.shape, tf.float32), trainable=False) for v in self._storage]
         self._accumulate = tf.function(self._over_rows, reduce_retracing=True, autograph=False)
 
@@ -63,9 +65,9 @@ class SquaredGradients:
         _LOG.debug("%s: squared gradients of %d samples in %.2f seconds", self._model.name, seen, seconds)
         found = {id(v): t.numpy().astype(np.float64) / seen for v, t in zip(self._storage, self._sums, strict=True)}
         for variable in self._model.variables:
-            if not np.isfinite(found.get(id(variable._value), 0.0)).all():
+            if not np.isfinite(found.get(id(tf_variable(variable)), 0.0)).all():
                 raise ModelError(f"{variable.path}: its gradient is not finite on the data")
-        return [found.get(id(v._value), np.zeros(tuple(v.shape))) for v in self._model.variables]
+        return [found.get(id(tf_variable(v)), np.zeros(tuple(v.shape))) for v in self._model.variables]
 
     def _over_rows(self, inputs: Any, targets: list[Any], seed: Any) -> None:
         count = tf.shape(tf.nest.flatten(inputs)[0])[0]
@@ -100,7 +102,7 @@ class SquaredGradients:
 
 
 def _call(model: Any, inputs: Any) -> Any:
-    return model(inputs, training=False) if model._call_has_training_arg else model(inputs)
+    return model(inputs, training=False) if takes_training(model) else model(inputs)
 
 
 def _categorical(output: Any, target: Any, seed: Any, probabilities: bool) -> Any:

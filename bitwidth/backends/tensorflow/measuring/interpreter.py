@@ -8,13 +8,12 @@ model. What no later operation reads is dropped at once, so memory is that of an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context, execute
 
+from bitwidth.backends.tensorflow.internals.graphs import execute_operation
 from bitwidth.backends.tensorflow.reading.frames import Frame
 from bitwidth.backends.tensorflow.reading.kinds import kind_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
@@ -130,10 +129,6 @@ class _Plan:
                 drops.setdefault(op_name, []).append(tensor_name)
         self.steps = [(op, drops.get(op.name, [])) for op in live]
 
-    @cached_property
-    def _context(self) -> Any:
-        return context.context()
-
     def execute(self, op: Any, inputs: list[Any]) -> list[Any]:
         """Run one operation on eager tensors."""
         if kind_of(op) == "constant":
@@ -142,18 +137,12 @@ class _Plan:
             return [self._constants[op.name]]
         if op.name not in self._attributes:
             self._attributes[op.name] = _attributes(op)
-        return list(
-            execute.execute(
-                op.type.encode(), len(op.outputs), inputs=inputs, attrs=self._attributes[op.name], ctx=self._context
-            )
-        )
+        return execute_operation(op.type, len(op.outputs), inputs, self._attributes[op.name])
 
 
 def rerun(op: Any, inputs: list[Any]) -> Any:
     """The first output of a traced operation on other inputs, run eagerly with its own attributes."""
-    return execute.execute(
-        op.type.encode(), len(op.outputs), inputs=inputs, attrs=_attributes(op), ctx=context.context()
-    )[0]
+    return execute_operation(op.type, len(op.outputs), inputs, _attributes(op))[0]
 
 
 def _attributes(op: Any) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.measuring.interpreter import rerun
 from bitwidth.backends.tensorflow.reading.frames import Frame
 from bitwidth.backends.tensorflow.reading.kinds import kind_of, operands, spec_of, transposes
@@ -65,7 +66,7 @@ def operand_of(trace: FuncTrace, frame: Frame, op: Any, variable: Any) -> Operan
 def _is_handle(trace: FuncTrace, frame: Frame, tensor: Any, variable: Any) -> bool:
     source = frame.root_source(tensor)
     captures = trace.frame.graph.captures
-    return any(inner is source and outer is variable._value.handle for outer, inner in captures)
+    return any(inner is source and outer is tf_variable(variable).handle for outer, inner in captures)
 
 
 def _follow(trace: FuncTrace, frame: Frame, tensor: Any, variable: Any) -> NDArray[Any] | None:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 
 
@@ -21,13 +22,13 @@ def state_of(model: Any, trace: FuncTrace) -> list[Any]:
     """
     layers = [model, *(layer for _, layer, _ in trace.names.layers), *(layer for _, layer, _ in trace.untracked)]
     held = [leaf for layer in layers for value in vars(layer).values() for leaf in _variables(value)]
-    found = [getattr(variable, "_value", variable) for variable in (*model.variables, *held)]
+    found = [tf_variable(variable) for variable in (*model.variables, *held)]
     return list({id(variable): variable for variable in (*found, *trace.function.graph.variables)}.values())
 
 
 def untracked_of(model: Any, trace: FuncTrace) -> list[Any]:
     """Those of `state_of` that are not among the model's variables."""
-    tracked = {id(variable._value) for variable in model.variables}
+    tracked = {id(tf_variable(variable)) for variable in model.variables}
     return [variable for variable in state_of(model, trace) if id(variable) not in tracked]
 
 

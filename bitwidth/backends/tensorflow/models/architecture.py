@@ -16,6 +16,7 @@ import tensorflow as tf
 from bitwidth.artifact import Architecture
 from bitwidth.backend import LayerInputs, Stored
 from bitwidth.backends.tensorflow.constraints.activations import attach, attached_to
+from bitwidth.backends.tensorflow.internals.layers import declared_inputs, layers_of
 from bitwidth.backends.tensorflow.models.allowed import Kind
 from bitwidth.backends.tensorflow.models.assets import assets_of, check_assets, load_assets
 from bitwidth.backends.tensorflow.models.configuration import Configuration
@@ -24,7 +25,7 @@ from bitwidth.backends.tensorflow.models.plain_data import NotAllowedError, a_dt
 from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises
 from bitwidth.backends.tensorflow.reading.inlining import inline_functions
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
-from bitwidth.backends.tensorflow.reading.specs import declared_inputs, input_specs
+from bitwidth.backends.tensorflow.reading.specs import input_specs
 from bitwidth.encodings import Encoding
 from bitwidth.errors import BitwidthError, ModelError, UnsafeFileError
 from bitwidth.text import brief, quoted
@@ -154,7 +155,7 @@ def _lambdas(config: Any, name: str = "a lambda") -> Iterator[str]:
 
 def _not_rebuilt(config: Any, inputs: Any, model: Any) -> str:
     """Why a model cannot be built from its own configuration; empty where it can."""
-    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    classes = {type(layer).__name__: type(layer) for layer in layers_of(model)}
     custom = {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
     try:
         shapes = [tuple(v.shape) for v in rebuild(config, inputs, custom).variables]
@@ -222,7 +223,7 @@ def _by_present_names(model: Any, inputs: LayerInputs, layers: Sequence[str]) ->
 
 def finalize(model: Any) -> None:
     """Let layers that compute with constants made of their variables (Normalization) recompute them."""
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 
@@ -249,7 +250,7 @@ def _check_paths(model: Any, architecture: Architecture) -> None:
 
     Names that Keras makes up from a counter differ from model to model within a user's own classes.
     """
-    own = any(not type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
+    own = any(not type(layer).__module__.startswith("keras.") for layer in layers_of(model))
     here = [path for path, _, _ in names_of(model).variables]
     for there, path in zip(architecture.paths, here, strict=True):
         if there != path and (not own or _uncounted(there) != _uncounted(path)):

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from bitwidth.backends.tensorflow.internals.layers import layers_of
 from bitwidth.errors import ModelError
 from bitwidth.text import brief, quoted
 
@@ -77,9 +78,9 @@ def _by_layer(assets: Mapping[str, bytes]) -> dict[int, dict[str, bytes]]:
 
 def _owners(model: Any) -> Iterator[tuple[int, Any]]:
     inner: set[int] = set()
-    for index, layer in enumerate(model._flatten_layers()):
+    for index, layer in enumerate(layers_of(model)):
         if hasattr(layer, "save_assets") and id(layer) not in inner:
-            inner |= {id(part) for part in layer._flatten_layers(include_self=False)}
+            inner |= {id(part) for part in layers_of(layer, include_self=False)}
             yield index, layer
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.data.source import Source
+from bitwidth.backends.tensorflow.internals.layers import is_quantized
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
@@ -54,7 +56,7 @@ def check_apart(model: Any, trace: FuncTrace) -> None:
         UnsupportedModelError: naming the variable.
     """
     captured = {id(outer) for outer, _ in trace.frame.graph.captures}
-    shared = [variable.path for variable in model.variables if id(variable._value.handle) in captured]
+    shared = [variable.path for variable in model.variables if id(tf_variable(variable).handle) in captured]
     if shared:
         raise UnsupportedModelError(
             f"{model.name!r} cannot be copied: something in it holds on to {shared[0]} (a global, or an object that is "
@@ -88,7 +90,7 @@ def _check_framework(model: Any) -> None:
 
 def _check_layer(path: str, layer: Any) -> None:
     mode = getattr(layer, "quantization_mode", None)
-    if mode or getattr(layer, "_is_quantized", False):
+    if mode or is_quantized(layer):
         raise UnsupportedModelError(
             f"{path}: Keras has already quantized this layer ({mode or 'model.quantize'}); "
             "pass the model as it was before model.quantize"
@@ -105,7 +107,7 @@ def _check_finite(names: Names) -> None:
     for path, variable, _ in names.variables:
         if "float" not in variable.dtype:
             continue
-        values = np.asarray(variable._value.numpy())
+        values = np.asarray(tf_variable(variable).numpy())
         if count := values.size - int(np.isfinite(values).sum()):
             bad.append(f"{path} ({count} of {values.size} values)")
     if bad:

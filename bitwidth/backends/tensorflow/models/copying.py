@@ -17,27 +17,15 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend import Variable as KerasVariable
-from keras.src.ops.function import Function, make_node_key
-from keras.src.utils import tracking
-from tensorflow.python.trackable.data_structures import ListWrapper, _DictWrapper
 
-_TF_FUNCTION = type(tf.function(lambda: None))
+from bitwidth.backends.tensorflow.internals.compiled import forget_compiled
+from bitwidth.backends.tensorflow.internals.containers import DictWrapper, ListWrapper, renumber
+from bitwidth.backends.tensorflow.internals.graphs import FUNCTION, clone_of
+from bitwidth.backends.tensorflow.internals.layers import layers_of
+
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 _FOREIGN = ("tensorflow", "numpy", "threading", "logging", "weakref", "inspect", "h5py", "_thread", "re", "contextvars")
 _COPIES: weakref.WeakSet[Any] = weakref.WeakSet()
-_TRAINER_STATE: dict[str, Any] = {
-    "train_function": None,
-    "test_function": None,
-    "predict_function": None,
-    "compiled": False,
-    "optimizer": None,
-    "loss": None,
-    "_compile_loss": None,
-    "_compile_metrics": None,
-    "_compile_config": None,
-    "_loss_tracker": None,
-}
 
 
 def copy_model(model: Any) -> Any:
@@ -69,9 +57,9 @@ def copy_object(value: Any) -> Any:
 
 def uncompile(model: Any) -> None:
     """Drop optimizer, loss, metrics and compiled functions of a model and of the models in it."""
-    for layer in model._flatten_layers():
+    for layer in layers_of(model):
         if isinstance(layer, keras.Model):
-            layer.__dict__.update({name: value for name, value in _TRAINER_STATE.items() if name in layer.__dict__})
+            forget_compiled(layer)
 
 
 class _Copier:
@@ -91,7 +79,7 @@ class _Copier:
         while stack:
             value = stack.pop()
             self._kept.append(value)
-            if isinstance(value, KerasVariable | tf.Variable | keras.Layer):
+            if isinstance(value, keras.Variable | tf.Variable | keras.Layer):
                 anchors.append(id(value))
             for child in _children(value):
                 parents[id(child)].append(id(value))
@@ -123,19 +111,19 @@ class _Copier:
             self._fill(value, self._memo[id(value)])
         for value in self._kept:
             if id(value) in self._memo:
-                _renumber(value, self._memo[id(value)], self._memo)
+                renumber(self._memo[id(value)])
 
     def _shell(self, value: Any) -> Any:
         """A new, still empty object for `value`; immutable ones are made whole at once."""
         self._kept.append(value)
         if isinstance(value, tf.Variable):
             return tf.Variable(value, trainable=value.trainable, name=value.name.split(":")[0], dtype=value.dtype)
-        if isinstance(value, _TF_FUNCTION):
-            return value._clone(self.new(value.python_function))
+        if isinstance(value, FUNCTION):
+            return clone_of(value, self.new(value.python_function))
         if isinstance(value, collections.deque):
             return collections.deque((self.new(item) for item in value), value.maxlen)
-        if isinstance(value, _DictWrapper):
-            return _DictWrapper({self.new(key): self.new(item) for key, item in value.items()})
+        if isinstance(value, DictWrapper):
+            return DictWrapper({self.new(key): self.new(item) for key, item in value.items()})
         if isinstance(value, ListWrapper):
             return ListWrapper([self.new(item) for item in value])
         if isinstance(value, tuple):
@@ -190,11 +178,11 @@ def _children(value: Any) -> Iterable[Any]:
     """The objects that `value` holds and that may lead to a variable."""
     if isinstance(value, (*_ATOMS, tf.Variable)):
         return []
-    if isinstance(value, dict | _DictWrapper):
+    if isinstance(value, dict | DictWrapper):
         children = [*value.keys(), *value.values()]
     elif isinstance(value, list | tuple | set | frozenset | collections.deque):
         children = list(value)
-    elif isinstance(value, _TF_FUNCTION):
+    elif isinstance(value, FUNCTION):
         return [value.python_function]
     elif isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
@@ -232,16 +220,4 @@ def _cell_content(cell: types.CellType) -> list[Any]:
 
 
 def _is_mutable(value: Any) -> bool:
-    return isinstance(value, list | dict | set | collections.deque | _DictWrapper)
-
-
-def _renumber(value: Any, made: Any, memo: dict[int, Any]) -> None:
-    """Keras keeps some `id()`s; give those of the new objects."""
-    if isinstance(value, tracking.Tracker):
-        made.stored_ids = {name: {id(item) for item in store} for name, (_, store) in made.config.items()}
-    elif isinstance(value, Function):
-        made._nodes = {
-            make_node_key(node.operation, node.operation._inbound_nodes.index(node))
-            for nodes in made._nodes_by_depth.values()
-            for node in nodes
-        }
+    return isinstance(value, list | dict | set | collections.deque | DictWrapper)

@@ -1,10 +1,4 @@
-"""Models built without values: variables have shapes and dtypes, take no memory, and no initializer runs.
-
-Keras defers the values of variables that are created within a `keras.StatelessScope` and lists them as pending. This
-is the one door to that list, and to the private names of `keras.Variable` that it takes to give the values later.
-
-Holds since Keras 3.5 (`StatelessScope(initialize_variables=False)`); tried with 3.12 and 3.15.
-"""
+"""Models built without values: variables have shapes and dtypes, take no memory, and no initializer runs."""
 
 from __future__ import annotations
 
@@ -16,15 +10,20 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state
-from keras.src.backend.common.variables import Variable as KerasVariable
 
+from bitwidth.backends.tensorflow.internals.deferral import (
+    creation_replaced,
+    declared_dtype,
+    initialize,
+    initializer_of,
+    set_initializer,
+    values_deferred_to,
+)
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.errors import ModelError
 
 MAX_VARIABLES = 1 << 18
 MAX_ELEMENTS = 1 << 31  # of all variables together
-_PENDING = "uninitialized_variables"
-_SEEDS = "global_seed_generator"  # made when something first draws without a seed of its own
 _SMALL = 1 << 24  # elements of what may take memory before its time: a stand-in, a variable beside the model
 _LOCK = threading.RLock()
 
@@ -46,7 +45,7 @@ class Pending(list[Any]):
                 f"more than {MAX_VARIABLES:,} variables or {MAX_ELEMENTS:,} values: "
                 f"{variable.path} has shape {tuple(variable.shape)}"
             )
-        variable._initializer = _StandIn(variable._initializer)
+        set_initializer(variable, _StandIn(initializer_of(variable)))
         super().append(variable)
 
 
@@ -77,24 +76,17 @@ class _Given:
 @contextmanager
 def deferred() -> Iterator[Pending]:
     """Variables that Keras creates within this context, in this thread, have no values until `give_value`."""
-    outer = {name: global_state.get_global_attribute(name) for name in (_PENDING, _SEEDS)}
     pending = Pending()
-    global_state.set_global_attribute(_PENDING, pending)
-    try:
-        with _values_deferred(), keras.StatelessScope(initialize_variables=False):
-            yield pending
-    finally:
-        for name, value in outer.items():
-            global_state.set_global_attribute(name, value)
+    with _values_taken_in(), values_deferred_to(pending):
+        yield pending
 
 
 @contextmanager
-def _values_deferred() -> Iterator[None]:
+def _values_taken_in() -> Iterator[None]:
     """Let variables be created with values too (states of recurrent layers), which a StatelessScope refuses."""
     thread = threading.get_ident()
-    with _LOCK:
-        original = KerasVariable.__init__
 
+    def replace(original: Callable[..., None]) -> Callable[..., None]:
         def create(
             self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any
         ) -> None:
@@ -103,16 +95,15 @@ def _values_deferred() -> Iterator[None]:
                 initializer, shape, dtype = _Given(value), value.shape, dtype or value.dtype
             original(self, initializer, shape, dtype, *args, **kwargs)
 
-        KerasVariable.__init__ = create
-        try:
-            yield
-        finally:
-            KerasVariable.__init__ = original
+        return create
+
+    with _LOCK, creation_replaced(replace):
+        yield
 
 
 def has_value(variable: Any) -> bool:
     """Whether a variable has a value."""
-    return variable._value is not None
+    return tf_variable(variable) is not None
 
 
 def give_value(variable: Any, value: Any) -> None:
@@ -126,8 +117,7 @@ def give_value(variable: Any, value: Any) -> None:
         variable.assign(value)
         return
     with tf.init_scope():
-        variable._initialize(keras.ops.convert_to_tensor(value, dtype=variable._dtype))
-    variable._initializer = None
+        initialize(variable, keras.ops.convert_to_tensor(value, dtype=declared_dtype(variable)))
 
 
 def finish(pending: Pending, model: Any) -> None:
@@ -147,7 +137,8 @@ def finish(pending: Pending, model: Any) -> None:
 
 def _first_value(variable: Any) -> Any:
     """Zeros, unless the variable was created with a value, or is the state of a seed, which is not drawn either."""
-    initializer = variable._initializer.initializer
-    if isinstance(initializer, _Given) or ("int" in variable._dtype and tuple(variable.shape) == (2,)):
-        return initializer(variable.shape, dtype=variable._dtype)
-    return tf.zeros(variable.shape, variable._dtype)
+    initializer = initializer_of(variable).initializer
+    dtype = declared_dtype(variable)
+    if isinstance(initializer, _Given) or ("int" in dtype and tuple(variable.shape) == (2,)):
+        return initializer(variable.shape, dtype=dtype)
+    return tf.zeros(variable.shape, dtype)

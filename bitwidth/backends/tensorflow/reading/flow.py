@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.axes import Axes, origins, repeats, whole
 from bitwidth.backends.tensorflow.reading.frames import Frame
 from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of
@@ -39,7 +40,9 @@ class Flow:
 
 def flow_of(trace: FuncTrace) -> Flow:
     """Follow every variable of the model through the live operations of the trace."""
-    paths = {id(variable._value.handle): (path, whole(variable.shape)) for path, variable, _ in trace.names.variables}
+    paths = {
+        id(tf_variable(variable).handle): (path, whole(variable.shape)) for path, variable, _ in trace.names.variables
+    }
     entering: dict[str, Carried] = {}
     for outer, inner in trace.frame.graph.captures:
         found = paths.get(id(outer))

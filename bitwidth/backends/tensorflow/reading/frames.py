@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bitwidth.backends.tensorflow.internals.graphs import graph_named
+
 
 @dataclass(eq=False)
 class Frame:
@@ -95,18 +97,9 @@ def _graphs(op: Any) -> Iterator[tuple[str, Any]]:
         value = op.get_attr(attribute.name)
         functions = value if attribute.type == "list(func)" else [value]
         for place, function in enumerate(functions):
-            graph = _find(op.graph, function.name)
+            graph = graph_named(op.graph, function.name)
             if graph is not None and len(graph.inputs) <= len(op.inputs):
                 yield attribute.name + (f"_{place}" if len(functions) > 1 else ""), graph
-
-
-def _find(graph: Any, name: str) -> Any:
-    while graph is not None:
-        function = graph._get_function(name) if name else None
-        if function is not None:
-            return function.graph
-        graph = getattr(graph, "outer_graph", None)
-    return None
 
 
 def _live(frame: Frame) -> set[str]:

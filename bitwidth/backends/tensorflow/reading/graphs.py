@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.layers import declared_inputs
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.attributes import dtype_name, plain_attributes, sizes
 from bitwidth.backends.tensorflow.reading.flow import Flow, flow_of
 from bitwidth.backends.tensorflow.reading.frames import Frame
@@ -18,7 +20,7 @@ from bitwidth.backends.tensorflow.reading.kinds import kind_of, operands
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.backends.tensorflow.reading.notes import notes_on
 from bitwidth.backends.tensorflow.reading.roles import role_of
-from bitwidth.backends.tensorflow.reading.specs import declared_inputs, input_specs, missing, retyped
+from bitwidth.backends.tensorflow.reading.specs import input_specs, missing, retyped
 from bitwidth.backends.tensorflow.reading.tracing import Call, FuncTrace, trace_function
 from bitwidth.encodings import Dense
 from bitwidth.errors import ModelError
@@ -93,8 +95,8 @@ def value_of(variable: Any) -> NDArray[Any]:
     On the CPU it is the memory of the variable itself; TensorFlow leaves that alone while the array lives, and gives
     the variable other memory when it is assigned to.
     """
-    tensor = variable._value.read_value()
-    if variable._value.dtype in (tf.float32, tf.float64, tf.int32, tf.int64) and "CPU" in tensor.device:
+    tensor = tf_variable(variable).read_value()
+    if tf_variable(variable).dtype in (tf.float32, tf.float64, tf.int32, tf.int64) and "CPU" in tensor.device:
         array = np.asarray(memoryview(tensor))
         array.setflags(write=False)
         return array
@@ -175,7 +177,7 @@ def _parameters(model: Any, trace: FuncTrace, flow: Flow) -> list[Parameter]:
     for index, (path, variable, owner) in enumerate(trace.names.variables):
         uses = flow.uses.get(path, {})
         effects = {reading.effect for reading in uses.values()}
-        dtype = dtype_name(variable._value.dtype)
+        dtype = dtype_name(tf_variable(variable).dtype)
         parameters.append(
             Parameter(
                 path=path,
@@ -187,7 +189,7 @@ def _parameters(model: Any, trace: FuncTrace, flow: Flow) -> list[Parameter]:
                 uses=tuple(uses),
                 aliases=trace.names.aliases.get(path, ()),
                 index=index,
-                encoding=Dense(width=8 * max(1, variable._value.dtype.size)),
+                encoding=Dense(width=8 * max(1, tf_variable(variable).dtype.size)),
             )
         )
     return parameters

@@ -8,8 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-_FUNCTION = type(tf.function(lambda: None))
-_SETTINGS = ("autograph", "jit_compile", "reduce_retracing")
+from bitwidth.backends.tensorflow.internals.graphs import FUNCTION, forget_trace, untraced
 
 
 @contextmanager
@@ -31,10 +30,8 @@ def forget_traces(layer: Any) -> None:
     """Let each `tf.function` among the methods of a layer be traced again: what it has traced reads as it did then."""
     for cls in type(layer).__mro__:
         for value in vars(cls).values():
-            if isinstance(value, _FUNCTION):
-                getattr(value, "_descriptor_cache", {}).pop(layer, None)
+            if isinstance(value, FUNCTION):
+                forget_trace(value, layer)
     for name, value in list(vars(layer).items()):
-        if isinstance(value, _FUNCTION):
-            settings = {key: getattr(value, f"_{key}") for key in _SETTINGS if hasattr(value, f"_{key}")}
-            signature = value.input_signature
-            layer.__dict__[name] = tf.function(value.python_function, input_signature=signature, **settings)
+        if isinstance(value, FUNCTION):
+            layer.__dict__[name] = untraced(value)

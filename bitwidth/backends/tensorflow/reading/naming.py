@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-_LISTS = ("_layers", "_metrics", "_trainable_variables", "_non_trainable_variables", "_seed_generators")
+from bitwidth.backends.tensorflow.internals import layers as tracked
 
 
 @dataclass
@@ -72,10 +72,10 @@ def names_of(model: Any) -> Names:
 
 def own_variables(layer: Any) -> Iterator[tuple[str, Any]]:
     """The variables that `layer` itself keeps, with their names; seed states last."""
-    for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+    for variable in tracked.own_variables(layer):
         automatic = re.fullmatch(r"variable(_\d+)?", variable.name)
         yield (_attribute(layer, variable) or "variable") if automatic else variable.name, variable
-    for generator in layer._seed_generators:
+    for generator in tracked.seed_generators(layer):
         yield f"{_attribute(layer, generator) or 'seed_generator'}_state", generator.state
 
 
@@ -102,16 +102,14 @@ def _walk(
         return
     yield path, keras_path, layer, parent
     taken: set[str] = set()
-    for child in layer._layers:
+    for child in tracked.children(layer):
         name = unique(_layer_name(layer, child), taken)
         yield from _walk(child, joined(path, name), joined(keras_path, child.name), path, (*around, id(layer)))
 
 
 def _layer_name(parent: Any, layer: Any) -> str:
     kind = _snake_case(type(layer).__name__)
-    configured = isinstance(parent, keras.Sequential) or hasattr(
-        parent, "_inputs_struct"
-    )  # Functional has no public class
+    configured = isinstance(parent, keras.Sequential) or tracked.is_functional(parent)
     if not configured and re.fullmatch(rf"(forward_|backward_)?{kind}(_\d+)?", layer.name):
         return _attribute(parent, layer) or kind
     return str(layer.name)
@@ -126,7 +124,7 @@ def _snake_case(name: str) -> str:
 def _attribute(owner: Any, item: Any) -> str | None:
     """Name of the attribute of `owner` that holds `item`, with its place in a list or dict behind it."""
     for name, value in vars(owner).items():
-        if name in _LISTS or name.startswith(("_self_", "_obj_")):  # the bookkeeping of Keras and TensorFlow
+        if tracked.is_bookkeeping(name):
             continue
         place = _place(value, item)
         if place is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.graph import Parameter
 
@@ -40,7 +41,7 @@ def _unclear(parameters: Iterable[Parameter]) -> Iterator[str]:
 def _outside(trace: FuncTrace) -> Iterator[str]:
     """Variables and constants that the trace captured and that are not among the model's variables."""
     graph = trace.frame.graph
-    known = {id(variable._value.handle) for _, variable, _ in trace.names.variables}
+    known = {id(tf_variable(variable).handle) for _, variable, _ in trace.names.variables}
     named = {id(variable.handle): variable.name for variable in graph.variables}
     for outer, inner in graph.captures:
         if id(outer) in known or inner.op.name not in trace.frame.live:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.layers import build_shapes, declared_inputs
 from bitwidth.errors import ModelError
 
 
@@ -30,18 +31,13 @@ def input_specs(model: Any, example: Any = None) -> Any:
         return keras.tree.map_structure(_declared, declared)
     if example is not None:
         return keras.tree.map_structure(_given, example)
-    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    shapes = build_shapes(model)
     if len(shapes) == 1:
         return _from_shapes(next(iter(shapes.values())), model.input_dtype)
     spec = keras.tree.flatten(model.input_spec)[0] if model.input_spec is not None else None
     if spec is not None and spec.shape is not None:
         return tf.TensorSpec((None, *spec.shape[1:]), spec.dtype or model.input_dtype)
     raise ModelError(missing(model))
-
-
-def declared_inputs(model: Any) -> Any:
-    """The nest of Keras tensors that a Functional or Sequential model is built from, None for any other model."""
-    return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
 
 
 def missing(model: Any) -> str:

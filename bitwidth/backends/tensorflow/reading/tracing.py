@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.data.rows import ragged_words
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.frames import Frame, frame_tree
 from bitwidth.backends.tensorflow.reading.naming import Names, joined, names_of
 from bitwidth.errors import ModelError
@@ -92,7 +93,7 @@ class FuncTrace:
         Args:
             variable: a Keras variable (its `_value` counts, whatever its `value` computes) or a `tf.Variable`.
         """
-        handle = getattr(variable, "_value", variable).handle
+        handle = tf_variable(variable).handle
         captured = next((inner for outer, inner in self.frame.graph.captures if outer is handle), None)
         return [] if captured is None else self._readers.get(captured.name, [])
 

@@ -12,6 +12,13 @@ from typing import Any
 import keras
 
 from bitwidth.backend import Objective, Training
+from bitwidth.backends.tensorflow.internals.compiled import (
+    compiled_with,
+    exclude_from_decay,
+    exclude_names_alike,
+    excluded_from_decay,
+)
+from bitwidth.backends.tensorflow.internals.variables import optimizer_key
 from bitwidth.backends.tensorflow.models.allowed import Kind
 from bitwidth.backends.tensorflow.models.configuration import Configuration
 from bitwidth.backends.tensorflow.models.copying import copy_object, uncompile
@@ -40,17 +47,13 @@ class Compiled:
     @classmethod
     def of(cls, model: Any) -> Compiled:
         """What `model` was compiled with."""
-        keys = tuple(variable._value._unique_id for variable in model.variables)
+        keys = tuple(optimizer_key(variable) for variable in model.variables)
         if not getattr(model, "compiled", False):
             return cls(Objective(), keys=keys)
-        loss, metrics = getattr(model, "_compile_loss", None), getattr(model, "_compile_metrics", None)
-        objective = Objective(
-            model.loss,
-            getattr(loss, "_user_loss_weights", None),
-            getattr(metrics, "_user_metrics", None),
-        )
+        given = compiled_with(model)
+        objective = Objective(model.loss, given.loss_weights, given.metrics)
         settings = {
-            "weighted_metrics": getattr(metrics, "_user_weighted_metrics", None),
+            "weighted_metrics": given.weighted_metrics,
             "jit_compile": model.jit_compile,
             "run_eagerly": model.run_eagerly,
             "steps_per_execution": model.steps_per_execution,
@@ -138,19 +141,14 @@ class Compiled:
     def spare(optimizer: Any, variables: Sequence[Any]) -> None:
         """Exclude further variables from the weight decay of an optimizer that is not built yet."""
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        excluded = set(getattr(inner, "_exclude_from_weight_decay", None) or ())
-        inner._exclude_from_weight_decay = excluded | {variable._value._unique_id for variable in variables}
-        inner._exclude_from_weight_decay_cache = {}
+        exclude_from_decay(inner, excluded_from_decay(inner) | {optimizer_key(variable) for variable in variables})
 
     def _exclude_alike(self, given: Any, optimizer: Any, variables: Sequence[Any]) -> None:
         """Exclude from weight decay what the given optimizer excludes."""
-        excluded = getattr(given, "_exclude_from_weight_decay", None)
-        if excluded:
+        if excluded := excluded_from_decay(given):
             places = dict(zip(self.keys, variables, strict=True))
-            optimizer._exclude_from_weight_decay = {places[k]._value._unique_id for k in excluded if k in places}
-        pattern = getattr(given, "_exclude_from_weight_decay_pattern", None)
-        if pattern is not None:
-            optimizer._exclude_from_weight_decay_pattern = pattern
+            exclude_from_decay(optimizer, (optimizer_key(places[key]) for key in excluded if key in places))
+        exclude_names_alike(given, optimizer)
 
 
 def fresh(given: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
 from bitwidth.backend import Training
+from bitwidth.backends.tensorflow.internals.compiled import learning_rate_of
 from bitwidth.errors import ConfigError
 
 GENTLE = 0.3  # of a rate that nobody has chosen: fine-tuning at Keras's own overfits (see benchmarks/README.md)
@@ -77,13 +78,13 @@ def rate_for(training: Training, steps: int | None, optimizer: Any) -> Any:
 def counting(optimizer: Any) -> list[Any]:
     """The Keras callback that tells a schedule how many steps an epoch has, or none where it is known."""
     optimizer = _inner(optimizer)
-    schedule = getattr(optimizer, "_learning_rate", None)
+    schedule = learning_rate_of(optimizer)
     if not isinstance(schedule, CountedCosine):
         return []
 
     def count(epoch: int, logs: Any = None) -> None:
         if epoch == 0:
-            schedule.count(int(optimizer._iterations.numpy()))
+            schedule.count(int(optimizer.iterations.numpy()))
 
     return [keras.callbacks.LambdaCallback(on_epoch_end=count)]
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.backend import Training
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.graphs import value_of
 from bitwidth.backends.tensorflow.training.steering import Steering
 
@@ -89,7 +90,7 @@ class Restoring:
             )
         elif step <= self._full:
             for variable, value in self._trained:
-                variable._value.assign(value)
+                tf_variable(variable).assign(value)
             self.remarks.append(
                 f"a callback put back the weights of step {step} of {self._steering.total}, not trained under full "
                 f"strength; those of the last step are kept: {self._advice()}give it to a Finetune after the ramp"

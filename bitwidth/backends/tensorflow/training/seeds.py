@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bitwidth.backends.tensorflow.internals.layers import layers_of, seed_generators
+
 
 def reset_drawn_seeds(model: Any) -> None:
     """Set the states of all seed generators whose seed Keras drew to a beginning of their own each.
@@ -34,8 +36,8 @@ def set_drawn_seeds(model: Any, seed: int) -> None:
 def _drawn(model: Any) -> Iterator[Any]:
     """The generators of the layers of a model, each once, that were given no seed."""
     seen: set[int] = set()
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
+    for layer in layers_of(model):
+        for generator in seed_generators(layer):
             if id(generator) not in seen and generator.get_config()["seed"] is None:
                 seen.add(id(generator))
                 yield generator

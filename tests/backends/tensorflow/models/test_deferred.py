@@ -171,4 +171,4 @@ def test_one_module_knows_the_list() -> None:
         "._initializer",
     )
     knowing = {p.name for p in folder.rglob("*.py") if any(name in p.read_text("utf-8") for name in names)}
-    assert knowing == {"deferred.py"}
+    assert knowing == {"deferral.py"}
