@@ -13,9 +13,9 @@ from math import inf, sqrt
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.graph import Graph, Structure
+from bitwidth.typing import Array
 
 Answer = TypeVar("Answer")
 _LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class NearAnswers:
     """Answers within one run that hold while the weights have moved little."""
 
     def __init__(self) -> None:
-        self._known: dict[Any, tuple[Mapping[str, NDArray[Any]], Any]] = {}
+        self._known: dict[Any, tuple[Mapping[str, Array], Any]] = {}
 
     def get(self, question: Any, graph: Graph, drift: float, find: Callable[[], Answer]) -> Answer:
         """The answer about weights that differ from those of `graph` by at most `drift` of their norm, or a new one."""
@@ -118,7 +118,7 @@ def size_of(answer: Any) -> int:
     return 0
 
 
-def distance(before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> float:
+def distance(before: Mapping[str, Array], after: Mapping[str, Array]) -> float:
     """How far weights have moved: the norm of the change over that of the weights before; infinite for others.
 
     Example:

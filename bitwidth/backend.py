@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
-from numpy.typing import NDArray
-
 from bitwidth.artifact import Architecture as Architecture
 from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
 from bitwidth.graph import Cut, Graph
 from bitwidth.probes import Answer, Probe
+from bitwidth.typing import Array, CustomObjects, Data, Loss, Model
 
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
-Stored = Callable[[], Iterator[tuple[NDArray[Any], Encoding]]]
+Stored = Callable[[], Iterator[tuple[Array, Encoding]]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Objective:
         metrics: metrics as `model.compile` takes them.
     """
 
-    loss: Any = None
+    loss: Loss = None
     loss_weights: Any = None
     metrics: Any = None
 
@@ -99,7 +98,7 @@ class Training:
     """
 
     objective: Objective
-    data: Any
+    data: Data
     epochs: int = 1
     batch_size: int = 32
     steps_per_epoch: int | None = None
@@ -109,7 +108,7 @@ class Training:
     class_weight: Any = None
     callbacks: tuple[Any, ...] = ()
     jit_compile: bool | None = None
-    validation: Any = None
+    validation: Data = None
     seed: int = 0
     verbose: Literal[0, 1, 2] = 0
     only: frozenset[str] | None = None
@@ -140,7 +139,7 @@ class Finished(Protocol):
     """A compressed model, handed to its owner."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """An ordinary model of the framework."""
 
     @property
@@ -161,7 +160,7 @@ class Session(Protocol):
     def graph(self) -> Graph:
         """The model as it was opened."""
 
-    def check_data(self, data: Any, name: str, targets: bool = False) -> None:
+    def check_data(self, data: Data, name: str, targets: bool = False) -> None:
         """Check data before work starts; `name` goes into the message.
 
         Raises:
@@ -188,7 +187,7 @@ class Session(Protocol):
                 of those in force. Where its values were moved (`bitwidth.graph.moved`) training goes on from them.
         """
 
-    def check_measuring(self, objective: Objective, data: Any) -> None:
+    def check_measuring(self, objective: Objective, data: Data) -> None:
         """Check validation data before work starts.
 
         Raises:
@@ -201,10 +200,10 @@ class Session(Protocol):
     def can_measure(self, objective: Objective) -> bool:
         """Whether there is a loss or a metric to measure by, given here or compiled into the model."""
 
-    def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
+    def measure(self, graph: Graph, objective: Objective, data: Data, batch_size: int = 256) -> Mapping[str, float]:
         """Loss and metrics of the model with the values of `graph`."""
 
-    def probe(self, graph: Graph, probe: Probe[Answer], data: Any) -> Answer:
+    def probe(self, graph: Graph, probe: Probe[Answer], data: Data) -> Answer:
         """The answer to a question about the model with the values of `graph`, run on data.
 
         Args:
@@ -222,7 +221,7 @@ class Session(Protocol):
         Snapshots hold their own values from then on, and `finish` makes copies.
         """
 
-    def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
+    def move(self, graph: Graph, model: Model, cut: Cut) -> Graph:
         """Go on with a model from which entries were removed; the graph of it, with what is left of `graph`.
 
         What was compiled, promised and learned goes along: loss and optimizer as given, encodings, float masters.
@@ -250,7 +249,7 @@ class Session(Protocol):
 class Backend(Protocol):
     """A framework whose models can be compressed."""
 
-    def open(self, model: Any, data: Any = None) -> Session:
+    def open(self, model: Model, data: Data = None) -> Session:
         """Copy and read a model. One that came out of a session or a file keeps the encodings it had there.
 
         Args:
@@ -266,9 +265,9 @@ class Backend(Protocol):
         architecture: Architecture,
         stored: Stored,
         inputs: LayerInputs,
-        custom_objects: Mapping[str, Any] | None = None,
-        model: Any = None,
-    ) -> Any:
+        custom_objects: CustomObjects | None = None,
+        model: Model = None,
+    ) -> Model:
         """Build a model from its architecture and give it its values.
 
         Args:
@@ -289,7 +288,7 @@ BACKENDS: dict[str, str] = {"keras": "bitwidth.backends.tensorflow"}
 """Module of the backend, by the package in which a model's class or one of its bases is defined."""
 
 
-def backend_for(model: Any) -> Backend:
+def backend_for(model: Model) -> Backend:
     """The backend of a model.
 
     Raises:

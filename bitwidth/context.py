@@ -17,6 +17,7 @@ from bitwidth.errors import BitwidthError, ConfigError, SelectionError
 from bitwidth.events import Cancelled, Watch
 from bitwidth.graph import Graph, Parameter, Selection, Where
 from bitwidth.report import PassRecord
+from bitwidth.typing import Data
 
 Answer = TypeVar("Answer", covariant=True)
 
@@ -109,8 +110,8 @@ class Context:
     """
 
     session: Session
-    data: Any = None
-    validation: Any = None
+    data: Data = None
+    validation: Data = None
     objective: Objective = field(default_factory=Objective)
     seed: int = 0
     scope: tuple[Where, ...] = ()

@@ -9,15 +9,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from numpy.typing import NDArray
 
 from bitwidth.artifact import OpenFile, open_file
 from bitwidth.backend import BACKENDS, load_backend
 from bitwidth.encodings import MAX_BITS, Encoding
 from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
 from bitwidth.text import quoted
+from bitwidth.typing import Array, CustomObjects, Model
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,9 +24,9 @@ def load(
     path: str | os.PathLike[str],
     *,
     bits: int | None = None,
-    custom_objects: Mapping[str, Any] | None = None,
-    model: Any = None,
-) -> Any:
+    custom_objects: CustomObjects | None = None,
+    model: Model = None,
+) -> Model:
     """Build the model of a `.bw` file; its weights are the decoded ones, bit for bit.
 
     Files may come from strangers: nothing in one is run or fetched. What it says of the model is read before Keras sees
@@ -63,8 +61,8 @@ def load(
 
 
 def build(
-    file: OpenFile, bits: int | None = None, custom_objects: Mapping[str, Any] | None = None, model: Any = None
-) -> Any:
+    file: OpenFile, bits: int | None = None, custom_objects: CustomObjects | None = None, model: Model = None
+) -> Model:
     """The model of an open file; see `load` for the arguments and what is raised."""
     if custom_objects is not None and not isinstance(custom_objects, Mapping):
         raise ConfigError(f"load: custom_objects must be a dict of classes and functions, got {quoted(custom_objects)}")
@@ -76,7 +74,7 @@ def build(
             raise CorruptFileError(f"{file.name}: {entry.path}: values of {entry.dtype} have no role {entry.role!r}")
     architecture = file.architecture()
 
-    def stored() -> Iterator[tuple[NDArray[Any], Encoding]]:
+    def stored() -> Iterator[tuple[Array, Encoding]]:
         return ((parameter.values, parameter.encoding) for parameter in file.parameters(bits))
 
     backend = load_backend(framework)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.fitting import Moments
+from bitwidth.typing import Array
 
 Answer = TypeVar("Answer", covariant=True)
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class StatisticsProbe(Probe[Arrays]):
 
 
 @dataclass(frozen=True)
-class OutputProbe(Probe[tuple[NDArray[Any], ...]]):
+class OutputProbe(Probe[tuple[Array, ...]]):
     """The outputs of the model in inference, in the order of `Graph.structure.outputs`, samples first.
 
     Asked again about the same data, the model is run on the same samples, though a dataset may shuffle; fewer are

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from threading import RLock
-from typing import Any
 
 from typing_extensions import override
 
@@ -12,6 +11,7 @@ from bitwidth.backend import Session, backend_for
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.result import Result
+from bitwidth.typing import Data, Model
 
 
 class Opened:
@@ -27,12 +27,12 @@ class Opened:
         turn: what a run holds while it uses the session.
     """
 
-    def __init__(self, session: Session, graph: Graph, data: Any) -> None:
+    def __init__(self, session: Session, graph: Graph, data: Data) -> None:
         self.graph, self.data, self.session = graph, data, session
         self.turn = RLock()
         self._answers: dict[int, Answers] = {}
 
-    def answers(self, data: Any, seed: int) -> Answers:
+    def answers(self, data: Data, seed: int) -> Answers:
         """What is known about the model on some data with some seed."""
         if data is not self.data:
             return Answers()
@@ -49,7 +49,7 @@ class Opened:
         return f"<Opened {self.graph.name!r}: {len(self.graph)} parameters>"
 
 
-def open(model: Any, data: Any = None) -> Opened:
+def open(model: Model, data: Data = None) -> Opened:
     """Take a model in, to compress it many times: it is copied and traced once, and its data is analysed once.
 
     It is a copy of this moment: what becomes of the model later does not matter. The copy's values are held twice, for
@@ -80,7 +80,7 @@ def open(model: Any, data: Any = None) -> Opened:
     return Opened(session, graph, data)
 
 
-def opened_session(model: Any, data: Any) -> tuple[Session, Graph]:
+def opened_session(model: Model, data: Data) -> tuple[Session, Graph]:
     """A session of a model, and the graph to start from: that of a result goes on from its float weights.
 
     Raises:
@@ -97,7 +97,7 @@ def opened_session(model: Any, data: Any) -> tuple[Session, Graph]:
     return session, session.graph
 
 
-def read(model: Any, data: Any = None) -> Graph:
+def read(model: Model, data: Data = None) -> Graph:
     """The graph of a model: operations, layers, and parameters with their values. The model is not touched.
 
     Args:

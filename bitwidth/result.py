@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from bitwidth.errors import ConfigError, CorruptFileError, FileError, ModelError
 from bitwidth.graph import Graph, layer_inputs
 from bitwidth.loading import build
 from bitwidth.report import FileSize, Report, Weigh
+from bitwidth.typing import CustomObjects, Model
 
 Turn = AbstractContextManager[Any]
 
@@ -58,7 +58,7 @@ class Result:
         self.report = replace(report, notes=notes, weigh=Weigh(self._file.size))
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """An ordinary model of the framework, with the decoded values in its variables; compiled as the user's was."""
         with self._turn:
             return self._finished.model
@@ -129,7 +129,7 @@ class Result:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, custom_objects: Mapping[str, Any] | None = None) -> Result:
+    def from_bytes(cls, data: bytes, *, custom_objects: CustomObjects | None = None) -> Result:
         """The result that `to_bytes` wrote; its model is not compiled.
 
         The bytes may come from a stranger, as those of a file that `bitwidth.load` reads.

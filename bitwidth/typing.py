@@ -1,24 +1,44 @@
 """Names for types: what is meant where Python's own types cannot say it.
 
-Where a framework's object is meant that no stub describes, the name says which; a checker takes anything for it.
+Where a framework's object is meant that no stub describes, the name says which; a checker takes anything for it. Here
+stands what means the same throughout the package: a type that one module needs belongs in that module, and names for
+objects of one framework belong in its backend.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]  # of any dtype
-Integers: TypeAlias = NDArray[np.integer[Any]]  # of any width, signed or not
-Floats: TypeAlias = NDArray[np.floating[Any]]  # of any width
-Arrays: TypeAlias = dict[str, Array]  # by name
+Array: TypeAlias = NDArray[Any]
+"""An array of any dtype."""
 
-Json: TypeAlias = Any  # what JSON holds: None, a boolean, a number, a text, a list or a dict of such
-JsonDict: TypeAlias = dict[str, Json]
+Integers: TypeAlias = NDArray[np.integer[Any]]
+"""An array of integers of any width, signed or not."""
 
-Model: TypeAlias = Any  # a model of the backend's framework, such as a `keras.Model`
-Variable: TypeAlias = Any  # one of its variables, such as a `keras.Variable`
-Data: TypeAlias = Any  # what `model.fit` takes: arrays, tuples of them, datasets, generators
-Nest: TypeAlias = Any  # one thing, or a list, tuple or dict of nests of such things
+Model: TypeAlias = Any
+"""A model of a framework: a `keras.Model`, say."""
+
+Data: TypeAlias = Any
+"""Data as `model.fit` takes it: arrays, tuples of them, datasets, generators."""
+
+Nest: TypeAlias = Any
+"""One thing, or a list, tuple or dict of nests of such things."""
+
+Loss: TypeAlias = Any
+"""A loss as `model.compile` takes it, or its name."""
+
+Json: TypeAlias = Any
+"""Plain data: None, booleans, numbers, texts, lists and objects of these."""
+
+JsonDict: TypeAlias = dict[str, Any]
+"""An object of plain data."""
+
+JsonMapping: TypeAlias = Mapping[str, Any]
+"""An object of plain data that is only read."""
+
+CustomObjects: TypeAlias = Mapping[str, Any]
+"""Classes and functions of a user's by name, as Keras takes them."""

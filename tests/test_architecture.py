@@ -48,7 +48,8 @@ ROOMS = [
     "__main__",
 ]
 FRAMEWORKS = {"tensorflow", "keras", "tf_keras", "torch", "jax"}
-LARGEST_FUNCTION = 60
+LARGEST_FUNCTION = 50
+MOST_ANY = 15  # per 1,000 lines
 LARGEST_MODULE = 400
 
 
@@ -410,3 +411,28 @@ def test_public_names_exist_and_are_sorted_out() -> None:
     assert len(set(bitwidth.__all__)) == len(bitwidth.__all__)
     for public in bitwidth.__all__:
         assert getattr(bitwidth, public) is not None
+
+
+def test_any_is_rare() -> None:
+    """What has no one type has a name in `bitwidth/typing.py` or in the backend's `internals/types.py`."""
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES.values())
+    found = sum(isinstance(node, ast.Name) and node.id == "Any" for name in MODULES for node in ast.walk(tree(name)))
+    assert 1000 * found / lines < MOST_ANY, f"{found} times in {lines} lines"
+
+
+def own_members(node: ast.ClassDef) -> list[str]:
+    """Public methods and properties that a class has and does not take over from another."""
+    found = {}
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and not item.name.startswith("_"):
+            decorators = {ast.unparse(decorator) for decorator in item.decorator_list}
+            found[item.name] = "override" in decorators
+    return [name for name, overrides in found.items() if not overrides]
+
+
+@every
+def test_no_class_has_many_members(name: str) -> None:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.ClassDef):
+            most = 20 if node.name in ("Context", "Encoding") else 15
+            assert len(own_members(node)) <= most, f"{name}.{node.name}: {own_members(node)}"

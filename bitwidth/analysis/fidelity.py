@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,10 @@ from bitwidth.analysis.fisher import Fisher
 from bitwidth.context import Context
 from bitwidth.graph import Graph
 from bitwidth.probes import OutputProbe
+from bitwidth.typing import Array
 
 SAMPLES = 256  # that are looked at, at most
-Outputs = Sequence[NDArray[Any]]
+Outputs = Sequence[Array]
 _LEAST = 1e-12  # of a probability, so that its logarithm is finite
 
 
@@ -65,7 +65,7 @@ class ModelOutputs:
 
     samples: int = SAMPLES
 
-    def answer(self, graph: Graph, context: Context) -> tuple[NDArray[Any], ...]:
+    def answer(self, graph: Graph, context: Context) -> tuple[Array, ...]:
         """The outputs."""
         return context.session.probe(graph, OutputProbe(self.samples), context.need_data("ModelOutputs"))
 

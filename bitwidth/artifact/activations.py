@@ -9,6 +9,7 @@ import numpy as np
 
 from bitwidth.encodings import Encoding, IntegerLevels, Quantized
 from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.typing import Data
 
 _MAX_LAYERS = 1 << 18
 _MAX_INPUTS = 1 << 10
@@ -26,7 +27,7 @@ def written(activations: Mapping[str, tuple[Encoding | None, ...]]) -> dict[str,
     }
 
 
-def read(data: Any, name: str) -> dict[str, tuple[Encoding | None, ...]]:
+def read(data: Data, name: str) -> dict[str, tuple[Encoding | None, ...]]:
     """What `written` gave.
 
     Args:

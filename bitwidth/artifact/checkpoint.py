@@ -27,8 +27,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from numpy.typing import NDArray
-
 from bitwidth.artifact import layout
 from bitwidth.artifact.limits import MAX_HEADER_BYTES
 from bitwidth.artifact.reader import OpenFile, open_bytes
@@ -37,6 +35,7 @@ from bitwidth.artifact.strict_json import strict_json
 from bitwidth.artifact.writer import pack
 from bitwidth.encodings import Dense
 from bitwidth.errors import CorruptFileError, VersionError
+from bitwidth.typing import Array
 
 MAGIC = layout.CHECKPOINT
 _VERSION = 1
@@ -57,11 +56,11 @@ class Checkpoint:
     """
 
     file: OpenFile
-    masters: Mapping[str, NDArray[Any]]
+    masters: Mapping[str, Array]
     report: Any
 
 
-def pack_checkpoint(model: StoredModel, data: bytes, masters: Mapping[str, NDArray[Any]], report: Any) -> bytes:
+def pack_checkpoint(model: StoredModel, data: bytes, masters: Mapping[str, Array], report: Any) -> bytes:
     """The bytes of a checkpoint.
 
     Args:
@@ -136,6 +135,6 @@ def _report(text: bytes) -> Any:
         raise CorruptFileError(f"{_NAME}: its report cannot be read: {error}") from error
 
 
-def _as_float(parameter: StoredParameter, master: NDArray[Any]) -> StoredParameter:
+def _as_float(parameter: StoredParameter, master: Array) -> StoredParameter:
     width = 16 if parameter.dtype.endswith("16") else 8 * master.itemsize
     return replace(parameter, encoding=Dense(width=width), values=master)

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from bitwidth.errors import CorruptFileError
+from bitwidth.typing import Json
 
 MAX_HEADER_BYTES = 1 << 24
 MAX_AXES = 16
@@ -49,7 +50,7 @@ def checked_count(count: Any, where: str) -> int:
     return count
 
 
-def checked_encoding(config: Any, where: str, depth: int = 0) -> None:
+def checked_encoding(config: Json, where: str, depth: int = 0) -> None:
     """Raise unless `config` is an encoding's configuration: a kind, and parts that are such configurations.
 
     Raises:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from numpy.typing import NDArray
 
 from bitwidth.encodings import EncodingState
+from bitwidth.typing import Array, JsonDict, JsonMapping
 
 
-def arrays_of(state: EncodingState, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
+def arrays_of(state: EncodingState, prefix: str = "") -> Iterator[tuple[str, Array]]:
     """The arrays of an encoding and of its parts, each by its name in a file."""
     for name, array in state.arrays.items():
         yield prefix + name, array
@@ -18,19 +16,19 @@ def arrays_of(state: EncodingState, prefix: str = "") -> Iterator[tuple[str, NDA
         yield from arrays_of(part, f"{prefix}{name}.")
 
 
-def config_of(state: EncodingState) -> dict[str, Any]:
+def config_of(state: EncodingState) -> JsonDict:
     """The configuration of an encoding and of its parts, without arrays."""
-    config: dict[str, Any] = {"kind": state.kind, **state.config}
+    config: JsonDict = {"kind": state.kind, **state.config}
     if state.parts:
         config["parts"] = {name: config_of(part) for name, part in state.parts.items()}
     return config
 
 
-def state_of(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> EncodingState:
+def state_of(config: JsonMapping, arrays: Mapping[str, Array]) -> EncodingState:
     """What `arrays_of` and `config_of` took apart; whether it makes an encoding is not checked here."""
     plain = {key: value for key, value in config.items() if key not in ("kind", "parts")}
-    own: dict[str, NDArray[Any]] = {}
-    inside: dict[str, dict[str, NDArray[Any]]] = {}
+    own: dict[str, Array] = {}
+    inside: dict[str, dict[str, Array]] = {}
     for name, array in arrays.items():  # each is looked at once for each part around it
         part, dot, rest = name.partition(".")
         if dot:
@@ -41,7 +39,7 @@ def state_of(config: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> E
     return EncodingState(config["kind"], plain, own, parts)
 
 
-def kinds_of(config: Mapping[str, Any]) -> Iterator[str]:
+def kinds_of(config: JsonMapping) -> Iterator[str]:
     """The kinds of an encoding and of its parts, from its configuration."""
     yield config["kind"]
     for part in config.get("parts", {}).values():

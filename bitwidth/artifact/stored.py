@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from numpy.typing import NDArray
-
 from bitwidth.encodings import Encoding
+from bitwidth.typing import Array, Json
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Architecture:
     """
 
     framework: str
-    config: Any
+    config: Json
     reason: str
     inputs: Any
     variables: list[Any]
@@ -54,7 +53,7 @@ class StoredParameter:
     dtype: str
     trainable: bool
     encoding: Encoding
-    values: NDArray[Any]
+    values: Array
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from bitwidth.encodings import (
     spread,
 )
 from bitwidth.errors import CorruptFileError, EncodingError, UnknownEncodingError
+from bitwidth.typing import Array
 
 _PLANE_BYTES = 7  # of a plane after the first: its checksum, and its length in the header
 _DEARER = 0.01  # what bit planes may cost more than whole codes
@@ -75,7 +76,7 @@ class Packed:
 
 
 def pack_parameter(
-    encoding: Encoding, values: NDArray[Any], dtype: str, planes: bool | None = None
+    encoding: Encoding, values: Array, dtype: str, planes: bool | None = None
 ) -> tuple[dict[str, Any], Packed]:
     """The encoding as JSON without its arrays, and all arrays and codes as streams.
 
@@ -135,9 +136,7 @@ def _zero_points(grid: Quantized, mask: NDArray[np.bool_] | None, shape: tuple[i
     return zero if mask is None else np.broadcast_to(zero, shape)[mask]
 
 
-def unpack_parameter(
-    entry: Entry, streams: list[bytes], where: str, bits: int | None = None
-) -> tuple[Encoding, NDArray[Any]]:
+def unpack_parameter(entry: Entry, streams: list[bytes], where: str, bits: int | None = None) -> tuple[Encoding, Array]:
     """The encoding and the values of one parameter.
 
     Args:
@@ -193,9 +192,7 @@ def _from_planes(
     return prefix(encoding, bits, entry.planes), codes
 
 
-def _truncated(
-    encoding: Encoding, codes: NDArray[Any], shape: tuple[int, ...], bits: int
-) -> tuple[Encoding, NDArray[Any]]:
+def _truncated(encoding: Encoding, codes: Array, shape: tuple[int, ...], bits: int) -> tuple[Encoding, Array]:
     """The first bits of whole codes, and the encoding that reads them."""
     grid = ordered(encoding)
     if grid is None:
@@ -208,7 +205,7 @@ def _truncated(
     return short, np.sign(signed) * (np.abs(signed) >> width - (bits - 1))
 
 
-def _placed(codes: NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> NDArray[Any]:
+def _placed(codes: Array, encoding: Encoding, shape: tuple[int, ...]) -> Array:
     """The codes of the whole tensor, from those that the mask keeps."""
     if encoding.mask is None:
         return codes.reshape(shape)
@@ -219,7 +216,7 @@ def _placed(codes: NDArray[Any], encoding: Encoding, shape: tuple[int, ...]) -> 
     return full
 
 
-def _pack_array(packed: Packed, name: str, array: NDArray[Any]) -> None:
+def _pack_array(packed: Packed, name: str, array: Array) -> None:
     if array.dtype == np.bool_:
         packed.add(name, "mask", "bool", array.shape, encode_mask(array))
     elif array.dtype == np.float32:
@@ -229,7 +226,7 @@ def _pack_array(packed: Packed, name: str, array: NDArray[Any]) -> None:
         packed.add(name, "bytes", str(array.dtype), array.shape, encode_array(_storable(array)))
 
 
-def _unpack_array(stream: Stream, data: bytes) -> NDArray[Any]:
+def _unpack_array(stream: Stream, data: bytes) -> Array:
     if stream.dtype not in DTYPES:
         raise CorruptFileError(f"a stream of unknown dtype {stream.dtype!r}")
     if stream.coder == "mask":
@@ -243,7 +240,7 @@ def _unpack_array(stream: Stream, data: bytes) -> NDArray[Any]:
     return decode_array(data, np.dtype(stream.dtype), stream.shape)
 
 
-def all_finite(values: NDArray[Any]) -> bool:
+def all_finite(values: Array) -> bool:
     """Whether there is no infinity among floating point numbers, and nothing that is no number."""
     if values.dtype.kind == "V":  # the floats of other packages
         values = values.astype(np.float32)
@@ -258,7 +255,7 @@ def _as_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     return bits
 
 
-def _storable(array: NDArray[Any]) -> NDArray[Any]:
+def _storable(array: Array) -> Array:
     """`array` in a dtype that numpy itself knows: the 2-byte floats of other packages as their bits."""
     if array.dtype.kind == "V" and array.dtype.itemsize == 2:
         return array.view(np.uint16)

@@ -9,13 +9,12 @@ from typing import Any
 
 from bitwidth.encodings import Dense, EncodingSummary
 from bitwidth.encodings.interface import LevelKind
+from bitwidth.typing import JsonMapping
 
 _FORMATS = ("float32", "float16", "bfloat16")
 
 
-def summary_of(
-    config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], count: int, kept: int
-) -> EncodingSummary:
+def summary_of(config: JsonMapping, shapes: Mapping[str, tuple[int, ...]], count: int, kept: int) -> EncodingSummary:
     """The summary of an encoding in a file.
 
     Args:
@@ -42,7 +41,7 @@ def summary_of(
     return _grid(config, shapes) if kind == "quantized" else EncodingSummary(kind)
 
 
-def code_bits(config: Mapping[str, Any]) -> int | None:
+def code_bits(config: JsonMapping) -> int | None:
     """Bits of a code of bounded integers, or of what a prefix left of them; None for any other encoding."""
     low, high, dropped = config.get("low"), config.get("high"), config.get("dropped", 0)
     if not isinstance(low, int) or not isinstance(high, int):
@@ -52,7 +51,7 @@ def code_bits(config: Mapping[str, Any]) -> int | None:
     return (high - low).bit_length()
 
 
-def _grid(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> EncodingSummary:
+def _grid(config: JsonMapping, shapes: Mapping[str, tuple[int, ...]]) -> EncodingSummary:
     tables, block = _tables(config.get("rows"), shapes), config.get("block")
     low: Any
     high: Any
@@ -90,7 +89,7 @@ def _tables(rows: Any, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     return [prod(shapes["levels"])] if "levels" in shapes else []
 
 
-def _part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _part(config: JsonMapping) -> Mapping[str, Any]:
     part: Mapping[str, Any] = config.get("parts", {}).get("base", {"kind": "dense"})
     return part
 
@@ -100,6 +99,6 @@ def _inner(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {name.removeprefix("base."): shape for name, shape in shapes.items() if name.startswith("base.")}
 
 
-def _format(config: Mapping[str, Any]) -> Any:
+def _format(config: JsonMapping) -> Any:
     found = config.get("format")
     return found if isinstance(found, str) and found in _FORMATS else None

@@ -19,6 +19,7 @@ from bitwidth.artifact.header import CODES, PLANES, Entry, Stream
 from bitwidth.artifact.states import arrays_of, config_of
 from bitwidth.encodings import Dense, Encoding, Escaped, Quantized, ordered
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array
 
 _FLOATS = ("float16", "bfloat16", "float32")
 _ONCE = "int32"  # the dtype of all integers beside the codes, in files of earlier writers
@@ -48,7 +49,7 @@ def check_written(entry: Entry, encoding: Encoding) -> None:
             _check_array(stream, arrays[stream.name])
 
 
-def check_values(encoding: Encoding, values: NDArray[Any]) -> None:
+def check_values(encoding: Encoding, values: Array) -> None:
     """Raise unless `values`, decoded from a file, are what the encoding holds of them: else the next file would differ.
 
     Codes that no values have are of this kind: those of a block whose scale is zero, or too small to be divided by.
@@ -64,7 +65,7 @@ def check_values(encoding: Encoding, values: NDArray[Any]) -> None:
         raise EncodingError(f"codes that {encoding.describe()} does not give to what they stand for")
 
 
-def _octets(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _octets(array: Array) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
@@ -75,7 +76,7 @@ def _within(found: Any, written: Any) -> bool:
     return json.dumps(found) == json.dumps(written)
 
 
-def _check_array(stream: Stream, array: NDArray[Any]) -> None:
+def _check_array(stream: Stream, array: Array) -> None:
     coder = "mask" if array.dtype == np.bool_ else "bytes"
     dtypes = _FLOATS if array.dtype == np.float32 else (str(array.dtype),)
     if array.dtype.kind in "iu":

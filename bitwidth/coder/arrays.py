@@ -22,6 +22,7 @@ from bitwidth.coder.bitio import Reader, counts_of, varint
 from bitwidth.coder.rans import decode_symbols, encode_symbols
 from bitwidth.coder.tables import entropy_of
 from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.typing import Array
 
 _RAW, _ALONE, _GIVEN = range(3)
 _WORTH = 0.995  # a plane is coded where that is likely to save half a percent of it
@@ -33,7 +34,7 @@ def _checked(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("<")
 
 
-def encode_array(values: NDArray[Any]) -> bytes:
+def encode_array(values: Array) -> bytes:
     """Code an array losslessly, every bit pattern included (NaN payloads, -0.0).
 
     Args:
@@ -85,7 +86,7 @@ def _encode_plane(plane: NDArray[np.uint8], above: NDArray[np.uint8] | None) -> 
     return best, stream
 
 
-def decode_array(data: bytes, dtype: DTypeLike, shape: Sequence[int]) -> NDArray[Any]:
+def decode_array(data: bytes, dtype: DTypeLike, shape: Sequence[int]) -> Array:
     """Decode what `encode_array` wrote.
 
     Args:

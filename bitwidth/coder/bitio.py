@@ -9,12 +9,12 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.errors import CorruptFileError
+from bitwidth.typing import Array
 
 _VARINT_BYTES = 10
 
@@ -128,7 +128,7 @@ def unpack_groups(reader: Reader, groups: Sequence[tuple[int, int]]) -> list[NDA
     return out
 
 
-def counts_of(symbols: NDArray[Any], length: int = 0) -> NDArray[np.int64]:
+def counts_of(symbols: Array, length: int = 0) -> NDArray[np.int64]:
     """How often each of 0..max occurs in a non-negative integer array (as `np.bincount`, in blocks to spare memory).
 
     Example:

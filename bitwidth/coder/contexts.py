@@ -8,21 +8,20 @@ Example:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.coder.bitio import counts_of
 from bitwidth.coder.scalar import Bit, Decoder, Encoder
 from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.typing import Array
 
 MAX_CONTEXTS = 1 << 16
 _TABLE_BITS = 16.0  # what a table costs beside its weights, roughly
 _WEIGHT_BITS = 3.0  # what a weight costs, roughly
 
 
-def dense(context: NDArray[Any], count: int) -> tuple[NDArray[np.intp], NDArray[np.uint16]]:
+def dense(context: Array, count: int) -> tuple[NDArray[np.intp], NDArray[np.uint16]]:
     """Check contexts and rank those that occur: (contexts that occur, ascending; the rank of each position's context).
 
     Both ends of a stream do this alike, so contexts that do not occur cost nothing.

@@ -14,8 +14,6 @@ Example:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +21,7 @@ from bitwidth.coder.bitio import Reader, counts_of, pack_groups, unpack_groups, 
 from bitwidth.coder.rans import decode_symbols, encode_symbols
 from bitwidth.coder.tables import MAX_SYMBOLS, entropy_of
 from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.typing import Array
 
 _CONSTANT, _PACKED, _DIRECT, _TOKENS = range(4)
 _MANTISSAS = (6, 4, 3, 2, 1, 0)
@@ -33,7 +32,7 @@ _INT64 = np.iinfo(np.int64)
 _INT32 = np.iinfo(np.int32)
 
 
-def encode_integers(codes: NDArray[Any], context: NDArray[Any] | None = None) -> bytes:
+def encode_integers(codes: Array, context: Array | None = None) -> bytes:
     """Code integers losslessly in about their entropy.
 
     Args:
@@ -77,7 +76,7 @@ def encode_integers(codes: NDArray[Any], context: NDArray[Any] | None = None) ->
     return best
 
 
-def _difference(flat: NDArray[Any], low: int) -> NDArray[np.uint16]:
+def _difference(flat: Array, low: int) -> NDArray[np.uint16]:
     """`flat - low` for a range below 2**14, without a wider copy: differences modulo 2**16 are enough."""
     return flat.astype(np.uint16) - np.uint16(low % (1 << 16))
 
@@ -115,7 +114,7 @@ def _least(tokens: NDArray[np.int64], mantissa: int) -> tuple[NDArray[np.uint64]
 
 
 def _encode_tokens(
-    flat: NDArray[np.int64], low: int, high: int, context: NDArray[Any] | None, rival: int | None
+    flat: NDArray[np.int64], low: int, high: int, context: Array | None, rival: int | None
 ) -> bytes | None:
     """Code as tokens and raw bits; None where a rival of so many bytes is sure to be smaller and the array is large."""
     origin = 0 if low <= 0 <= high else low if low > 0 else high
@@ -153,7 +152,7 @@ def _choose_mantissa(magnitude: NDArray[np.uint64], negative: NDArray[np.bool_])
     return best, best_cost
 
 
-def decode_integers(data: bytes, count: int, context: NDArray[Any] | None = None) -> NDArray[Any]:
+def decode_integers(data: bytes, count: int, context: Array | None = None) -> Array:
     """Decode what `encode_integers` wrote.
 
     Args:
@@ -203,7 +202,7 @@ def decode_integers(data: bytes, count: int, context: NDArray[Any] | None = None
     return out.astype(np.int32) if narrow else out
 
 
-def _decode_tokens(reader: Reader, count: int, mantissa: int, context: NDArray[Any] | None) -> NDArray[np.uint64]:
+def _decode_tokens(reader: Reader, count: int, mantissa: int, context: Array | None) -> NDArray[np.uint64]:
     """What `_encode_tokens` wrote behind the origin, as differences from it modulo 2**64."""
     below = reader.varint()
     if below >= MAX_SYMBOLS:

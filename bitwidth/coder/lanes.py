@@ -18,12 +18,11 @@ Example:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.errors import CorruptFileError
+from bitwidth.typing import Array
 
 _LOW = np.uint32(1 << 16)
 _WORD = np.uint32(16)
@@ -40,7 +39,7 @@ def starts_of(freqs: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
     return (np.cumsum(freqs) - freqs) & ((1 << bits) - 1)
 
 
-def encode(symbols: NDArray[Any], freqs: NDArray[np.int64], bits: int, lanes: int) -> bytes:
+def encode(symbols: Array, freqs: NDArray[np.int64], bits: int, lanes: int) -> bytes:
     """Code symbols in `lanes` lanes.
 
     Args:
@@ -61,10 +60,23 @@ def encode(symbols: NDArray[Any], freqs: NDArray[np.int64], bits: int, lanes: in
     reciprocals = _UP / safe
     # One gather for both: how much a quotient adds to the state beyond its freq, and where the symbol's slots start.
     packed = ((((1 << bits) - safe) << 16) | starts_of(freqs, bits)).astype(np.uint32)
-    full, high = np.uint32(1 << bits), np.uint32(32 - bits)
     words = np.empty(count + lanes, dtype="<u2")
-    at = words.size
     states = np.full(lanes, _LOW, dtype=np.uint32)
+    at = _encode_rows(symbols, states, words, packed, reciprocals, bits)
+    return states.astype("<u4").tobytes() + words[at:].tobytes()
+
+
+def _encode_rows(
+    symbols: Array,
+    states: NDArray[np.uint32],
+    words: NDArray[np.uint16],
+    packed: NDArray[np.uint32],
+    reciprocals: NDArray[np.float64],
+    bits: int,
+) -> int:
+    """Code a row of lanes at a time, the last one first, moving `states` on; where the words begin in `words`."""
+    count, lanes, at = symbols.size, states.size, words.size
+    full, high = np.uint32(1 << bits), np.uint32(32 - bits)
     index = np.empty(lanes, dtype=np.intp)
     span, quotient, work = (np.empty(lanes, dtype=np.uint32) for _ in range(3))
     real = np.empty(lanes, dtype=np.float64)
@@ -94,18 +106,18 @@ def encode(symbols: NDArray[Any], freqs: NDArray[np.int64], bits: int, lanes: in
         np.bitwise_and(s, 0xFFFF, out=s)
         np.add(x, s, out=x)
         np.add(x, q, out=x)
-    return states.astype("<u4").tobytes() + words[at:].tobytes()
+    return at
 
 
 def decode(
     data: bytes,
     count: int,
     freqs: NDArray[np.int64],
-    values: NDArray[Any],
+    values: Array,
     bits: int,
     lanes: int,
     tables: NDArray[np.uint8] | None = None,
-) -> NDArray[Any]:
+) -> Array:
     """Decode what `encode` wrote.
 
     Args:
@@ -142,7 +154,7 @@ def decode(
     return out
 
 
-def _slots(freqs: NDArray[np.int64], values: NDArray[Any], bits: int) -> tuple[NDArray[np.uint32], NDArray[Any]]:
+def _slots(freqs: NDArray[np.int64], values: Array, bits: int) -> tuple[NDArray[np.uint32], Array]:
     """For each slot of the probability range: its frequency and offset in one word, and the value it stands for."""
     owner = np.repeat(np.arange(freqs.size), freqs)
     offset = (np.arange(owner.size) & ((1 << bits) - 1)) - starts_of(freqs, bits)[owner]
@@ -150,10 +162,10 @@ def _slots(freqs: NDArray[np.int64], values: NDArray[Any], bits: int) -> tuple[N
 
 
 def _decode_rows(
-    out: NDArray[Any],
+    out: Array,
     states: NDArray[np.uint32],
     words: NDArray[np.uint16],
-    slots: tuple[NDArray[np.uint32], NDArray[Any]],
+    slots: tuple[NDArray[np.uint32], Array],
     bits: int,
     tables: NDArray[np.uint8] | None,
 ) -> int:

@@ -28,6 +28,7 @@ from bitwidth.coder.bitio import Reader, counts_of, varint
 from bitwidth.coder.rans import decode_symbols, encode_symbols
 from bitwidth.coder.tables import entropy_of
 from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.typing import Array
 
 MAX_PLANES = 31
 _WORTH = 0.985  # a part is coded where that is likely to save 1.5 % of it: less costs more time than it is worth
@@ -36,7 +37,7 @@ _CONTEXT_BITS = 12.0  # what a context costs, roughly
 _PREFIXES = 63  # longer prefixes share a context
 
 
-def encode_planes(codes: NDArray[Any], planes: int) -> list[bytes]:
+def encode_planes(codes: Array, planes: int) -> list[bytes]:
     """Code integers plane by plane.
 
     Args:
@@ -96,7 +97,7 @@ def _word(planes: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if planes <= 8 else np.uint16 if planes <= 16 else np.uint32
 
 
-def _encode_plane(magnitude: NDArray[Any], negative: NDArray[np.bool_], shift: int) -> bytes:
+def _encode_plane(magnitude: Array, negative: NDArray[np.bool_], shift: int) -> bytes:
     """One plane: bit `shift` of each magnitude."""
     word = magnitude.dtype.type
     bits = (magnitude >> word(shift) & word(1)).view(np.uint8)[:: magnitude.itemsize].view(np.bool_)
@@ -119,7 +120,7 @@ def _encode_plane(magnitude: NDArray[Any], negative: NDArray[np.bool_], shift: i
     return bytes([modes]) + b"".join(out)
 
 
-def _contexts(prefix: NDArray[Any], negative: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _contexts(prefix: Array, negative: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The context of a refinement: the bits above, and the sign."""
     context: NDArray[np.uint8] = np.minimum(prefix, prefix.dtype.type(_PREFIXES)).astype(np.uint8)
     context <<= np.uint8(1)
@@ -144,7 +145,7 @@ def _encode_part(part: NDArray[np.bool_], context: NDArray[np.uint8] | None) -> 
     return coded if len(coded) + len(varint(len(coded))) < part.size + 7 >> 3 else None
 
 
-def _decode_plane(data: bytes, magnitude: NDArray[Any], negative: NDArray[np.bool_]) -> None:
+def _decode_plane(data: bytes, magnitude: Array, negative: NDArray[np.bool_]) -> None:
     """Shift the magnitudes up by one bit and put the plane below it; signs of those that were zero until now."""
     reader = Reader(data)
     modes = reader.byte()

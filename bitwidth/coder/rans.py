@@ -17,7 +17,6 @@ Example:
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +35,7 @@ from bitwidth.coder.tables import (
     write_table,
 )
 from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.typing import Array
 
 MAX_TABLES = 64
 _SLOTS = 1 << 18  # all tables of one stream together
@@ -47,7 +47,7 @@ _EIGHTS = 1 << 22  # bits are joined by eight from here on, by four below: the t
 _LANE_BYTES = 1200  # coded bytes to a lane: a lane costs about three, a quarter of a percent
 
 
-def entropy_bits(codes: NDArray[Any]) -> float:
+def entropy_bits(codes: Array) -> float:
     """The empirical order-0 entropy of an integer array of any shape, in total bits (not per code).
 
     Example:
@@ -57,7 +57,7 @@ def entropy_bits(codes: NDArray[Any]) -> float:
     return entropy_of(np.unique(np.asarray(codes), return_counts=True)[1].astype(np.int64))
 
 
-def encode_symbols(symbols: NDArray[Any], context: NDArray[Any] | None = None) -> bytes:
+def encode_symbols(symbols: Array, context: Array | None = None) -> bytes:
     """Entropy code small non-negative integers.
 
     Args:
@@ -103,7 +103,7 @@ def encode_symbols(symbols: NDArray[Any], context: NDArray[Any] | None = None) -
     return _encode(grouped[0], ranks, counts, contexts.size, grouped[1])
 
 
-def _joint_counts(flat: NDArray[Any], ranks: NDArray[np.uint16], contexts: int) -> NDArray[np.int64] | None:
+def _joint_counts(flat: Array, ranks: NDArray[np.uint16], contexts: int) -> NDArray[np.int64] | None:
     """Counts of [context, symbol], or None where that table would be far larger than the stream."""
     alphabet = int(flat.max()) + 1
     if contexts * alphabet > max(1 << 16, 4 * flat.size) or contexts > 4096:
@@ -114,7 +114,7 @@ def _joint_counts(flat: NDArray[Any], ranks: NDArray[np.uint16], contexts: int) 
     return counts_of(joint, contexts * alphabet).reshape(contexts, alphabet)
 
 
-def _grouping(flat: NDArray[Any]) -> tuple[NDArray[Any], int]:
+def _grouping(flat: Array) -> tuple[Array, int]:
     """Join two, four or eight symbols of a small alphabet into one: fewer steps. Returns them and log2 of how many."""
     top = int(flat.max())
     log_group = 0 if top > 15 else 1 if top > 3 else 2 if top > 1 or flat.size < _EIGHTS else 3
@@ -129,7 +129,7 @@ def _grouping(flat: NDArray[Any]) -> tuple[NDArray[Any], int]:
     return joint, log_group
 
 
-def _meanings(size: int, log_group: int) -> NDArray[Any]:
+def _meanings(size: int, log_group: int) -> Array:
     """What a joint symbol stands for: its symbols as the bytes of one unsigned integer."""
     joint = np.arange(size, dtype=np.uint16)
     if log_group == 0:
@@ -142,7 +142,7 @@ def _meanings(size: int, log_group: int) -> NDArray[Any]:
 
 
 def _encode(
-    flat: NDArray[Any], ranks: NDArray[np.uint16] | None, counts: NDArray[np.int64], contexts: int, log_group: int
+    flat: Array, ranks: NDArray[np.uint16] | None, counts: NDArray[np.int64], contexts: int, log_group: int
 ) -> bytes:
     """Code checked symbols with their histogram of [context, symbol]."""
     assigned = np.zeros(contexts, dtype=np.intp)
@@ -165,7 +165,7 @@ def _encode(
     shared.write_map(coder, assigned)
     freqs = _write_tables(coder, models, tables, bits)
     alphabet = freqs.shape[1]
-    index: NDArray[Any] = flat
+    index: Array = flat
     if position_tables is not None:
         index = position_tables.astype(np.uint32) * np.uint32(alphabet) + flat
     if not log_lanes:
@@ -222,7 +222,7 @@ def _choose_bits(tables: NDArray[np.int64]) -> int:
     return next(bits for bits, price in zip(fitting, prices, strict=True) if price <= min(prices) * 1.0005 + 8)
 
 
-def decode_symbols(data: bytes, count: int, context: NDArray[Any] | None = None) -> NDArray[Any]:
+def decode_symbols(data: bytes, count: int, context: Array | None = None) -> Array:
     """Decode what `encode_symbols` wrote.
 
     Args:
@@ -278,11 +278,11 @@ def _decode_body(
     body: bytes | None,
     steps: int,
     freqs: NDArray[np.int64],
-    meanings: NDArray[Any],
+    meanings: Array,
     tables: NDArray[np.uint8] | None,
     bits: int,
     log_lanes: int,
-) -> NDArray[Any]:
+) -> Array:
     """The symbols of all positions: those of one-symbol tables filled in, the others decoded."""
     single = (freqs == 1 << bits).any(axis=1)
     filled = meanings[freqs.argmax(axis=1)]

@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.coder.scalar import Decoder, Encoder
 from bitwidth.errors import CorruptFileError
+from bitwidth.typing import Array
 
 _POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 _ONE = 30  # weights: 2**30 at the centre
@@ -184,7 +184,7 @@ def _fit_core(tail: NDArray[np.float64], first: int, spikes: list[int], powers: 
     mean = float(tail @ places) / total
     spread = math.sqrt(max(float(tail @ (places - mean) ** 2) / total, 0.05))
 
-    def cost(power: float, scale: NDArray[np.float64], centre: NDArray[Any]) -> NDArray[np.float64]:
+    def cost(power: float, scale: NDArray[np.float64], centre: Array) -> NDArray[np.float64]:
         away = np.minimum((np.abs(places - centre[:, None]) / scale[:, None]) ** power, float(_ONE))
         mass = np.exp2(-away[:, allowed]).sum(axis=1)
         return np.asarray(away @ tail + total * np.log2(np.maximum(mass, 1e-300)))

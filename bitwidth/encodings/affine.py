@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.encodings.blocks import spread
 from bitwidth.errors import Refused
+from bitwidth.typing import Array
 
 if TYPE_CHECKING:
     from bitwidth.encodings.quantized import Quantized
@@ -107,7 +108,7 @@ class Affine:
         )
 
 
-def affine_of(grid: Quantized, values: NDArray[Any]) -> Affine:
+def affine_of(grid: Quantized, values: Array) -> Affine:
     """See `Encoding.affine`: the levels as multiples of their step, the bias as a part of the zero point.
 
     Raises:
@@ -138,7 +139,7 @@ def affine_of(grid: Quantized, values: NDArray[Any]) -> Affine:
     return found
 
 
-def _ends(grid: Quantized, step: float, whole: NDArray[Any]) -> tuple[int, int]:
+def _ends(grid: Quantized, step: float, whole: Array) -> tuple[int, int]:
     """Least and greatest multiple of the step among the levels; among those that occur where there is no bound."""
     if np.isinf(grid.bits):
         return int(whole.min(initial=0)), int(whole.max(initial=0))
@@ -175,9 +176,7 @@ def _width(low: int, high: int, zero: NDArray[np.int32]) -> tuple[int, bool]:
     return max(1, high.bit_length()), False
 
 
-def _one_group(
-    block: Sequence[int], shape: tuple[int, ...], sides: list[NDArray[Any]]
-) -> tuple[tuple[int, ...], list[NDArray[Any]]]:
+def _one_group(block: Sequence[int], shape: tuple[int, ...], sides: list[Array]) -> tuple[tuple[int, ...], list[Array]]:
     """Block and sides at the tensor's rank, with groups along one axis at most, that of the longest.
 
     Where blocks have several values along several axes, sides are repeated along the others.

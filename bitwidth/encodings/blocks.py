@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.errors import ConfigError, EncodingError
+from bitwidth.typing import Array, Integers
 
 Granularity = str | int
 
@@ -77,7 +77,7 @@ def check_blocks(shape: Sequence[int], block: Sequence[int], grid: Sequence[int]
         )
 
 
-def spread(grid: NDArray[Any], block: Sequence[int], shape: Sequence[int]) -> NDArray[Any]:
+def spread(grid: Array, block: Sequence[int], shape: Sequence[int]) -> Array:
     """`grid` so that it broadcasts against a tensor of `shape`.
 
     Only axes with several blocks of several elements are repeated.
@@ -90,7 +90,7 @@ def spread(grid: NDArray[Any], block: Sequence[int], shape: Sequence[int]) -> ND
     return grid
 
 
-def block_reduce(values: NDArray[Any], block: Sequence[int], function: np.ufunc, dtype: Any = None) -> NDArray[Any]:
+def block_reduce(values: Array, block: Sequence[int], function: np.ufunc, dtype: Any = None) -> Array:
     """Reduce each block of `values` with `function` (`np.add`, `np.maximum`): one entry per block."""
     for axis, size in enumerate(block):
         length = values.shape[axis]
@@ -103,9 +103,7 @@ def block_reduce(values: NDArray[Any], block: Sequence[int], function: np.ufunc,
     return values
 
 
-def take_blocks(
-    grid: NDArray[Any], block: Sequence[int], axis: int, indices: NDArray[np.integer[Any]]
-) -> tuple[NDArray[Any], tuple[int, ...]]:
+def take_blocks(grid: Array, block: Sequence[int], axis: int, indices: Integers) -> tuple[Array, tuple[int, ...]]:
     """The grid and block of `values.take(indices, axis)`.
 
     Raises:

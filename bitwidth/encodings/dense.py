@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.encoding import Encoding, EncodingState, register_encoding
 from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import EncodingError, Refused
+from bitwidth.typing import Array, Integers
 
 Format = Literal["float32", "float16", "bfloat16"]
 _WIDTHS: dict[str, int] = {"float32": 32, "float16": 16, "bfloat16": 16}
@@ -46,7 +47,7 @@ class Dense(Encoding):
             raise EncodingError(f"width must be 1 to 128 bits, got {self.width}")
 
     @override
-    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+    def encode(self, values: Array) -> Array:
         if self.format is None:
             return values
         values = np.asarray(values, np.float32)
@@ -56,7 +57,7 @@ class Dense(Encoding):
             return values.astype(self.format)
 
     @override
-    def decode(self, codes: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, codes: Array) -> Array:
         if self.format is None:
             return codes
         if self.format == "bfloat16":
@@ -72,7 +73,7 @@ class Dense(Encoding):
         return self.width * int(np.prod(shape, dtype=np.int64))
 
     @override
-    def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Dense:
+    def take(self, axis: int, indices: Integers) -> Dense:
         return self
 
     @override
@@ -91,7 +92,7 @@ class Dense(Encoding):
         return EncodingSummary(kind=self.kind, bits=self.width, format=self.format)
 
     @override
-    def affine(self, values: NDArray[Any]) -> Affine:
+    def affine(self, values: Array) -> Affine:
         raise Refused(f"{self.format or 'floating point'} values have no integer codes")
 
     @property

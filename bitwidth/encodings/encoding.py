@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isinf
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import ConfigError, EncodingError, Refused
+from bitwidth.typing import Array, Integers, JsonMapping
 
 if TYPE_CHECKING:
     from bitwidth.encodings.quantized import Quantized
@@ -31,8 +32,8 @@ class EncodingState:
     """
 
     kind: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    config: JsonMapping = field(default_factory=dict)
+    arrays: Mapping[str, Array] = field(default_factory=dict)
     parts: Mapping[str, EncodingState] = field(default_factory=dict)
 
 
@@ -48,14 +49,14 @@ class Encoding(ABC):
     kind: ClassVar[str]
 
     @abstractmethod
-    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+    def encode(self, values: Array) -> Array:
         """The codes nearest to `values`: an array of the same shape."""
 
     @abstractmethod
-    def decode(self, codes: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, codes: Array) -> Array:
         """The values that `codes` stand for: an array of the same shape."""
 
-    def project(self, values: NDArray[Any]) -> NDArray[Any]:
+    def project(self, values: Array) -> Array:
         """The values nearest to `values` that this encoding can hold."""
         return self.decode(self.encode(values))
 
@@ -63,7 +64,7 @@ class Encoding(ABC):
     def check(self, shape: Sequence[int], name: str = "tensor") -> None:
         """Raise EncodingError unless the encoding fits a tensor of this shape; `name` goes into the message."""
 
-    def check_codes(self, codes: NDArray[Any]) -> None:  # noqa: B027 - most encodings can decode any code
+    def check_codes(self, codes: Array) -> None:  # noqa: B027 - most encodings can decode any code
         """Raise EncodingError unless each of `codes` (any shape, from a file) is one that the encoding can decode."""
 
     @abstractmethod
@@ -71,7 +72,7 @@ class Encoding(ABC):
         """Bits of a tensor of this shape with its scales, levels and masks, packed, before entropy coding."""
 
     @abstractmethod
-    def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Encoding:
+    def take(self, axis: int, indices: Integers) -> Encoding:
         """The encoding of `values.take(indices, axis)`.
 
         Raises:
@@ -101,7 +102,7 @@ class Encoding(ABC):
         kind = getattr(type(self), "kind", type(self).__name__)
         return EncodingSummary(kind=kind, bits=bits, label=self.describe() if own else None)
 
-    def affine(self, values: NDArray[Any]) -> Affine:
+    def affine(self, values: Array) -> Affine:
         """`project(values)` as integer codes, scales and zero points: what LiteRT, ONNX and others store.
 
         Args:
@@ -212,7 +213,7 @@ def encoding_from_state(state: EncodingState) -> Encoding:
         raise EncodingError(f"not a valid {state.kind!r} encoding: {error}") from error
 
 
-def locked(array: NDArray[Any]) -> NDArray[Any]:
+def locked(array: Array) -> Array:
     """A read-only copy of `array`, so that a frozen encoding is frozen to the last element."""
     array = np.array(array)
     array.setflags(write=False)

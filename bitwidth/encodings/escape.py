@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_s
 from bitwidth.encodings.masked import Masked
 from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import EncodingError, Refused
+from bitwidth.typing import Array, Integers
 
 if TYPE_CHECKING:
     from bitwidth.encodings.quantized import Quantized
@@ -72,23 +73,23 @@ class Escaped(Encoding):
         object.__setattr__(self, "values", locked(values))
 
     @classmethod
-    def of(cls, values: NDArray[Any], plane: NDArray[np.bool_], base: Encoding, format: Format = "float32") -> Escaped:
+    def of(cls, values: Array, plane: NDArray[np.bool_], base: Encoding, format: Format = "float32") -> Escaped:
         """`base` with those of `values` (the whole tensor) escaped that `plane` names."""
         return cls(plane, np.asarray(values, np.float32)[plane], base, format)
 
-    def holding(self, values: NDArray[Any]) -> Escaped:
+    def holding(self, values: Array) -> Escaped:
         """The same escapes with the values of another tensor of the same shape."""
         self.check(values.shape)
         return Escaped.of(values, self.plane, self.base, self.format)
 
     @override
-    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+    def encode(self, values: Array) -> Array:
         """The codes of the base; where a value is escaped, that of zero."""
         self.check(values.shape)
         return self.base.encode(np.where(self.plane, np.zeros((), values.dtype), values))
 
     @override
-    def decode(self, codes: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, codes: Array) -> Array:
         self.check(codes.shape)
         values = np.array(self.base.decode(codes))
         values[self.plane] = self.values
@@ -100,7 +101,7 @@ class Escaped(Encoding):
             raise EncodingError(f"{name}: expected the shape {self.plane.shape} of the escapes, got {tuple(shape)}")
 
     @override
-    def check_codes(self, codes: NDArray[Any]) -> None:
+    def check_codes(self, codes: Array) -> None:
         self.base.check_codes(codes)
 
     @override
@@ -121,7 +122,7 @@ class Escaped(Encoding):
         return Escaped(self.plane & keep, self.values[keep[self.plane]], self.base, self.format)
 
     @override
-    def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Escaped:
+    def take(self, axis: int, indices: Integers) -> Escaped:
         whole = np.zeros(self.plane.shape, np.float32)
         whole[self.plane] = self.values
         plane = self.plane.take(indices, axis=axis)
@@ -146,7 +147,7 @@ class Escaped(Encoding):
         return replace(self.base.summary(), escapes=self.values.size, escape_format=self.format)
 
     @override
-    def affine(self, values: NDArray[Any]) -> Affine:
+    def affine(self, values: Array) -> Affine:
         held = self.project(values)
         found = self.base.affine(held)
         if not np.array_equal(found.values(), held):
@@ -170,7 +171,7 @@ class Escaped(Encoding):
 
     @override
     def state(self) -> EncodingState:
-        arrays: dict[str, NDArray[Any]] = {"plane": self.plane, "values": self.values}
+        arrays: dict[str, Array] = {"plane": self.plane, "values": self.values}
         return EncodingState(self.kind, {"format": self.format}, arrays, {"base": self.base.state()})
 
     @override

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.encodings.dense import Dense, Format
+from bitwidth.typing import Array
 
 SMALLEST_NORMAL_HALF = 6.104e-05
 LARGEST_HALF = 65504.0
@@ -26,7 +25,7 @@ def least_format(array: NDArray[np.float32]) -> Dense:
     return Dense("float32")
 
 
-def small_format(values: NDArray[Any]) -> Format | None:
+def small_format(values: Array) -> Format | None:
     """The 16-bit format of less squared error for `values`; None where they leave the range of both.
 
     Float16 keeps 11 significant bits but fades below 6e-5, which small variances of a normalisation reach; bfloat16

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Integers, JsonDict
 
 if TYPE_CHECKING:
     from bitwidth.encodings.levels import TableLevels
@@ -58,7 +59,7 @@ class Levels(ABC):
         """
 
     @abstractmethod
-    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
+    def nearest(self, x: NDArray[np.float32], row: Integers | None = None) -> NDArray[np.int32]:
         """Codes of the levels nearest to `x`, in its shape.
 
         Args:
@@ -67,11 +68,11 @@ class Levels(ABC):
         """
 
     @abstractmethod
-    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
+    def at(self, codes: Integers, row: Integers | None = None) -> NDArray[np.float32]:
         """The levels of `codes`, in their shape; `row` as for `nearest`."""
 
     @abstractmethod
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonDict:
         """What a file holds of the levels besides `array`: plain data (JSON)."""
 
     @property
@@ -108,7 +109,7 @@ class Levels(ABC):
         """How many low bits of the integers are left out of the codes."""
         return 0
 
-    def code_widths(self, row: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    def code_widths(self, row: Integers) -> NDArray[np.int64]:
         """Bits of a packed code in each block, of the shape of `row`."""
         return np.full(np.shape(row), int(self.bits), np.int64)
 

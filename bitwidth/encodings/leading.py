@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from bitwidth.encodings.interface import LevelKind, Levels
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Integers, JsonDict
 
 MAX_HIGH = 1 << 21  # a code of the widest integer levels less its zero point
 
@@ -79,7 +80,7 @@ class PrefixLevels(Levels):
         return step if self.extent / step <= 1 << 15 or not self.dropped else None
 
     @override
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonDict:
         return {"low": -self.high, "high": self.high, "dropped": self.dropped}
 
     @property
@@ -88,7 +89,7 @@ class PrefixLevels(Levels):
         return float(self.at(np.array(self.high >> self.dropped)))
 
     @override
-    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
+    def nearest(self, x: NDArray[np.float32], row: Integers | None = None) -> NDArray[np.int32]:
         """Codes of the integers nearest to `x`, truncated; halves go to the even integer before that."""
         rounded = np.asarray(np.rint(x))
         whole = np.clip(rounded, -self.high, self.high, out=rounded).astype(np.int32)
@@ -100,7 +101,7 @@ class PrefixLevels(Levels):
         return short
 
     @override
-    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
+    def at(self, codes: Integers, row: Integers | None = None) -> NDArray[np.float32]:
         step = np.float32(1 << self.dropped)
         middle = (step - np.float32(1)) / np.float32(2)
         levels: NDArray[np.float32] = codes.astype(np.float32) * step + np.sign(codes).astype(np.float32) * middle

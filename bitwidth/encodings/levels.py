@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from bitwidth.encodings.interface import LevelKind, Levels, common_step
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Integers, JsonDict
 
 MAX_BITS = 16
 MAX_INTEGER = 1 << 20  # beyond this, code * scale / scale need not round back to the code in float32
@@ -94,18 +95,18 @@ class IntegerLevels(Levels):
         return self.bounds
 
     @override
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonDict:
         return {"low": self.low, "high": self.high}
 
     @override
-    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
+    def nearest(self, x: NDArray[np.float32], row: Integers | None = None) -> NDArray[np.int32]:
         """Codes of the levels nearest to `x`; halves go to the even integer."""
         low, high = self.bounds
         rounded = np.asarray(np.rint(x))
         return np.clip(rounded, low, high, out=rounded).astype(np.int32)
 
     @override
-    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
+    def at(self, codes: Integers, row: Integers | None = None) -> NDArray[np.float32]:
         return codes.astype(np.float32)
 
 
@@ -180,15 +181,15 @@ class TableLevels(Levels):
         return (self,)
 
     @override
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonDict:
         return {}
 
     @override
-    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
+    def nearest(self, x: NDArray[np.float32], row: Integers | None = None) -> NDArray[np.int32]:
         return (np.searchsorted(self.thresholds, x) - self.origin).astype(np.int32)
 
     @override
-    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
+    def at(self, codes: Integers, row: Integers | None = None) -> NDArray[np.float32]:
         levels: NDArray[np.float32] = self.array[codes + self.origin]
         return levels
 

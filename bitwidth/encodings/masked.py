@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from bitwidth.encodings.dense import Dense
 from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_state, locked, register_encoding
 from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array, Integers
 
 if TYPE_CHECKING:
     from bitwidth.encodings.quantized import Quantized
@@ -48,13 +49,13 @@ class Masked(Encoding):
         object.__setattr__(self, "base", self.base.within(self.keep))
 
     @override
-    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+    def encode(self, values: Array) -> Array:
         self.check(values.shape)
         codes = self.base.encode(values)
         return np.where(self.keep, codes, np.zeros((), codes.dtype))
 
     @override
-    def decode(self, codes: NDArray[Any]) -> NDArray[Any]:
+    def decode(self, codes: Array) -> Array:
         self.check(codes.shape)
         values = self.base.decode(codes)
         return np.where(self.keep, values, np.zeros((), values.dtype))
@@ -74,7 +75,7 @@ class Masked(Encoding):
         return self.base.code_bits(where & self.keep)
 
     @override
-    def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Masked:
+    def take(self, axis: int, indices: Integers) -> Masked:
         return Masked(self.keep.take(indices, axis=axis), self.base.take(axis, indices))
 
     @override
@@ -92,7 +93,7 @@ class Masked(Encoding):
         return replace(self.base.summary(), sparsity=sparsity)
 
     @override
-    def affine(self, values: NDArray[Any]) -> Affine:
+    def affine(self, values: Array) -> Affine:
         """As the base holds them, with the code of zero where the mask is False."""
         return self.base.affine(self.project(values)).masked(self.keep)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from math import isinf
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.encodings.encoding import Encoding
 from bitwidth.encodings.leading import PrefixLevels
 from bitwidth.encodings.masked import rebased
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array
 
 __all__ = ["PrefixLevels", "magnitude_bits", "ordered", "prefix"]
 
@@ -82,5 +81,5 @@ def _highest(grid: Quantized) -> int | None:
     if isinf(grid.bits):
         return None
     low, high = grid.levels.bounds
-    zero: NDArray[Any] = np.zeros(1, np.int32) if grid.zero_point is None else grid.zero_point
+    zero: Array = np.zeros(1, np.int32) if grid.zero_point is None else grid.zero_point
     return max(high - int(zero.min(initial=high)), int(zero.max(initial=low)) - low)

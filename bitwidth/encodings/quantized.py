@@ -21,6 +21,7 @@ from bitwidth.encodings.levels import IntegerLevels, TableLevels
 from bitwidth.encodings.rows import rows_of
 from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array, Integers
 
 
 @register_encoding("quantized")
@@ -80,7 +81,7 @@ class Quantized(Encoding):
         row = self.levels.checked_row(self.row, scale.shape)
         object.__setattr__(self, "row", None if row is None else locked(row))
 
-    def _checked_zero_point(self, array: NDArray[Any]) -> NDArray[np.int32]:
+    def _checked_zero_point(self, array: Array) -> NDArray[np.int32]:
         if array.shape != self.scale.shape or array.dtype.kind not in "iu":
             raise EncodingError(
                 f"zero_point must be finite and of the scale's shape {self.scale.shape}, integers; "
@@ -99,7 +100,7 @@ class Quantized(Encoding):
         return np.where(np.isfinite(inverse), inverse, np.float32(0)).astype(np.float32)
 
     @override
-    def encode(self, values: NDArray[Any]) -> NDArray[np.int32]:
+    def encode(self, values: Array) -> NDArray[np.int32]:
         self.check(values.shape)
         x = np.asarray(values, np.float32)
         if self.bias is not None:
@@ -113,7 +114,7 @@ class Quantized(Encoding):
         return codes
 
     @override
-    def decode(self, codes: NDArray[Any]) -> NDArray[np.float32]:
+    def decode(self, codes: Array) -> NDArray[np.float32]:
         self.check(codes.shape)
         if self.zero_point is not None:
             codes = codes - spread(self.zero_point, self.block, codes.shape)
@@ -122,7 +123,7 @@ class Quantized(Encoding):
         return values if self.bias is None else values + spread(self.bias, self.block, codes.shape)
 
     @override
-    def check_codes(self, codes: NDArray[Any]) -> None:
+    def check_codes(self, codes: Array) -> None:
         low, high = self.levels.bounds
         if codes.dtype.kind not in "iu" or codes.min(initial=low) < low or codes.max(initial=high) > high:
             raise EncodingError(f"codes must be integers from {low} to {high}")
@@ -162,7 +163,7 @@ class Quantized(Encoding):
         return bits
 
     @override
-    def take(self, axis: int, indices: NDArray[np.integer[Any]]) -> Quantized:
+    def take(self, axis: int, indices: Integers) -> Quantized:
         scale, block = take_blocks(self.scale, self.block, axis, indices)
 
         def taken(side: Any) -> Any:
@@ -196,7 +197,7 @@ class Quantized(Encoding):
         )
 
     @override
-    def affine(self, values: NDArray[Any]) -> Affine:
+    def affine(self, values: Array) -> Affine:
         return affine_of(self, values)
 
     @property
@@ -211,7 +212,7 @@ class Quantized(Encoding):
 
     @override
     def state(self) -> EncodingState:
-        arrays: dict[str, NDArray[Any]] = {"scale": self.scale}
+        arrays: dict[str, Array] = {"scale": self.scale}
         if self.zero_point is not None:
             arrays["zero_point"] = self.zero_point.astype(_least_integer(*self.levels.bounds))
         if self.bias is not None:

@@ -12,6 +12,7 @@ from typing_extensions import override
 from bitwidth.encodings.interface import LevelKind, Levels, common_step
 from bitwidth.encodings.levels import TableLevels
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array, Integers, JsonDict
 
 MAX_ROWS = 1 << 8
 
@@ -58,7 +59,7 @@ class LevelRows(Levels):
         return np.array([int(row.bits) for row in self.rows], np.int64)
 
     @override
-    def code_widths(self, row: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    def code_widths(self, row: Integers) -> NDArray[np.int64]:
         widths: NDArray[np.int64] = self.widths[row]
         return widths
 
@@ -78,7 +79,7 @@ class LevelRows(Levels):
         return True
 
     @override
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonDict:
         return {"rows": [len(table.values) for table in self.rows]}
 
     @override
@@ -97,7 +98,7 @@ class LevelRows(Levels):
         return max(row.extent for row in self.rows)
 
     @override
-    def nearest(self, x: NDArray[np.float32], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.int32]:
+    def nearest(self, x: NDArray[np.float32], row: Integers | None = None) -> NDArray[np.int32]:
         """Codes of the levels nearest to `x`; `row`, which broadcasts against `x`, says in which row."""
         row = np.broadcast_to(np.asarray(row), x.shape)
         codes = np.zeros(x.shape, np.int32)
@@ -108,7 +109,7 @@ class LevelRows(Levels):
         return codes
 
     @override
-    def at(self, codes: NDArray[np.integer[Any]], row: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
+    def at(self, codes: Integers, row: Integers | None = None) -> NDArray[np.float32]:
         """The levels of `codes`, each in its `row`.
 
         Raises:
@@ -124,7 +125,7 @@ class LevelRows(Levels):
         return levels
 
 
-def rows_of(array: NDArray[Any], lengths: Any) -> LevelRows:
+def rows_of(array: Array, lengths: Any) -> LevelRows:
     """Rows of levels from the levels of all of them, shape (levels,), and how many each row has.
 
     Raises:

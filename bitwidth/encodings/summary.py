@@ -10,6 +10,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from bitwidth.encodings.interface import LevelKind
+from bitwidth.typing import JsonDict
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class EncodingSummary:
         table = {"table": " table", "tables": f" table of {self.tables}"}.get(self.levels, "")
         return f"{width}{table} x{self.scales}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """Plain data (JSON)."""
         return asdict(self)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from bitwidth.encodings.quantized import Quantized
 from bitwidth.fitting.scales import ScaleMethod, Stored, fit_scale, storage
 from bitwidth.fitting.search import Search, measure
 from bitwidth.fitting.strips import Strip, per_block, strips
+from bitwidth.typing import Array
 
 ROUNDS = 3  # of levels, then scales
 LLOYD_STEPS = 200
@@ -45,16 +45,15 @@ def fit_codebook(
     block: Sequence[int],
     method: ScaleMethod = "mse",
     keep: NDArray[np.bool_] | None = None,
-    weights: NDArray[Any] | None = None,
+    weights: Array | None = None,
 ) -> Quantized:
     """Levels of one table for the whole tensor and a scale per block, of little weighted squared error.
 
     Weighted k-means over the values divided by their block's scale (Lloyd 1982, "Least squares quantization in PCM";
     Han, Mao and Dally 2016, "Deep Compression", section 3; with the Hessian's diagonal as weights, Choi, El-Khamy and
     Lee 2017, "Towards the Limit of Network Quantization", section 3.3), alternated with least squares for the scales.
-    K-means runs over a histogram with exact sums, so it costs a pass over the values and not one for each step. It
-    starts from the uniform grid and from levels at equal steps of the density's cube root (Panter and Dite 1951).
-    The uniform grid is kept where nothing better is found, so the error is never greater than that grid's.
+    It runs over a histogram with exact sums, from the uniform grid and from levels at equal steps of the density's cube
+    root (Panter and Dite 1951). The uniform grid is kept where nothing better is found: the error is never greater.
 
     Args:
         values: the tensor, float32.
@@ -133,7 +132,7 @@ def _histogram(
     values: NDArray[np.float32],
     block: Sequence[int],
     keep: NDArray[np.bool_] | None,
-    weights: NDArray[Any] | None,
+    weights: Array | None,
 ) -> _Histogram:
     """Of the values over their block's scale; the squared scale is their weight, since errors count before scaling."""
     bins, reach = max(1 << 14, 16 << int(grid.bits)), np.float32(REACH * grid.levels.extent)
@@ -159,7 +158,7 @@ def _rescaled(
     values: NDArray[np.float32],
     block: Sequence[int],
     keep: NDArray[np.bool_] | None,
-    weights: NDArray[Any] | None,
+    weights: Array | None,
     stored: Stored | None,
 ) -> NDArray[np.float32]:
     """Scales by least squares over the new levels, where that lowers the error of a block; None leaves them."""
@@ -167,7 +166,7 @@ def _rescaled(
         return scale
     rounding = stored
 
-    def fitted() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+    def fitted() -> Iterator[tuple[Strip, tuple[Array, ...]]]:
         for strip in strips(values, block, keep, weights):
             search = Search(strip)
             search.offer(levels, scale[strip.place].reshape(-1))
@@ -184,7 +183,7 @@ def _error(
     values: NDArray[np.float32],
     block: Sequence[int],
     keep: NDArray[np.bool_] | None,
-    weights: NDArray[Any] | None,
+    weights: Array | None,
 ) -> float:
     """Weighted squared error of a grid over the whole tensor."""
     found = (

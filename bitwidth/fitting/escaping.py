@@ -13,8 +13,9 @@ from bitwidth.encodings.blocks import block_reduce, spread
 from bitwidth.encodings.encoding import Encoding, locked
 from bitwidth.encodings.escape import Escaped
 from bitwidth.errors import ConfigError, EncodingError
+from bitwidth.typing import Array
 
-Plane = Callable[[str, NDArray[Any]], Any]
+Plane = Callable[[str, Array], Any]
 BODY = 4.0  # values of so many times the mean magnitude of their block are of its body
 Fitter = Callable[[NDArray[np.bool_]], Encoding]
 
@@ -73,7 +74,7 @@ class _Planes:
     def __init__(self, planes: Mapping[str, Any]) -> None:
         self._planes = {str(path): locked(plane) for path, plane in planes.items()}
 
-    def __call__(self, path: str, values: NDArray[Any]) -> NDArray[Any] | None:
+    def __call__(self, path: str, values: Array) -> Array | None:
         return self._planes.get(path)
 
     def __repr__(self) -> str:
@@ -81,7 +82,7 @@ class _Planes:
 
 
 def escape(
-    config: Escape, fitter: Fitter, values: NDArray[Any], keep: NDArray[np.bool_] | None = None, path: str = ""
+    config: Escape, fitter: Fitter, values: Array, keep: NDArray[np.bool_] | None = None, path: str = ""
 ) -> Encoding:
     """The encoding of a tensor with some values escaped: the others are fitted without them.
 

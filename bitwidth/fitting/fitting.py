@@ -1,4 +1,15 @@
-"""Fit a rule to a tensor: one function from values to the grid that holds them in few bits."""
+"""Fit a rule to a tensor: one function from values to the grid that holds them in few bits.
+
+- `"uniform"`: integers times scale. Symmetric (`uniform_levels`), or from the least to the greatest value of a block
+  with an integer zero point, so that zero is exact (Jacob et al. 2018, "Quantization and Training of Neural Networks
+  for Efficient Integer-Arithmetic-Only Inference", section 2.1).
+- `"power_of_two"`: zero and powers of two (`power_levels`).
+- `"codebook"`: 2**bits levels learned from the tensor (`fit_codebook`), never worse than `"uniform"`.
+- `"ternary"`: -scale, 0, +scale: the optimum of Li and Liu 2016, "Ternary Weight Networks", section 2.2, found exactly
+  for blocks of up to four million values, and by search beyond.
+- `"binary"`: -scale, +scale with the mean magnitude (Rastegari et al. 2016, "XNOR-Net", section 3.1).
+- a `BitRule`: a user's own table (`fit_table`).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +30,7 @@ from bitwidth.fitting.scales import ScaleMethod, fit_scale, greatest, ratios_of,
 from bitwidth.fitting.search import Search
 from bitwidth.fitting.strips import Strip, check_counted, per_block, strips
 from bitwidth.fitting.tables import fit_table
+from bitwidth.typing import Array
 
 LARGEST_SORTED = 1 << 22  # elements of a block that is sorted as a whole
 SIGNS, TERNARY = TableLevels((-1.0, 1.0)), IntegerLevels(-1, 1)
@@ -27,29 +39,18 @@ SIGNS, TERNARY = TableLevels((-1.0, 1.0)), IntegerLevels(-1, 1)
 def fit(
     rule: Rule,
     bits: int,
-    values: NDArray[Any],
+    values: Array,
     block: Sequence[int],
     *,
     scale: ScaleMethod = "mse",
     symmetric: bool = True,
     keep: NDArray[np.bool_] | None = None,
-    weights: NDArray[Any] | None = None,
+    weights: Array | None = None,
 ) -> Quantized:
     """The grid of a rule that holds `values` best, with one scale per block. Deterministic.
 
-    Rules:
-        `"uniform"`: integers times scale. Symmetric (`uniform_levels`), or from the least to the greatest value of a
-            block with an integer zero point, so that zero is exact (Jacob et al. 2018, "Quantization and Training of
-            Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 2.1).
-        `"power_of_two"`: zero and powers of two (`power_levels`).
-        `"codebook"`: 2**bits levels learned from the tensor (`fit_codebook`), never worse than `"uniform"`.
-        `"ternary"`: -scale, 0, +scale: the optimum of Li and Liu 2016, "Ternary Weight Networks", section 2.2, found
-            exactly for blocks of up to four million values, and by search beyond.
-        `"binary"`: -scale, +scale with the mean magnitude (Rastegari et al. 2016, "XNOR-Net", section 3.1).
-        a `BitRule`: a user's own table (`fit_table`).
-
     Args:
-        rule: by what the values become few bits.
+        rule: by what the values become few bits; what each rule is, and whose, is said at the head of this module.
         bits: width of a code, 1 to 16; `"ternary"`, `"binary"` and a `BitRule` have their own and ignore it.
         values: the tensor, of any float dtype.
         block: lengths of a block, one per axis.
@@ -89,7 +90,7 @@ def _named(
     block: Sequence[int],
     scale: ScaleMethod,
     keep: NDArray[np.bool_] | None,
-    weights: NDArray[Any] | None,
+    weights: Array | None,
 ) -> Quantized:
     if rule == "codebook":
         return fit_codebook(values, bits, block, scale, keep, weights)
@@ -105,7 +106,7 @@ def _few(
     values: NDArray[np.float32],
     block: Sequence[int],
     keep: NDArray[np.bool_] | None,
-    weights: NDArray[Any] | None,
+    weights: Array | None,
 ) -> Quantized:
     """Two or three levels: the scale of least squared error in closed form."""
     grid = grid_shape(values.shape, block)
@@ -114,7 +115,7 @@ def _few(
     stored = storage(greatest(values, block, keep, weights), 0.1)
     best = _best_ternary if levels == TERNARY else _mean_magnitude
 
-    def fitted() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+    def fitted() -> Iterator[tuple[Strip, tuple[Array, ...]]]:
         for strip in strips(values, block, keep, weights):
             yield strip, (stored(best(strip)),)
 
@@ -159,7 +160,7 @@ def _asymmetric(
     block: Sequence[int],
     method: ScaleMethod,
     keep: NDArray[np.bool_] | None,
-    weights: NDArray[Any] | None,
+    weights: Array | None,
 ) -> Quantized:
     """All 2**bits codes from the least to the greatest value of a block, or over the part of that which errs least."""
     levels, grid = IntegerLevels(-(1 << (bits - 1)), (1 << (bits - 1)) - 1), grid_shape(values.shape, block)
@@ -168,7 +169,7 @@ def _asymmetric(
     lowest, highest = per_block(ends, grid, [np.float32, np.float32])
     stored = storage(np.asarray(highest / steps - lowest / steps, np.float32), 0.2)
 
-    def fitted() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+    def fitted() -> Iterator[tuple[Strip, tuple[Array, ...]]]:
         for strip in strips(values, block, keep, weights):
             own = lowest[strip.place].reshape(-1), highest[strip.place].reshape(-1)
             search = Search(strip)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,14 @@ class Arrangement:
     matrix: tuple[int, int, int]
     index: NDArray[np.int64] | None = field(default=None, repr=False)
 
-    def take(self, tensor: NDArray[Any]) -> NDArray[Any]:
+    def take(self, tensor: Array) -> Array:
         """The tensor's elements as (groups, inputs, outputs); a view where that is possible."""
         if self.index is not None:
             return tensor.reshape(-1)[self.index]
         self._check(tensor)
         return tensor.reshape(self.shape).transpose(self.order).reshape(self.matrix)
 
-    def put(self, tensor: NDArray[Any], matrix: NDArray[Any]) -> None:
+    def put(self, tensor: Array, matrix: Array) -> None:
         """Write (groups, inputs, outputs) into their places in `tensor`, which is C-contiguous and writeable."""
         if self.index is not None:
             tensor.reshape(-1)[self.index] = matrix
@@ -56,7 +56,7 @@ class Arrangement:
         back = np.argsort(self.order)
         tensor.reshape(self.shape)[...] = matrix.reshape(lengths).transpose(back)
 
-    def _check(self, tensor: NDArray[Any]) -> None:
+    def _check(self, tensor: Array) -> None:
         if tensor.size != prod(self.shape):
             raise EncodingError(f"an arrangement of {self.shape} does not fit a tensor of shape {tensor.shape}")
 

@@ -17,6 +17,7 @@ from bitwidth.encodings.prefix import prefix
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
 from bitwidth.fitting.scales import fit_scale
+from bitwidth.typing import Array, Integers
 
 MOST_PLANES = 64
 
@@ -78,7 +79,7 @@ class BitPlanes(Sequence[NDArray[np.bool_]]):
     def __iter__(self) -> Iterator[NDArray[np.bool_]]:
         return iter(self.magnitude)
 
-    def values(self, bits: int | None = None) -> NDArray[Any]:
+    def values(self, bits: int | None = None) -> Array:
         """The values that the first planes stand for; zeros stay zero.
 
         Args:
@@ -148,7 +149,7 @@ def bitplanes(tensor: ArrayLike, bits: int | None = None) -> BitPlanes:
     return BitPlanes(_planes(np.abs(codes).astype(np.uint64), bits - 1), codes < 0, array.dtype, grid)
 
 
-def _of_integers(array: NDArray[np.integer[Any]], bits: int | None) -> BitPlanes:
+def _of_integers(array: Integers, bits: int | None) -> BitPlanes:
     negative = array < 0
     whole = array.astype(np.uint64)  # modulo 2^64, so that the least int64 has a magnitude too
     magnitude = np.where(negative, _negated(whole), whole)

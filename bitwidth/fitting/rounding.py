@@ -203,7 +203,7 @@ class _Columns:
             raise EncodingError(f"weights are rounded onto grids only, not onto {encoding.describe()}")
         self.grid = grid
         self.keep = None if encoding.mask is None else arrangement.take(encoding.mask)
-        self._arrays: dict[str, NDArray[Any]] = {}
+        self._arrays: dict[str, Array] = {}
         for name in ("scale", "zero_point", "bias", "row"):
             array = getattr(grid, name, None)
             if array is not None:

@@ -14,9 +14,10 @@ from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.fitting.search import Search
 from bitwidth.fitting.strips import Strip, check_counted, per_block, strips
+from bitwidth.typing import Array
 
 ScaleMethod = Literal["mse", "max"]
-Stored = Callable[[NDArray[Any]], NDArray[np.float32]]
+Stored = Callable[[Array], NDArray[np.float32]]
 
 
 def fit_scale(
@@ -25,7 +26,7 @@ def fit_scale(
     block: Sequence[int],
     method: ScaleMethod = "mse",
     keep: NDArray[np.bool_] | None = None,
-    weights: NDArray[Any] | None = None,
+    weights: Array | None = None,
 ) -> Quantized:
     """The grid of `levels` that holds `values` best, one scale per block.
 
@@ -61,7 +62,7 @@ def fit_scale(
     if method == "max":
         return Quantized(levels, stored(widest), tuple(block))
 
-    def fitted() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+    def fitted() -> Iterator[tuple[Strip, tuple[Array, ...]]]:
         for strip in strips(values, block, keep, weights):
             yield strip, (search_scale(strip, levels, widest[strip.place].reshape(-1), stored).scale,)
 
@@ -70,11 +71,11 @@ def fit_scale(
 
 
 def greatest(
-    values: NDArray[np.float32], block: Sequence[int], keep: NDArray[np.bool_] | None, weights: NDArray[Any] | None
+    values: NDArray[np.float32], block: Sequence[int], keep: NDArray[np.bool_] | None, weights: Array | None
 ) -> NDArray[np.float32]:
     """The greatest magnitude of each block among the values that count: one entry per block."""
 
-    def found() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+    def found() -> Iterator[tuple[Strip, tuple[Array, ...]]]:
         for strip in strips(values, block, keep, weights):
             low, high = strip.range()
             yield strip, (np.maximum(-low, high),)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.levels import IntegerLevels
 from bitwidth.fitting.snap import snapper
 from bitwidth.fitting.strips import Strip
+from bitwidth.typing import Array
 
 Row = NDArray[np.float32]
 
@@ -95,7 +95,7 @@ def measure(
         snap = snapper(IntegerLevels())
         low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
 
-    def sums(x: NDArray[np.float32], weights: NDArray[np.float32] | None) -> list[NDArray[Any]]:
+    def sums(x: NDArray[np.float32], weights: NDArray[np.float32] | None) -> list[Array]:
         target = x if bias is None else x - bias[:, None]
         level = snap(target * inverse)
         if low is not None and high is not None:

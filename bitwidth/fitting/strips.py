@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bitwidth.encodings.blocks import grid_shape
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array
 
 STRIP = 1 << 17  # elements
 Piece = tuple[NDArray[np.float32], NDArray[np.float32] | None]
@@ -32,7 +33,7 @@ class Strip:
     """
 
     values: NDArray[np.float32]
-    weights: NDArray[Any] | None
+    weights: Array | None
     place: tuple[slice, ...]
 
     def pieces(self) -> Iterator[Piece]:
@@ -76,7 +77,7 @@ def strips(
     values: NDArray[np.float32],
     block: Sequence[int],
     keep: NDArray[np.bool_] | None = None,
-    weights: NDArray[Any] | None = None,
+    weights: Array | None = None,
 ) -> Iterator[Strip]:
     """The tensor in strips.
 
@@ -118,7 +119,7 @@ def _counted(shape: tuple[int, ...], part: tuple[slice, ...], keep: Any, weights
     return own if keep is None else np.where(keep[part], own, np.float32(0))
 
 
-def _rows(array: NDArray[Any], block: Sequence[int]) -> NDArray[Any]:
+def _rows(array: Array, block: Sequence[int]) -> Array:
     counts = grid_shape(array.shape, block)
     pads = [(0, count * size - length) for count, size, length in zip(counts, block, array.shape, strict=True)]
     if any(pad for _, pad in pads):
@@ -130,8 +131,8 @@ def _rows(array: NDArray[Any], block: Sequence[int]) -> NDArray[Any]:
 
 
 def per_block(
-    found: Iterator[tuple[Strip, tuple[NDArray[Any], ...]]], grid: Sequence[int], dtypes: Sequence[Any]
-) -> list[NDArray[Any]]:
+    found: Iterator[tuple[Strip, tuple[Array, ...]]], grid: Sequence[int], dtypes: Sequence[Any]
+) -> list[Array]:
     """Arrays over the whole grid of blocks, from those of each strip.
 
     Args:

@@ -16,6 +16,7 @@ from bitwidth.fitting.scales import Stored, greatest, ratios_of, search_scale, s
 from bitwidth.fitting.search import Search
 from bitwidth.fitting.snap import snapper
 from bitwidth.fitting.strips import Strip, per_block, strips
+from bitwidth.typing import Array
 
 STEPS = 3  # of least squares over fixed codes
 LEAST = 0.05  # the smallest ratio of a fitted scale to the widest for which its format is chosen
@@ -26,7 +27,7 @@ def fit_table(
     values: NDArray[np.float32],
     block: Sequence[int],
     keep: NDArray[np.bool_] | None = None,
-    weights: NDArray[Any] | None = None,
+    weights: Array | None = None,
 ) -> Quantized:
     """The grid of a user's table that holds `values` best: per block the row, scale and bias of least squared error.
 
@@ -49,7 +50,7 @@ def fit_table(
     widest = greatest(values, block, keep, weights)
     stored = storage(widest / np.float32(max(row.extent for row in rows)), LEAST)
 
-    def fitted() -> Iterator[tuple[Strip, tuple[NDArray[Any], ...]]]:
+    def fitted() -> Iterator[tuple[Strip, tuple[Array, ...]]]:
         for strip in strips(values, block, keep, weights):
             best = Search(strip)
             for index, row in enumerate(rows):
@@ -104,7 +105,7 @@ def _least_squares(
     bias, snap = best.bias[:, None], snapper(levels)
     inverse = np.divide(1, best.scale, out=np.zeros_like(best.scale), where=best.scale > 0)[:, None]
 
-    def sums(x: NDArray[np.float32], weights: NDArray[np.float32] | None) -> list[NDArray[Any]]:
+    def sums(x: NDArray[np.float32], weights: NDArray[np.float32] | None) -> list[Array]:
         level, value = snap((x - bias) * inverse).astype(np.float64), x.astype(np.float64)
         counted = np.ones_like(value) if weights is None else weights.astype(np.float64)
         terms = (counted, counted * level, counted * value, counted * level * value, counted * level * level)

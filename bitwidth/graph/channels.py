@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.errors import Refused
 from bitwidth.graph.model import Op, Parameter, Use
 from bitwidth.graph.ops import attribute, channels_first
+from bitwidth.typing import Array
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Channels:
         """How many features there are."""
         return prod(self.shape[axis] for axis in self.axes)
 
-    def scaled(self, values: NDArray[Any], factors: NDArray[Any]) -> NDArray[Any]:
+    def scaled(self, values: Array, factors: Array) -> Array:
         """The parameter's values, each times the factor of its feature.
 
         Args:
@@ -55,7 +54,7 @@ class Channels:
         kept = [length if axis in self.axes else 1 for axis, length in enumerate(self.shape)]
         return np.asarray((values.reshape(self.shape) * spread.reshape(kept)).reshape(values.shape))
 
-    def magnitudes(self, values: NDArray[Any]) -> NDArray[Any]:
+    def magnitudes(self, values: Array) -> Array:
         """The greatest magnitude among the values of each feature, `(count,)`."""
         others = tuple(axis for axis in range(len(self.shape)) if axis not in self.axes)
         greatest = np.abs(values.reshape(self.shape)).max(axis=others)

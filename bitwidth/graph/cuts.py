@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.encodings import Encoding
 from bitwidth.errors import ModelError
+from bitwidth.typing import Array
 
 Kept = Mapping[str, Mapping[int, NDArray[np.intp]]]
 
@@ -81,7 +81,7 @@ class Cut:
             raise ModelError(f"{missing[0]}: entries are back that an earlier cut has removed")
         return Cut(found)
 
-    def take(self, path: str, array: NDArray[Any]) -> NDArray[Any]:
+    def take(self, path: str, array: Array) -> Array:
         """What is left of an array of the parameter's shape before the cut."""
         for axis, indices in self.kept.get(path, {}).items():
             array = array.take(indices, axis=axis)

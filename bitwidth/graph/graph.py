@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.encodings import Encoding, rebased
@@ -17,6 +15,7 @@ from bitwidth.graph.model import Layer, Op, Parameter, Structure
 from bitwidth.graph.selectors import Where, selected
 from bitwidth.graph.table import graph_table
 from bitwidth.graph.values import Value, Values
+from bitwidth.typing import Array
 
 
 class Graph:
@@ -40,7 +39,7 @@ class Graph:
         self,
         structure: Structure,
         parameters: Iterable[Parameter],
-        values: Mapping[str, NDArray[Any] | Value] | Values,
+        values: Mapping[str, Array | Value] | Values,
     ) -> None:
         self._structure = structure
         self._parameters = MappingProxyType({parameter.path: parameter for parameter in parameters})
@@ -110,7 +109,7 @@ class Graph:
 
     def update(
         self,
-        values: Mapping[str, NDArray[Any]] | None = None,
+        values: Mapping[str, Array] | None = None,
         encodings: Mapping[str, Encoding] | None = None,
         activations: Mapping[str, Encoding] | None = None,
     ) -> Graph:
@@ -131,7 +130,7 @@ class Graph:
         """
         values = dict(values or {})
         encodings = {path: _held_as(self[path], encoding) for path, encoding in (encodings or {}).items()}
-        changes: dict[str, NDArray[Any] | Value] = {p: _fitted(self[p], array) for p, array in values.items()}
+        changes: dict[str, Array | Value] = {p: _fitted(self[p], array) for p, array in values.items()}
         for path, encoding in encodings.items():
             if path not in values:
                 master = self.values.value(path).start
@@ -157,7 +156,7 @@ class Graph:
         graph = self.update(states) if states else self
         return graph.with_masters({path: master for path, master in masters.items() if master is not None})
 
-    def with_masters(self, masters: Mapping[str, NDArray[Any]]) -> Graph:
+    def with_masters(self, masters: Mapping[str, Array]) -> Graph:
         """The graph with float masters behind some of its values: training goes on from them.
 
         Args:
@@ -231,7 +230,7 @@ def _held_as(parameter: Parameter, encoding: Encoding) -> Encoding:
     return rebased(parameter.encoding, encoding) if encoding.mask is None else encoding
 
 
-def _fitted(parameter: Parameter, array: NDArray[Any]) -> NDArray[Any]:
+def _fitted(parameter: Parameter, array: Array) -> Array:
     array = np.asarray(array)
     if array.shape != parameter.shape:
         raise EncodingError(f"{parameter.path}: expected values of shape {parameter.shape}, got {array.shape}")

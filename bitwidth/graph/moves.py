@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.graph.graph import Graph
+from bitwidth.typing import Array
 
 
-def moved(before: Graph, after: Graph) -> dict[str, NDArray[Any]]:
+def moved(before: Graph, after: Graph) -> dict[str, Array]:
     """What training has to go on from, by path, for the parameters whose values are new.
 
     A value that is the old one put into an encoding was not moved: its float master is what it was before.

@@ -7,11 +7,11 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.encodings import Encoding
+from bitwidth.typing import Array
 
-Reader = Callable[[], NDArray[Any]]
+Reader = Callable[[], Array]
 _TOKENS = count()
 
 
@@ -29,9 +29,7 @@ class Value:
 
     __slots__ = ("_array", "_encoding", "_master", "_reader", "_token")
 
-    def __init__(
-        self, source: NDArray[Any] | Reader, master: NDArray[Any] | None = None, encoding: Encoding | None = None
-    ) -> None:
+    def __init__(self, source: Array | Reader, master: Array | None = None, encoding: Encoding | None = None) -> None:
         """Hold an array.
 
         Args:
@@ -42,11 +40,11 @@ class Value:
         self._encoding = encoding
         self._master = None if master is None else _kept(master)
         self._reader: Reader | None = source if callable(source) else None
-        self._array: NDArray[Any] | None = None if callable(source) else _kept(source)
+        self._array: Array | None = None if callable(source) else _kept(source)
         self._token = next(_TOKENS)
 
     @property
-    def master(self) -> NDArray[Any] | None:
+    def master(self) -> Array | None:
         """The float array that the array was projected from: training goes on from it. None where it is the array."""
         return self._master
 
@@ -55,7 +53,7 @@ class Value:
         return self._encoding is encoding
 
     @property
-    def start(self) -> NDArray[Any]:
+    def start(self) -> Array:
         """What training starts from: the master, or the array itself where there is none."""
         return self.read() if self._master is None else self._master
 
@@ -68,7 +66,7 @@ class Value:
         """Whether the two are known to hold the same array; their masters may differ."""
         return self._token == other._token
 
-    def with_master(self, master: NDArray[Any], encoding: Encoding | None = None) -> Value:
+    def with_master(self, master: Array, encoding: Encoding | None = None) -> Value:
         """The same array, from which training goes on elsewhere; `encoding` projects the master to it, if given."""
         value = Value(self.read(), master, encoding or self._encoding)
         value._token = self._token
@@ -78,7 +76,7 @@ class Value:
         """Forget the array: `reader` returns the same one when it is asked for again, from where it is held anyway."""
         self._array, self._reader = None, reader
 
-    def read(self) -> NDArray[Any]:
+    def read(self) -> Array:
         """The array, read-only."""
         if self._array is None:
             assert self._reader is not None
@@ -86,7 +84,7 @@ class Value:
         return self._array
 
 
-class Values(Mapping[str, NDArray[Any]]):
+class Values(Mapping[str, Array]):
     """Arrays by parameter path, shared between snapshots and never written to.
 
     Example:
@@ -97,10 +95,10 @@ class Values(Mapping[str, NDArray[Any]]):
         False
     """
 
-    def __init__(self, entries: Mapping[str, NDArray[Any] | Reader | Value]) -> None:
+    def __init__(self, entries: Mapping[str, Array | Reader | Value]) -> None:
         self._entries = {path: entry if isinstance(entry, Value) else Value(entry) for path, entry in entries.items()}
 
-    def __getitem__(self, path: str) -> NDArray[Any]:
+    def __getitem__(self, path: str) -> Array:
         return self._entries[path].read()
 
     def __iter__(self) -> Iterator[str]:
@@ -121,17 +119,17 @@ class Values(Mapping[str, NDArray[Any]]):
         """Numbers that stand for all arrays: equal in two snapshots where every array is known to be the same."""
         return tuple(entry.token for entry in self._entries.values())
 
-    def masters(self) -> dict[str, NDArray[Any]]:
+    def masters(self) -> dict[str, Array]:
         """The float arrays behind the values, by path, where they differ from the values."""
         found = {path: entry.master for path, entry in self._entries.items() if entry.master is not None}
         return {path: master for path, master in found.items() if not np.array_equal(master, self[path])}
 
-    def replace(self, changes: Mapping[str, NDArray[Any] | Reader | Value]) -> Values:
+    def replace(self, changes: Mapping[str, Array | Reader | Value]) -> Values:
         """A new mapping with some arrays exchanged; the others are shared."""
         return Values({**self._entries, **changes})
 
 
-def _kept(array: NDArray[Any]) -> NDArray[Any]:
+def _kept(array: Array) -> Array:
     """`array` as nobody can change it: a copy, unless it and all that it is a view of are read-only already."""
     array = np.asarray(array)
     holder: Any = array
@@ -142,7 +140,7 @@ def _kept(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _locked(array: NDArray[Any]) -> NDArray[Any]:
+def _locked(array: Array) -> Array:
     array = np.asarray(array)
     if array.flags.writeable:
         array = array.view()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, Steer
 from bitwidth.context import Context, NothingHere
@@ -20,6 +19,7 @@ from bitwidth.passes.registry import plain, register_pass
 from bitwidth.passes.remarks import narrowed
 from bitwidth.passes.roles import is_matrix
 from bitwidth.report import PassRecord, compare
+from bitwidth.typing import Array, JsonDict
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Pass(ABC):
         return type(self).__name__
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonDict:
         """The fields as plain data; what has no plain form is given as its `repr`."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
@@ -230,6 +230,6 @@ def check_kept(before: Graph, after: Graph, owner: str) -> None:
             raise PromiseError(f"{owner} would break a promise about the tensor {name}: {reason}")
 
 
-def off_grid(encoding: Encoding, values: NDArray[Any]) -> int:
+def off_grid(encoding: Encoding, values: Array) -> int:
     """How many values the encoding cannot represent."""
     return int(np.count_nonzero(encoding.project(values) != values))

@@ -15,6 +15,7 @@ from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
 from bitwidth.passes.keywords import keywords_from
+from bitwidth.typing import Loss
 
 _NEITHER = (bool, int, float, complex, bytes, set, np.ndarray, np.generic)  # names, objects and lists are taken
 _WEIGHTS = (type(None), int, float, list, tuple, Mapping)
@@ -66,7 +67,7 @@ class Finetune(TrainingPass, name="finetune"):
 
     epochs: int = 1
     _: KW_ONLY
-    loss: Any = None
+    loss: Loss = None
     optimizer: Any = None
     learning_rate: float | Literal["own"] | None = None
     decay: Literal["constant", "cosine"] | None = None

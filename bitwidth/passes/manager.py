@@ -25,6 +25,7 @@ from bitwidth.progress import Bar, is_terminal
 from bitwidth.reading import Opened, opened_session
 from bitwidth.report import PassRecord, Report
 from bitwidth.result import Result
+from bitwidth.typing import Data, JsonDict, JsonMapping, Loss, Model
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,11 +59,11 @@ class PassManager(Composite, name="chain"):
 
     def run(
         self,
-        model: Any,
-        data: Any = None,
-        validation: Any = None,
+        model: Model,
+        data: Data = None,
+        validation: Data = None,
         *,
-        loss: Any = None,
+        loss: Loss = None,
         metrics: Any = None,
         seed: int = 0,
         on_event: Callable[[Event], Any] | None = None,
@@ -118,7 +119,7 @@ class PassManager(Composite, name="chain"):
         report = Report(graph.name, tuple(context.notes.inner), initial, notes=notes, stopped=stopped)
         return Result(after, context.session, report, turn)
 
-    def plan(self, model: Any, data: Any = None) -> Report:
+    def plan(self, model: Model, data: Data = None) -> Report:
         """A dry run: what each pass would touch and skip, and the sizes that would come out.
 
         Nothing is trained or measured.
@@ -197,7 +198,7 @@ class PassManager(Composite, name="chain"):
         """Every pass at that strength."""
         return type(self)([item.at(strength) for item in self.passes])
 
-    def to_recipe(self) -> dict[str, Any]:
+    def to_recipe(self) -> JsonDict:
         """The chain as plain data, ready for `json.dumps`.
 
         Raises:
@@ -206,7 +207,7 @@ class PassManager(Composite, name="chain"):
         return to_data(self)
 
     @classmethod
-    def from_recipe(cls, recipe: Mapping[str, Any] | str) -> PassManager:
+    def from_recipe(cls, recipe: JsonMapping | str) -> PassManager:
         """The chain of a recipe: what `to_recipe` gave, or its JSON text.
 
         Only registered names are looked up; nothing is imported.
@@ -217,7 +218,9 @@ class PassManager(Composite, name="chain"):
         made = from_data(recipe)
         return made if isinstance(made, PassManager) else PassManager([made])
 
-    def _open(self, model: Any, data: Any, validation: Any, objective: Objective, seed: int) -> tuple[Context, Graph]:
+    def _open(
+        self, model: Model, data: Data, validation: Data, objective: Objective, seed: int
+    ) -> tuple[Context, Graph]:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ConfigError(f"seed must be an integer of at least 0, got {seed!r}")
         if isinstance(model, Opened):

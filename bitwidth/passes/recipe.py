@@ -27,6 +27,7 @@ from bitwidth.passes.registry import (
     register_value,
     value_named,
 )
+from bitwidth.typing import Json, JsonDict, JsonMapping
 
 FORMAT = 2
 for _cls in (AllBut, BitRule, Escape, Fisher):
@@ -34,7 +35,7 @@ for _cls in (AllBut, BitRule, Escape, Fisher):
 _KERAS_KEYS = {"class_name", "config"}
 
 
-def to_data(item: Pass) -> dict[str, Any]:
+def to_data(item: Pass) -> JsonDict:
     """A pass as a recipe.
 
     Raises:
@@ -44,7 +45,7 @@ def to_data(item: Pass) -> dict[str, Any]:
     return {"bitwidth": FORMAT, **_pass_to_data(item, type(item).__name__)}
 
 
-def from_data(recipe: Mapping[str, Any] | str) -> Pass:
+def from_data(recipe: JsonMapping | str) -> Pass:
     """The pass of a recipe.
 
     Raises:
@@ -130,7 +131,7 @@ def _to_data(value: Any, where: str) -> Any:
     )
 
 
-def _plain_config(config: Any, where: str) -> Any:
+def _plain_config(config: Json, where: str) -> Any:
     try:
         return json.loads(json.dumps(config, default=_number))
     except TypeError as error:
@@ -207,7 +208,7 @@ _FORMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def _checked_config(config: Any) -> Any:
+def _checked_config(config: Json) -> Any:
     """A Keras configuration that names no module outside Keras, so that reading it imports nothing else."""
     if isinstance(config, Mapping):
         module = config.get("module")

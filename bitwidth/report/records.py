@@ -8,10 +8,10 @@ from math import isinf
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.encodings import Encoding, EncodingSummary
 from bitwidth.graph import Cut, Graph, Parameter, cut_between
+from bitwidth.typing import Array, JsonDict, JsonMapping
 
 UNTOUCHED = "left as it was"
 
@@ -83,7 +83,7 @@ class PassRecord:
     """
 
     name: str
-    config: Mapping[str, Any]
+    config: JsonMapping
     seconds: float
     parameters: tuple[ParameterRecord, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class PassRecord:
         """Packed size of all parameters afterwards; None where codes have no bound."""
         return _sum([record.bytes_after for record in self.parameters])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """Plain data."""
         return asdict(self)
 
@@ -192,7 +192,7 @@ def packed_bytes(encoding: Encoding, parameter: Parameter) -> int | None:
     return -(-encoding.packed_bits(parameter.shape) // 8)
 
 
-def distortion(before: NDArray[Any], after: NDArray[Any]) -> float:
+def distortion(before: Array, after: Array) -> float:
     """Squared error over squared norm; 1 where values that were all zero have changed.
 
     Example:

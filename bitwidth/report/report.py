@@ -12,6 +12,7 @@ from bitwidth.errors import ConfigError
 from bitwidth.report.records import PassRecord
 from bitwidth.report.tables import metric_changes, pass_lines, passes_table, result_table
 from bitwidth.text import bytes_text
+from bitwidth.typing import JsonDict
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Report:
         """Reasons by parameter path, by pass."""
         return {f"{position}: {record.name}": record.skipped for position, record in enumerate(self.passes, start=1)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonDict:
         """Plain data, ready for `json.dumps`."""
         return {
             "model": self.model,

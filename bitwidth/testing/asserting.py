@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
+from bitwidth.typing import Array
 
 
 def require(condition: bool, message: str) -> None:
@@ -13,6 +11,6 @@ def require(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
+def same_bits(left: Array, right: Array) -> bool:
     """Whether two arrays have one shape and the same bytes."""
     return left.shape == right.shape and left.tobytes() == right.tobytes()

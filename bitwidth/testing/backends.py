@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, Progress, Session, Training, backend_for
 from bitwidth.encodings import Encoding, Masked, Quantized, uniform_levels
@@ -14,12 +13,13 @@ from bitwidth.errors import DataError
 from bitwidth.graph import Graph, layer_inputs
 from bitwidth.probes import GradientProbe, MomentsProbe, OutputProbe, RangeProbe
 from bitwidth.testing.asserting import require, same_bits
+from bitwidth.typing import Array, Data, Loss, Model
 
 Make = Callable[[], Any]
 SAMPLES = 16
 
 
-def check_backend(make: Make, data: Any, loss: Any = "mse", trains: bool = True) -> None:
+def check_backend(make: Make, data: Data, loss: Loss = "mse", trains: bool = True) -> None:
     """Check that the backend of a model conforms, on a small model.
 
     Opening copies: neither the model nor an earlier snapshot changes. What is written is computed with. A model that is
@@ -91,7 +91,7 @@ def check_building(make: Make) -> None:
     finished, architecture = session.finish(held), session.architecture(held)
     require(architecture.config is not None, f"there is no architecture: {architecture.reason}")
 
-    def stored() -> Iterator[tuple[NDArray[Any], Encoding]]:
+    def stored() -> Iterator[tuple[Array, Encoding]]:
         for parameter in sorted(held, key=lambda p: p.index):
             yield held.values[parameter.path], parameter.encoding
 
@@ -110,7 +110,7 @@ def check_sharing(make: Make) -> None:
     require(one.model is not other.model, "two results of a shared session have one model")
 
 
-def check_probes(make: Make, data: Any) -> None:
+def check_probes(make: Make, data: Data) -> None:
     """Each probe is answered with arrays that fit, the same ones twice, and leaves no trace."""
     session = _open(make())
     graph, before = session.graph, _values(session.graph)
@@ -139,7 +139,7 @@ def check_probes(make: Make, data: Any) -> None:
     require(all(same_bits(a, b) for a, b in zip(first, back, strict=True)), "probing left a trace in the model")
 
 
-def check_bad_data(make: Make, data: Any) -> None:
+def check_bad_data(make: Make, data: Data) -> None:
     """Data that is empty or not finite is refused, before work starts."""
     session, inputs = _open(make()), data[0]
     session.check_data(data, "data")
@@ -151,7 +151,7 @@ def check_bad_data(make: Make, data: Any) -> None:
         require(False, f"{what} is taken")
 
 
-def check_measuring(make: Make, data: Any, loss: Any) -> None:
+def check_measuring(make: Make, data: Data, loss: Loss) -> None:
     """Loss and metrics are those of the graph's values, and the same twice."""
     session, objective = _open(make()), Objective(loss)
     require(session.can_measure(objective), "there is a loss, and nothing to measure by")
@@ -163,7 +163,7 @@ def check_measuring(make: Make, data: Any, loss: Any) -> None:
     require(other["loss"] != first["loss"], "the loss does not depend on the values")
 
 
-def check_training(make: Make, data: Any, loss: Any) -> None:
+def check_training(make: Make, data: Data, loss: Loss) -> None:
     """Training holds to encodings, starts from masters, steers, stops, and trains what it is told to."""
     session = _open(make())
     held = _held(session.graph)
@@ -205,7 +205,7 @@ def _check_stop(session: Session, held: Graph, training: Training) -> None:
     require(seen == [1, 2], f"told to end after 2 steps, it took those: {seen}")
 
 
-def _open(model: Any) -> Session:
+def _open(model: Model) -> Session:
     return backend_for(model).open(model)
 
 
@@ -234,11 +234,11 @@ def _grid(graph: Graph, parameter: Any) -> Encoding:
     return Quantized(uniform_levels(4), np.full(ones, scale, np.float32), parameter.shape)
 
 
-def _values(graph: Graph) -> dict[str, NDArray[Any]]:
+def _values(graph: Graph) -> dict[str, Array]:
     return {path: np.array(graph.values[path]) for path in graph.values}
 
 
-def _require_values(graph: Graph, expected: dict[str, NDArray[Any]], message: str) -> None:
+def _require_values(graph: Graph, expected: dict[str, Array], message: str) -> None:
     for parameter in graph:
         if parameter.is_float:
             path = parameter.path

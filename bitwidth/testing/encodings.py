@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from math import isinf, prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from bitwidth.encodings import (
 )
 from bitwidth.errors import EncodingError, Refused
 from bitwidth.testing.asserting import require, same_bits
+from bitwidth.typing import Array
 
 Floats = NDArray[np.float32]
 Evaluate = Callable[[Encoding, Floats, Floats], tuple[Floats, Floats]]
@@ -199,7 +199,7 @@ def _through_json(state: EncodingState) -> EncodingState:
     return EncodingState(state.kind, json.loads(json.dumps(dict(state.config))), state.arrays, parts)
 
 
-def _arrays(state: EncodingState) -> Iterator[NDArray[Any]]:
+def _arrays(state: EncodingState) -> Iterator[Array]:
     yield from state.arrays.values()
     for part in state.parts.values():
         yield from _arrays(part)

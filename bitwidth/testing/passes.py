@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.backend import Objective, backend_for
 from bitwidth.context import Context, NoDataError
@@ -32,13 +31,14 @@ from bitwidth.passes import (
 from bitwidth.passes.base import off_grid
 from bitwidth.result import Result
 from bitwidth.testing.asserting import require, same_bits
+from bitwidth.typing import Array, Data, Model
 
 
 def check_pass(
     item: Pass,
-    model: Any,
-    data: Any = None,
-    validation: Any = None,
+    model: Model,
+    data: Data = None,
+    validation: Data = None,
     *,
     during: TrainingPass | None = None,
     depth: int = 1,
@@ -114,7 +114,7 @@ def check_report(item: Pass, result: Result) -> None:
     require(bool(str(result.report)), "the report prints nothing")
 
 
-def check_file(item: Pass, result: Result, model: Any) -> None:
+def check_file(item: Pass, result: Result, model: Model) -> None:
     """The file restores every value, to the bit."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.bw")
@@ -131,7 +131,7 @@ def check_file(item: Pass, result: Result, model: Any) -> None:
     require(same, f"{item.label}: the loaded model differs from the compressed one")
 
 
-def check_promises_kept(item: Pass, model: Any, data: Any, validation: Any) -> None:
+def check_promises_kept(item: Pass, model: Model, data: Data, validation: Data) -> None:
     """After pruning and quantizing, the pass keeps masks and grids, or is refused."""
     first = PassManager([Prune(0.5), Quantize(4)]).run(model)
     kept = {parameter.path: parameter.encoding for parameter in first.graph}
@@ -148,7 +148,7 @@ def check_promises_kept(item: Pass, model: Any, data: Any, validation: Any) -> N
             require(back == 0, f"{item.label} brought {back} pruned values of {parameter.path} back")
 
 
-def check_scope(item: Pass, model: Any, data: Any, validation: Any) -> None:
+def check_scope(item: Pass, model: Model, data: Data, validation: Data) -> None:
     """In `Where`, nothing trainable outside the selection changes."""
     before = backend_for(model).open(model, data).graph
     chosen = next((p.path for p in before if p.role == "kernel"), None)
@@ -164,7 +164,7 @@ def check_scope(item: Pass, model: Any, data: Any, validation: Any) -> None:
             require(same, f"Where({item.label}, {chosen!r}) changed {parameter.path}")
 
 
-def check_real_ramp(item: Pass, model: Any, data: Any, during: TrainingPass) -> None:
+def check_real_ramp(item: Pass, model: Model, data: Data, during: TrainingPass) -> None:
     """A pass that changes something by itself, and defines `at`, changes something in a ramp too."""
     try:
         ramp = Ramp(item, during)
@@ -207,7 +207,7 @@ def inside(item: Pass, during: TrainingPass | None, depth: int = 1) -> Iterator[
         yield from inside(made, during, depth - 1)
 
 
-def check_inside(item: Pass, model: Any, data: Any, during: TrainingPass | None, depth: int = 1) -> None:
+def check_inside(item: Pass, model: Model, data: Data, during: TrainingPass | None, depth: int = 1) -> None:
     """Within the passes made of passes it runs and accounts for every parameter, or `plan` refuses it as `run` does."""
     for made in inside(item, during, depth):
         manager = PassManager([made])
@@ -227,7 +227,7 @@ def check_inside(item: Pass, model: Any, data: Any, during: TrainingPass | None,
             check_report(made, result)
 
 
-def _training(model: Any, data: Any, given: TrainingPass | None) -> TrainingPass | None:
+def _training(model: Model, data: Data, given: TrainingPass | None) -> TrainingPass | None:
     """The training for ramps, if there is one that can train on the data."""
     session = backend_for(model).open(model, data)
     loss = None if session.can_measure(Objective()) else "mse"
@@ -246,12 +246,12 @@ def check_ramp(item: Pass) -> None:
         require(type(item.at(strength)) is type(item), f"{item.label}.at({strength}) is of another kind")
 
 
-def _values(model: Any) -> Mapping[str, NDArray[Any]]:
+def _values(model: Model) -> Mapping[str, Array]:
     graph: Graph = backend_for(model).open(model).graph
     return {path: np.array(graph.values[path]) for path in graph.values}
 
 
-def _equal(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]]) -> bool:
+def _equal(left: Mapping[str, Array], right: Mapping[str, Array]) -> bool:
     return set(left) == set(right) and all(same_bits(left[path], right[path]) for path in left)
 
 

@@ -6,19 +6,17 @@ Here belongs `session`, which fulfils the protocol by asking the rooms beside it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from bitwidth.artifact import Architecture
 from bitwidth.backend import LayerInputs, Session, Stored
 from bitwidth.backends.tensorflow.models.architecture import build_model
 from bitwidth.backends.tensorflow.session import KerasSession
+from bitwidth.typing import CustomObjects, Data, Model
 
 
 class TensorFlowBackend:
     """Keras 3 models on TensorFlow."""
 
-    def open(self, model: Any, data: Any = None) -> Session:
+    def open(self, model: Model, data: Data = None) -> Session:
         """See `Backend.open`."""
         return KerasSession(model, data)
 
@@ -27,9 +25,9 @@ class TensorFlowBackend:
         architecture: Architecture,
         stored: Stored,
         inputs: LayerInputs,
-        custom_objects: Mapping[str, Any] | None = None,
-        model: Any = None,
-    ) -> Any:
+        custom_objects: CustomObjects | None = None,
+        model: Model = None,
+    ) -> Model:
         """See `Backend.build`."""
         return build_model(architecture, stored, inputs, custom_objects, model)
 

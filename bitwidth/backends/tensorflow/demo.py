@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from bitwidth.data import Split
+from bitwidth.typing import Model
 
 
 def train_network(train: Split, seed: int = 0) -> Any:
@@ -42,6 +43,6 @@ def train_network(train: Split, seed: int = 0) -> Any:
     return model
 
 
-def accuracy(model: Any, split: Split) -> float:
+def accuracy(model: Model, split: Split) -> float:
     """Share of a split that the model classifies rightly."""
     return float((model.predict(split[0], verbose=0).argmax(-1) == split[1]).mean())

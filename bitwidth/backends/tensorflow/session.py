@@ -38,6 +38,7 @@ from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_trai
 from bitwidth.errors import ModelError
 from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs
 from bitwidth.probes import Answer, Probe
+from bitwidth.typing import Data, Model
 
 _LOG = logging.getLogger(__name__)
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
@@ -51,7 +52,7 @@ class KerasSession:
         graph: the model as it was opened.
     """
 
-    def __init__(self, model: Any, data: Any = None) -> None:
+    def __init__(self, model: Model, data: Data = None) -> None:
         started = time.perf_counter()
         given = check_model(model)
         self._compiled = Compiled.of(model)
@@ -61,7 +62,7 @@ class KerasSession:
         seconds = time.perf_counter() - started
         _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
 
-    def _take_in(self, model: Any, given: Names, data: Any) -> None:
+    def _take_in(self, model: Model, given: Names, data: Data) -> None:
         """Copy and trace a model of the given names, and begin with it."""
         self.model = copy_model(model)
         names = names_of(self.model)
@@ -84,7 +85,7 @@ class KerasSession:
             self.model, self._compiled, self._source, self._undisturbed, self._declared_batch, self._trace
         )
 
-    def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
+    def move(self, graph: Graph, model: Model, cut: Cut) -> Graph:
         """See `Session.move`."""
         if self._store.shared:
             raise ModelError("a session that several results share cannot go on with another model")
@@ -105,7 +106,7 @@ class KerasSession:
                 self._watched.gradients.clear()
                 forget_functions(self.model)
 
-    def check_data(self, data: Any, name: str, targets: bool = False) -> None:
+    def check_data(self, data: Data, name: str, targets: bool = False) -> None:
         """See `Session.check_data`."""
         self._trials.data(data, name, targets)
 
@@ -113,7 +114,7 @@ class KerasSession:
         """See `Session.check_training`."""
         self._trials.training(training)
 
-    def check_measuring(self, objective: Objective, data: Any) -> None:
+    def check_measuring(self, objective: Objective, data: Data) -> None:
         """See `Session.check_measuring`."""
         self._trials.measuring(objective, data, self._declared_batch or MEASURING_BATCH)
 
@@ -138,14 +139,14 @@ class KerasSession:
         sizes = [spec.shape[0] for spec in keras.tree.flatten(self._specs) if spec.shape.rank]
         return sizes[0] if sizes else None
 
-    def _source(self, data: Any, name: str) -> Source:
+    def _source(self, data: Data, name: str) -> Source:
         """The data, converted and checked once; `data` is kept, so that its id stays its own."""
         if id(data) not in self._sources:
             self._sources[id(data)] = (data, Source(data, name))
         return self._sources[id(data)][1]
 
     def measure(
-        self, graph: Graph, objective: Objective, data: Any, batch_size: int = MEASURING_BATCH
+        self, graph: Graph, objective: Objective, data: Data, batch_size: int = MEASURING_BATCH
     ) -> Mapping[str, float]:
         """See `Session.measure`."""
         self.write(graph)
@@ -160,7 +161,7 @@ class KerasSession:
         _LOG.debug("%s: measured in %.2f seconds: %s", graph.name, time.perf_counter() - started, found)
         return found
 
-    def probe(self, graph: Graph, probe: Probe[Answer], data: Any) -> Answer:
+    def probe(self, graph: Graph, probe: Probe[Answer], data: Data) -> Answer:
         """See `Session.probe`."""
         self.write(graph)
         source = self._trials.watched(data)
@@ -213,7 +214,7 @@ class KerasSession:
         keep_promises(self.model, {parameter.index: parameter.encoding for parameter in graph})
         return Handed(graph, lambda: self.model, remark)
 
-    def _copy(self, graph: Graph) -> Any:
+    def _copy(self, graph: Graph) -> Model:
         """A model of its own with the values of `graph`, compiled as the user's was."""
         self.write(graph)
         model = copy_model(self.model)

@@ -15,9 +15,11 @@ import keras
 import tensorflow as tf
 
 from bitwidth.backend import LayerInputs
+from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.encodings import Encoding
 from bitwidth.errors import ModelError
+from bitwidth.typing import Model
 
 Inputs = tuple[Encoding | None, ...]
 
@@ -33,7 +35,7 @@ class QuantizedCall:
     def __init__(self, call: Any, inputs: Inputs) -> None:
         self.call, self.inputs = call, inputs
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> TFTensor:
         """Call the layer on rounded inputs."""
         leaves = keras.tree.flatten((args, kwargs))
         places = [place for place, leaf in enumerate(leaves) if is_tensor(leaf)]
@@ -44,7 +46,7 @@ class QuantizedCall:
         return self.call(*args, **kwargs)
 
 
-def is_tensor(leaf: Any) -> bool:
+def is_tensor(leaf: TFTensor) -> bool:
     """Whether an argument of a call is a tensor, as the trace counts them: a variable that is handed over is none.
 
     A stateful recurrent layer calls its cell on its state variables once, outside of the loop over the steps.
@@ -54,7 +56,7 @@ def is_tensor(leaf: Any) -> bool:
     return tf.is_tensor(leaf) or isinstance(leaf, keras.KerasTensor)
 
 
-def fake_quantized(x: Any, encoding: Encoding) -> Any:
+def fake_quantized(x: TFTensor, encoding: Encoding) -> TFTensor:
     """`encoding.project(x)` of a float tensor of any shape, in its dtype; what is no float tensor stays unchanged."""
     grid = encoding.grid
     if grid is None or not grid.levels.is_integer:
@@ -70,11 +72,11 @@ def fake_quantized(x: Any, encoding: Encoding) -> Any:
     scale, reciprocal = float(grid.scale), float(grid.reciprocal)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def rounded(value: Any) -> tuple[Any, Any]:
+    def rounded(value: TFTensor) -> tuple[TFTensor, TFTensor]:
         wide = tf.cast(value, tf.float32) * reciprocal
         level = tf.clip_by_value(tf.round(wide), float(low - zero), float(high - zero))
 
-        def gradient(upstream: Any) -> Any:
+        def gradient(upstream: TFTensor) -> TFTensor:
             inside = (wide >= low - zero - 0.5) & (wide <= high - zero + 0.5)
             return tf.where(inside, upstream, tf.zeros_like(upstream))
 
@@ -83,12 +85,12 @@ def fake_quantized(x: Any, encoding: Encoding) -> Any:
     return rounded(x)
 
 
-def on_grids(activations: Mapping[str, Encoding]) -> dict[str, Callable[[Any], Any]]:
+def on_grids(activations: Mapping[str, Encoding]) -> dict[str, Callable[[TFTensor], TFTensor]]:
     """What is used in the place of tensors that are held on grids, by their names: for the replay of a trace."""
     return {name: partial(fake_quantized, encoding=encoding) for name, encoding in activations.items()}
 
 
-def attach(model: Any, inputs: LayerInputs, names: Names | None = None) -> bool:
+def attach(model: Model, inputs: LayerInputs, names: Names | None = None) -> bool:
     """Let layers take their inputs through grids, by path; all other layers take theirs unchanged.
 
     Returns:
@@ -115,12 +117,12 @@ def attach(model: Any, inputs: LayerInputs, names: Names | None = None) -> bool:
     return changed
 
 
-def attached_to(model: Any, names: Names | None = None) -> LayerInputs:
+def attached_to(model: Model, names: Names | None = None) -> LayerInputs:
     """How the layers of a model take their inputs, by path; those that take them unchanged are left out."""
     calls = {path: layer.__dict__.get("call") for path, layer, _ in (names or names_of(model)).layers}
     return {path: call.inputs for path, call in calls.items() if isinstance(call, QuantizedCall)}
 
 
-def detach(model: Any, names: Names | None = None) -> None:
+def detach(model: Model, names: Names | None = None) -> None:
     """Let every layer take its inputs unchanged."""
     attach(model, {}, names)

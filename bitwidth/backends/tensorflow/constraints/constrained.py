@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,15 @@ from numpy.typing import NDArray
 from bitwidth.backends.tensorflow.constraints.lowering import Lowering, lower
 from bitwidth.backends.tensorflow.constraints.store import VariableStore, check_finite
 from bitwidth.backends.tensorflow.constraints.views import SCOPE, attached, parameters_of
+from bitwidth.backends.tensorflow.internals.types import ModelVariable
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.graphs import value_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ConfigError, ContractError
 from bitwidth.graph import Graph, moved
+from bitwidth.typing import Array, Model
 
-Learned = dict[str, tuple[NDArray[Any], ...]]
+Learned = dict[str, tuple[Array, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class ConstrainedState:
     """
 
     graph: Graph
-    masters: Mapping[str, NDArray[Any]]
+    masters: Mapping[str, Array]
     learned: Learned
 
 
@@ -54,7 +55,7 @@ class ConstrainedModel:
         trace: traces the model, to see who reads what.
     """
 
-    def __init__(self, model: Any, graph: Graph, store: VariableStore, trace: Callable[[], FuncTrace]) -> None:
+    def __init__(self, model: Model, graph: Graph, store: VariableStore, trace: Callable[[], FuncTrace]) -> None:
         self.model, self.graph = model, graph
         self.refused: Mapping[str, str] = {}
         self._store, self._trace = store, trace
@@ -91,7 +92,7 @@ class ConstrainedModel:
         self._stack.close()
 
     @property
-    def learned(self) -> list[Any]:
+    def learned(self) -> list[ModelVariable]:
         """The variables of what is learned besides the masters."""
         return [variable for lowering in self._lowerings.values() for variable in lowering.learned]
 
@@ -189,7 +190,7 @@ class ConstrainedModel:
 class _Masters:
     """What the variables hold at this step, as a graph: read when it is asked for, until it is closed."""
 
-    def __init__(self, graph: Graph, variables: Mapping[str, Any]) -> None:
+    def __init__(self, graph: Graph, variables: Mapping[str, ModelVariable]) -> None:
         self._open = True
         readers = {p.path: self._reader(variables[p.path]) for p in graph if p.is_float}
         self.graph = Graph(graph.structure, tuple(graph), graph.values.replace(readers))
@@ -198,7 +199,7 @@ class _Masters:
         """No value that was not read is read any more: training goes on and changes the variables."""
         self._open = False
 
-    def _reader(self, variable: Any) -> Callable[[], NDArray[np.float32]]:
+    def _reader(self, variable: ModelVariable) -> Callable[[], NDArray[np.float32]]:
         def read() -> NDArray[np.float32]:
             if not self._open:
                 raise ContractError(f"the weights of a step can be read in that step only: read {variable.path} there")
@@ -216,7 +217,7 @@ def _lowerings(graph: Graph) -> dict[str, Lowering]:
     return {path: lowering for path, lowering in lowerings.items() if lowering is not None}
 
 
-def _past(trace: FuncTrace, paths: Collection[str], variables: Mapping[str, Any]) -> dict[str, str]:
+def _past(trace: FuncTrace, paths: Collection[str], variables: Mapping[str, ModelVariable]) -> dict[str, str]:
     found = {}
     for path in paths:
         past = [reader for reader in trace.readers(variables[path]) if SCOPE not in reader.scope]

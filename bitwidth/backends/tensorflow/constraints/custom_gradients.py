@@ -14,12 +14,13 @@ from typing import Any
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.internals.graphs import gradient_registry
+from bitwidth.backends.tensorflow.internals.types import ModelVariable
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 
 _NAMES = "CustomGradient-"  # what the names that TensorFlow makes up begin with
 
 
-def forget_gradients(variables: Iterable[Any]) -> None:
+def forget_gradients(variables: Iterable[ModelVariable]) -> None:
     """Let go of the custom gradients in graphs that captured one of these variables.
 
     Args:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,12 +17,14 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, Lowering, learned_variable
+from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.encodings import Encoding, Quantized, TableLevels, spread
 from bitwidth.encodings.floats import LARGEST_HALF
 from bitwidth.encodings.interface import LevelKind
 from bitwidth.errors import EncodingError
 from bitwidth.fitting.scales import storage
+from bitwidth.typing import Array
 
 
 class Scaled(Lowering):
@@ -41,7 +42,7 @@ class Scaled(Lowering):
             self.learned = (learned_variable(self.grid, "learned_scale"),)
 
     @override
-    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+    def slopes(self, master: TFTensor, value: TFTensor, upstream: TFTensor, *learned: TFTensor) -> tuple[TFTensor, ...]:
         if not learned:
             return ()
         state = self.state
@@ -51,7 +52,16 @@ class Scaled(Lowering):
         return (self._total(x, held, upstream, scale, *ends, tf.convert_to_tensor(state["pace"])),)
 
     @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
-    def _total(self, x: Any, held: Any, upstream: Any, scale: Any, low: Any, high: Any, pace: Any) -> Any:
+    def _total(
+        self,
+        x: TFTensor,
+        held: TFTensor,
+        upstream: TFTensor,
+        scale: TFTensor,
+        low: TFTensor,
+        high: TFTensor,
+        pace: TFTensor,
+    ) -> TFTensor:
         """Per block the sum of `upstream` times `scale * (level - x / scale)`, outside of the range `scale * level`.
 
         Compiled even where the model is not: one pass over the values in place of seven.
@@ -59,15 +69,15 @@ class Scaled(Lowering):
         inside = tf.logical_and(x >= low * scale, x <= high * scale)
         return self.summed(upstream * tf.where(inside, held - x, held)) * pace
 
-    def centred(self, values: Any) -> Any:
+    def centred(self, values: TFTensor) -> TFTensor:
         """`values` without the bias, if there is one."""
         return values - self.state["bias"] if "bias" in self.state else values
 
-    def ends(self, learned: Sequence[Any]) -> tuple[Any, Any]:
+    def ends(self, learned: Sequence[ModelVariable]) -> tuple[TFTensor, TFTensor]:
         """The outermost levels."""
         return self.state["low"], self.state["high"]
 
-    def scales(self, learned: Sequence[Any]) -> tuple[Any, Any]:
+    def scales(self, learned: Sequence[ModelVariable]) -> tuple[TFTensor, TFTensor]:
         """The current scale and reciprocal, so that they broadcast against the master."""
         scale, reciprocal = self.state["scale"], self.state["reciprocal"]
         if not learned:
@@ -75,7 +85,7 @@ class Scaled(Lowering):
         factor = self.spread(tf.exp(learned[0]))
         return scale * factor, reciprocal / factor
 
-    def spread(self, grid: Any) -> Any:
+    def spread(self, grid: TFTensor) -> TFTensor:
         """`bitwidth.encodings.spread` in TensorFlow."""
         for axis in self._grouped():
             grid = tf.repeat(grid, self.block[axis], axis=axis)
@@ -83,7 +93,7 @@ class Scaled(Lowering):
                 grid = tf.gather(grid, tf.range(self.shape[axis]), axis=axis)
         return grid
 
-    def summed(self, values: Any) -> Any:
+    def summed(self, values: TFTensor) -> TFTensor:
         """The sum over each block: a tensor of the scales' shape."""
         if not len(self.grid):
             return tf.reduce_sum(values)
@@ -109,7 +119,7 @@ class Scaled(Lowering):
                 variable.assign(tf.zeros_like(tf_variable(variable)))
 
     @override
-    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+    def baked(self, encoding: Encoding, master: Array) -> Encoding:
         grid = encoding.grid
         if not self.learned or grid is None:
             return encoding
@@ -123,7 +133,7 @@ class Scaled(Lowering):
         """Axes with several blocks of several values."""
         return [axis for axis, (count, size) in enumerate(zip(self.grid, self.block, strict=True)) if count > 1 < size]
 
-    def common(self, grid: Quantized, low: Any, high: Any) -> Arrays:
+    def common(self, grid: Quantized, low: TFTensor, high: TFTensor) -> Arrays:
         """The state that every kind has: scales, bias, outermost levels, and the share of the gradient of a scale."""
         count = (
             prod(min(size, length) for size, length in zip(grid.block, self.shape, strict=True))
@@ -157,7 +167,7 @@ class Grid(Scaled):
         return {**self.common(grid, low - zero, high - zero), "step": step}
 
     @override
-    def read(self, master: Any, *learned: Any) -> Any:
+    def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         state = self.state
         scale, reciprocal = self.scales(learned)
         x = self.centred(master)
@@ -169,7 +179,7 @@ class Grid(Scaled):
         return value + state["bias"] if "bias" in state else value
 
 
-def _leading(whole: Any, step: Any) -> Any:
+def _leading(whole: TFTensor, step: TFTensor) -> TFTensor:
     """`PrefixLevels.at` of the truncated codes, in floats: every operation is exact."""
     code = tf.sign(whole) * tf.floor(tf.abs(whole) / step)
     return code * step + tf.sign(code) * ((step - 1.0) / 2.0)
@@ -199,7 +209,7 @@ class Table(Scaled):
             self.learned = (*self.learned, learned_variable(self.state["levels"].shape, "learned_levels"))
 
     @override
-    def read(self, master: Any, *learned: Any) -> Any:
+    def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         state = self.state
         scale, _ = self.scales(learned)
         levels, index = self._places(master, learned)
@@ -207,12 +217,12 @@ class Table(Scaled):
         return value + state["bias"] if "bias" in state else value
 
     @override
-    def ends(self, learned: Sequence[Any]) -> tuple[Any, Any]:
+    def ends(self, learned: Sequence[ModelVariable]) -> tuple[TFTensor, TFTensor]:
         levels = self._levels(learned)
         return levels[0], levels[-1]
 
     @override
-    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+    def slopes(self, master: TFTensor, value: TFTensor, upstream: TFTensor, *learned: TFTensor) -> tuple[TFTensor, ...]:
         found = super().slopes(master, value, upstream, *learned)
         if len(learned) < 2:
             return found
@@ -225,7 +235,7 @@ class Table(Scaled):
         return (*found, back * mobile * self._extent() * self.state["pace"])
 
     @override
-    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+    def baked(self, encoding: Encoding, master: Array) -> Encoding:
         encoding = super().baked(encoding, master)
         grid = encoding.grid
         if len(self.learned) < 2 or grid is None or not self.learned[1].numpy().any():
@@ -237,16 +247,16 @@ class Table(Scaled):
             return encoding
         return replace(grid, levels=TableLevels(tuple(levels.tolist()), free=True))
 
-    def _extent(self) -> Any:
+    def _extent(self) -> TFTensor:
         return tf.reduce_max(tf.abs(self.state["levels"]))
 
-    def _moved(self, learned: Sequence[Any]) -> Any:
+    def _moved(self, learned: Sequence[ModelVariable]) -> TFTensor:
         return self.state["levels"] + learned[1] * self._extent()
 
-    def _levels(self, learned: Sequence[Any]) -> Any:
+    def _levels(self, learned: Sequence[ModelVariable]) -> TFTensor:
         return tf.sort(self._moved(learned)) if len(learned) > 1 else self.state["levels"]
 
-    def _places(self, master: Any, learned: Sequence[Any]) -> tuple[Any, Any]:
+    def _places(self, master: TFTensor, learned: Sequence[ModelVariable]) -> tuple[TFTensor, TFTensor]:
         """The current levels, and which of them is nearest to each value, flat."""
         state, levels = self.state, self._levels(learned)
         thresholds = levels[:-1] + (levels[1:] - levels[:-1]) / 2.0 if len(learned) > 1 else state["thresholds"]
@@ -275,7 +285,7 @@ class Rows(Scaled):
         }
 
     @override
-    def read(self, master: Any, *learned: Any) -> Any:
+    def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         state = self.state
         scale, reciprocal = self.scales(learned)
         x = self.centred(master)
@@ -307,5 +317,5 @@ def quantized(encoding: Encoding) -> Quantized:
     return grid
 
 
-def _padded(array: NDArray[np.float32], length: int, filler: Any) -> NDArray[np.float32]:
+def _padded(array: NDArray[np.float32], length: int, filler: TFTensor) -> NDArray[np.float32]:
     return np.pad(array, (0, length - array.size), constant_values=filler)

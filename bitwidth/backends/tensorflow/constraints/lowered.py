@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.encodings import Encoding
 from bitwidth.errors import EncodingError
+from bitwidth.typing import Array
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 class LearnedVariable(keras.Variable):  # type: ignore[misc]
@@ -51,7 +51,7 @@ class Lowering(ABC):
         """The arrays of the state that belongs to `encoding`."""
 
     @abstractmethod
-    def read(self, master: Any, *learned: Any) -> Any:
+    def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         """The value the layer reads: a float32 tensor of the master's shape.
 
         Args:
@@ -62,7 +62,7 @@ class Lowering(ABC):
     def learn(self) -> None:  # noqa: B027 - most encodings have nothing to learn
         """Make what this encoding can learn trainable: `learned` is filled."""
 
-    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+    def slopes(self, master: TFTensor, value: TFTensor, upstream: TFTensor, *learned: TFTensor) -> tuple[TFTensor, ...]:
         """Gradients of `learned`, in its order.
 
         Args:
@@ -93,7 +93,7 @@ class Lowering(ABC):
     def changed(self, names: set[str]) -> None:  # noqa: B027 - nothing to do by default
         """Called after `update` with the names of the state that it changed."""
 
-    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+    def baked(self, encoding: Encoding, master: Array) -> Encoding:
         """`encoding` with what training has learned put into it: scales, levels, and the master's escaped values.
 
         Args:
@@ -103,7 +103,7 @@ class Lowering(ABC):
         return encoding
 
 
-def same(left: NDArray[Any], right: NDArray[Any]) -> bool:
+def same(left: Array, right: Array) -> bool:
     """Whether two arrays hold the same numbers; at once where they are one array."""
     return left is right or bool(np.array_equal(left, right))
 

@@ -18,9 +18,11 @@ from typing_extensions import override
 
 from bitwidth.backends.tensorflow.constraints.grids import lower_quantized
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, LearnedVariable, Lowering
+from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized, escaped_places
 from bitwidth.errors import ConfigError, EncodingError
+from bitwidth.typing import Array
 
 __all__ = ["LearnedVariable", "Lowering", "evaluate", "lower", "register_lowering", "straight_through", "through_masks"]
 
@@ -41,7 +43,7 @@ class _Cast(Lowering):
         word = {"bfloat16": np.uint32(0xFFFF0000), "float16": np.uint16(0xFFFF)}[str(self.format)]
         return {"bits": np.array(word)}
 
-    def read(self, master: Any, *learned: Any) -> Any:
+    def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         if self.format == "float16":
             bits = tf.bitcast(tf.cast(master, tf.float16), tf.uint16)
             return tf.cast(tf.bitcast(tf.bitwise.bitwise_and(bits, self.state["bits"]), tf.float16), tf.float32)
@@ -65,7 +67,7 @@ class _Over(Lowering):
         super().__init__(encoding, shape)
 
     @abstractmethod
-    def beneath(self, upstream: Any) -> Any:
+    def beneath(self, upstream: TFTensor) -> TFTensor:
         """The gradient that reaches what the other encoding holds."""
 
     @override
@@ -75,7 +77,7 @@ class _Over(Lowering):
             self.learned = self.base.learned
 
     @override
-    def slopes(self, master: Any, value: Any, upstream: Any, *learned: Any) -> tuple[Any, ...]:
+    def slopes(self, master: TFTensor, value: TFTensor, upstream: TFTensor, *learned: TFTensor) -> tuple[TFTensor, ...]:
         if self.base is None or not learned:
             return ()
         return self.base.slopes(master, value, self.beneath(upstream), *learned)
@@ -109,15 +111,15 @@ class _Escape(_Over):
         return encoding.base if isinstance(encoding, Escaped) else encoding
 
     @override
-    def beneath(self, upstream: Any) -> Any:
+    def beneath(self, upstream: TFTensor) -> TFTensor:
         return tf.where(self.state["plane"], 0.0, upstream)
 
-    def read(self, master: Any, *learned: Any) -> Any:
+    def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         held = master if self.base is None else self.base.read(master, *learned)
         free = master if self.float is None else self.float.read(master)
         return tf.where(self.state["plane"], free, held)
 
-    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+    def baked(self, encoding: Encoding, master: Array) -> Encoding:
         if not isinstance(encoding, Escaped):
             return encoding
         base = encoding.base if self.base is None else self.base.baked(encoding.base, master)
@@ -137,14 +139,14 @@ class _Mask(_Over):
         return encoding.unmasked
 
     @override
-    def beneath(self, upstream: Any) -> Any:
+    def beneath(self, upstream: TFTensor) -> TFTensor:
         return upstream * self.state["keep"]
 
-    def read(self, master: Any, *learned: Any) -> Any:
+    def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         value = master if self.base is None else self.base.read(master, *learned)
         return value * self.state["keep"]
 
-    def baked(self, encoding: Encoding, master: NDArray[Any]) -> Encoding:
+    def baked(self, encoding: Encoding, master: Array) -> Encoding:
         if encoding.mask is None or self.base is None:
             return encoding
         return Masked(encoding.mask, self.base.baked(encoding.unmasked, master))
@@ -208,25 +210,25 @@ def through_masks() -> Iterator[None]:
         _OPEN.reset(token)
 
 
-def straight_through(lowering: Lowering) -> Callable[[Any], Any]:
+def straight_through(lowering: Lowering) -> Callable[[TFTensor], TFTensor]:
     """The function a view computes: `lowering.read`, with the gradient of the identity on what is not masked.
 
     What the lowering learns gets the gradients of `lowering.slopes`.
     """
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def view(master: Any, *learned: Any) -> tuple[Any, Callable[[Any], Any]]:
+    def view(master: TFTensor, *learned: TFTensor) -> tuple[Any, Callable[[TFTensor], TFTensor]]:
         keep = lowering.state.get("keep")
         value = lowering.read(master, *learned)
 
-        def gradient(upstream: Any, variables: Any = None) -> Any:
+        def gradient(upstream: TFTensor, variables: TFTensor = None) -> TFTensor:
             through = upstream if keep is None or _OPEN.get() else upstream * keep
             found = (through, *lowering.slopes(master, value, upstream, *learned)) if learned else through
             return found if variables is None else (found, [None] * len(variables))
 
         return value, gradient
 
-    def read(master: Any) -> Any:
+    def read(master: TFTensor) -> TFTensor:
         return view(master, *(tf.convert_to_tensor(tf_variable(variable)) for variable in lowering.learned))
 
     return read

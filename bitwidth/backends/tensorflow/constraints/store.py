@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.types import ModelVariable
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.graphs import value_of
 from bitwidth.errors import ContractError
 from bitwidth.graph import Graph, Parameter, Value
+from bitwidth.typing import Array
 
 
 class VariableStore:
@@ -30,7 +30,7 @@ class VariableStore:
         variables: of its copy, by the path of the parameter.
     """
 
-    def __init__(self, graph: Graph, variables: Mapping[str, Any]) -> None:
+    def __init__(self, graph: Graph, variables: Mapping[str, ModelVariable]) -> None:
         self.variables = variables
         self.shared = False
         self._held: dict[str, Value] = {path: graph.values.value(path) for path in graph.values}
@@ -102,7 +102,7 @@ class VariableStore:
         return old.with_master(master, parameter.encoding) if parameter.trainable else old
 
 
-def check_finite(path: str, *arrays: NDArray[Any]) -> None:
+def check_finite(path: str, *arrays: Array) -> None:
     """Raise ContractError if training left something for the parameter at `path` that is not finite."""
     for array in arrays:
         numbers = array.astype(np.float32) if array.dtype.kind == "V" else array  # the floats of other packages

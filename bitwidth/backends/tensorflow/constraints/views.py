@@ -20,8 +20,10 @@ from bitwidth.backends.tensorflow.constraints.custom_gradients import forget_gra
 from bitwidth.backends.tensorflow.constraints.lowering import LearnedVariable, Lowering, straight_through
 from bitwidth.backends.tensorflow.internals.graphs import outside_loops
 from bitwidth.backends.tensorflow.internals.layers import layers_of, tracked_trainable, variable_lists
+from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import autocast, tf_variable
 from bitwidth.backends.tensorflow.reading.inlining import forget_traces
+from bitwidth.typing import Model
 
 _COMPUTED: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
 SCOPE = "bitwidth_view"  # name scope of the operations of every view
@@ -33,7 +35,7 @@ class ViewVariable(keras.Variable):  # type: ignore[misc]
     _view: Callable[[Any], Any]
 
     @property
-    def value(self) -> Any:
+    def value(self) -> TFTensor:
         """What the layer reads."""
         if tf.executing_eagerly():
             return autocast(self, self._compute())
@@ -48,18 +50,18 @@ class ViewVariable(keras.Variable):  # type: ignore[misc]
                 computed[id(self)] = self._compute()
         return autocast(self, computed[id(self)])
 
-    def _compute(self) -> Any:
+    def _compute(self) -> TFTensor:
         with tf.name_scope(SCOPE):
             return self._view(tf.convert_to_tensor(tf_variable(self)))
 
     @property
-    def handle(self) -> Any:
+    def handle(self) -> TFTensor:
         """The resource of the master, so that a tape watches and a graph captures the master."""
         return tf_variable(self).handle
 
 
 @contextmanager
-def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
+def attached(model: Model, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
     """Within this context, `model.variables[i]` is read through `lowerings[i]` wherever the model reads it.
 
     What the lowerings learn is tracked as the model's own, so that `trainable_variables` gives it to any train step and
@@ -92,12 +94,12 @@ def attached(model: Any, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
         forget_gradients(model.variables)
 
 
-def parameters_of(model: Any) -> list[Any]:
+def parameters_of(model: Model) -> list[ModelVariable]:
     """`model.variables` without what lowerings learn: the same places as without views."""
     return _others(model.variables)
 
 
-def _track(model: Any, learned: list[LearnedVariable]) -> None:
+def _track(model: Model, learned: list[LearnedVariable]) -> None:
     if not learned:
         return
     tracked_trainable(model).extend(learned)
@@ -105,14 +107,14 @@ def _track(model: Any, learned: list[LearnedVariable]) -> None:
         model.__dict__[name] = _without(model, name)
 
 
-def _untrack(model: Any, learned: list[LearnedVariable]) -> None:
+def _untrack(model: Model, learned: list[LearnedVariable]) -> None:
     tracked = tracked_trainable(model)
     tracked[:] = _others(tracked)
     for name in ("save_own_variables", "load_own_variables") if learned else ():
         model.__dict__.pop(name, None)
 
 
-def _without(model: Any, name: str) -> Callable[[Any], Any]:
+def _without(model: Model, name: str) -> Callable[[Any], Any]:
     """The method of the model's class, run with what is learned out of sight."""
 
     def method(store: Any) -> Any:
@@ -127,17 +129,17 @@ def _without(model: Any, name: str) -> Callable[[Any], Any]:
     return method
 
 
-def _others(variables: list[Any]) -> list[Any]:
+def _others(variables: list[ModelVariable]) -> list[ModelVariable]:
     return [variable for variable in variables if not isinstance(variable, LearnedVariable)]
 
 
-def _master_of(view: Any) -> Any:
+def _master_of(view: ModelVariable) -> ModelVariable:
     master = keras.Variable.__new__(keras.Variable)
     master.__dict__.update(view.__dict__)
     return master
 
 
-def _exchange(lists: list[tuple[set[int], list[Any]]], old: Any, new: Any) -> None:
+def _exchange(lists: list[tuple[set[int], list[ModelVariable]]], old: Any, new: Any) -> None:
     for ids, variables in lists:
         for position, variable in enumerate(variables):
             if variable is old:
@@ -146,7 +148,7 @@ def _exchange(lists: list[tuple[set[int], list[Any]]], old: Any, new: Any) -> No
                 ids.add(id(new))
 
 
-def forget_functions(model: Any) -> None:
+def forget_functions(model: Model) -> None:
     """Drop compiled functions: they hold the reads as they were when they were traced."""
     for layer in layers_of(model):
         forget_traces(layer)

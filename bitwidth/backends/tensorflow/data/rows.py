@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from bitwidth.errors import DataError
+from bitwidth.typing import Data, Nest
 
 _PARTS = "a tuple is (inputs, targets) or (inputs, targets, weights)"
 
@@ -25,13 +25,13 @@ class SparseRows:
         dtype: of the elements.
     """
 
-    splits: Any
-    indices: Any
-    values: Any
+    splits: Nest
+    indices: Nest
+    values: Nest
     shape: tuple[int, ...]
-    dtype: Any
+    dtype: Nest
 
-    def take(self, index: Any) -> Any:
+    def take(self, index: Nest) -> Nest:
         """The rows at `index`, a 1-D tensor of integers, as a dense tensor."""
         places = tf.gather(tf.RaggedTensor.from_row_splits(tf.range(tf.shape(self.values)[0]), self.splits), index)
         inner = tf.gather(self.indices, places.values)
@@ -40,7 +40,7 @@ class SparseRows:
         return tf.scatter_nd(tf.concat([row, inner], 1), tf.gather(self.values, places.values), shape)
 
 
-def as_parts(data: Any, name: str) -> tuple[Any, ...]:
+def as_parts(data: Data, name: str) -> tuple[Nest, ...]:
     """Inputs, and targets and weights where there are any, as nests of arrays, tensors and `SparseRows`.
 
     Raises:
@@ -55,7 +55,7 @@ def as_parts(data: Any, name: str) -> tuple[Any, ...]:
     return tuple(_as_rows(part, name) for part in parts)
 
 
-def _as_rows(part: Any, name: str) -> Any:
+def _as_rows(part: Nest, name: str) -> Nest:
     if part is None:
         return None
     if isinstance(part, dict):
@@ -71,11 +71,11 @@ def _as_rows(part: Any, name: str) -> Any:
     return _sparse(part, name) if isinstance(part, tf.SparseTensor) else _array(part, name)
 
 
-def _is_array(item: Any) -> bool:
+def _is_array(item: Nest) -> bool:
     return hasattr(item, "shape") or hasattr(item, "to_numpy")
 
 
-def _check_no_batches(part: Any, name: str) -> None:
+def _check_no_batches(part: Nest, name: str) -> None:
     """Refuse what is a list of batches and no nest of inputs."""
     pairs = isinstance(part, list) and len(part) > 1 and all(isinstance(item, tuple) for item in part)
     if pairs and len({len(item) for item in part}) == 1 and all(_is_array(x) for item in part for x in item):
@@ -95,7 +95,7 @@ def ragged_words() -> str:
     )
 
 
-def check_targets(parts: tuple[Any, ...], name: str) -> None:
+def check_targets(parts: tuple[Nest, ...], name: str) -> None:
     """Raise if targets or weights are ragged.
 
     Raises:
@@ -105,24 +105,24 @@ def check_targets(parts: tuple[Any, ...], name: str) -> None:
         raise DataError(f"{name}: Keras has no loss of ragged targets or weights: {ragged_words()}")
 
 
-def is_ragged(nest: Any) -> bool:
+def is_ragged(nest: Nest) -> bool:
     """Whether a nest of tensors has ragged ones."""
     return any(isinstance(leaf, tf.RaggedTensor) for leaf in tf.nest.flatten(nest))
 
 
-def _ragged(part: Any, name: str) -> Any:
+def _ragged(part: Nest, name: str) -> Nest:
     """A ragged tensor with the dtypes that models are traced with."""
     if part.dtype.is_floating:
         _check_finite(part.flat_values.numpy(), name)
     return _typed(part)
 
 
-def _typed(part: Any) -> Any:
+def _typed(part: Nest) -> Nest:
     part = part.with_row_splits_dtype(tf.int64)
     return tf.cast(part, tf.float32) if part.dtype == tf.float64 else part
 
 
-def _sparse(part: Any, name: str) -> SparseRows:
+def _sparse(part: Nest, name: str) -> SparseRows:
     _check_finite(np.asarray(part.values), name)
     part = tf.sparse.reorder(part)
     shape = tuple(int(size) for size in part.shape)
@@ -131,7 +131,7 @@ def _sparse(part: Any, name: str) -> SparseRows:
     return SparseRows(tf.constant(splits), part.indices[:, 1:], values, shape, values.dtype)
 
 
-def _array(part: Any, name: str) -> Any:
+def _array(part: Nest, name: str) -> Nest:
     if hasattr(part, "to_numpy"):
         part = part.to_numpy()
     try:
@@ -151,13 +151,13 @@ def _array(part: Any, name: str) -> Any:
     return array
 
 
-def _check_finite(array: Any, name: str) -> None:
+def _check_finite(array: Nest, name: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int(np.count_nonzero(~np.isfinite(array)))
         raise DataError(f"{name}: {bad:,} of {array.size:,} values are NaN or infinite")
 
 
-def length_of(parts: tuple[Any, ...], name: str) -> int:
+def length_of(parts: tuple[Nest, ...], name: str) -> int:
     """The number of rows of all arrays.
 
     Raises:
@@ -175,30 +175,30 @@ def length_of(parts: tuple[Any, ...], name: str) -> int:
     return length
 
 
-def as_tensor(rows: Any) -> Any:
+def as_tensor(rows: Nest) -> Nest:
     """An array as a tensor; what is sparse or ragged stays so."""
     return rows if rows is None or isinstance(rows, SparseRows | tf.RaggedTensor) else tf.convert_to_tensor(rows)
 
 
-def taken(rows: Any, index: Any) -> Any:
+def taken(rows: Nest, index: Nest) -> Nest:
     """The rows at `index`, a 1-D tensor of integers."""
     if rows is None:
         return None
     return rows.take(index) if isinstance(rows, SparseRows) else tf.gather(rows, index)
 
 
-def cut(rows: Any, start: int, stop: int) -> Any:
+def cut(rows: Nest, start: int, stop: int) -> Nest:
     """The rows from `start` to `stop`."""
     if rows is None or not isinstance(rows, SparseRows):
         return rows if rows is None else rows[start:stop]
     return rows.take(tf.range(start, min(stop, rows.shape[0])))
 
 
-def dense(part: Any) -> Any:
+def dense(part: Nest) -> Nest:
     """A part of a batch with its sparse tensors made dense. Ragged ones stay; beside them Keras takes tensors only."""
     some_ragged = part is not None and is_ragged(part)
 
-    def one(leaf: Any) -> Any:
+    def one(leaf: Nest) -> Nest:
         if isinstance(leaf, tf.RaggedTensor):
             return _typed(leaf)
         if hasattr(leaf, "tocoo"):

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.data.rows import as_parts, as_tensor, check_targets, cut, dense, length_of, taken
 from bitwidth.errors import DataError
+from bitwidth.typing import Data, Nest
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,9 +21,9 @@ _LOG = logging.getLogger(__name__)
 class Batch:
     """One batch: inputs, and targets and sample weights where the data has them."""
 
-    inputs: Any
-    targets: Any = None
-    weights: Any = None
+    inputs: Nest
+    targets: Nest = None
+    weights: Nest = None
 
     @property
     def size(self) -> int:
@@ -43,12 +43,12 @@ class Source:
             finite, or the data has a form that is not taken: ragged targets, lists of batches.
     """
 
-    def __init__(self, data: Any, name: str = "data") -> None:
+    def __init__(self, data: Data, name: str = "data") -> None:
         self.name = name
         self.batched = _is_batched(data)
         self.data = data
         self.parts = () if self.batched else as_parts(data, name)  # inputs, targets, weights
-        self._first: list[Any] = []  # of an iterator: the batches that were looked at and not yet given
+        self._first: list[Nest] = []  # of an iterator: the batches that were looked at and not yet given
         if not self.batched:
             self.length = length_of(self.parts, name)
 
@@ -107,7 +107,7 @@ class Source:
         if not found:
             raise DataError(f"{self.name} is empty: expected at least one batch")
 
-    def _whole(self) -> Any:
+    def _whole(self) -> Nest:
         """The batched data, with the batches that were looked at in front."""
         if not self.is_read_once:
             return self.data
@@ -127,7 +127,7 @@ class Source:
                 break
         _LOG.debug("%s: %d samples looked at, of at most %d", self.name, asked - count, asked)
 
-    def for_fit(self, size: int, seed: int | None) -> Any:
+    def for_fit(self, size: int, seed: int | None) -> Nest:
         """What `model.fit` and `model.evaluate` are given.
 
         Arrays become a dataset: with a seed an endless one, each epoch (of `steps` batches) in another order that the
@@ -137,10 +137,10 @@ class Source:
             return self._whole()
         tensors = [tf.nest.map_structure(as_tensor, part) for part in self.parts]
 
-        def gather(index: Any) -> Any:
+        def gather(index: Nest) -> Nest:
             return tuple(without_lists(tf.nest.map_structure(lambda rows: taken(rows, index), p)) for p in tensors)
 
-        def epoch(number: Any) -> Any:
+        def epoch(number: Nest) -> Nest:
             # stateless: the order depends on nothing but `seed`, not on TensorFlow's global one
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(self.length), seed=[tf.cast(seed, tf.int64), number]
@@ -163,7 +163,7 @@ class Source:
         except TypeError:
             return None
 
-    def _slices(self, size: int) -> Iterator[Any]:
+    def _slices(self, size: int) -> Iterator[Nest]:
         for start in range(0, self.length, size):
             yield tuple(
                 tf.nest.map_structure(lambda rows, start=start: cut(rows, start, start + size), part)
@@ -171,7 +171,7 @@ class Source:
             )
 
 
-def _batch(item: Any, name: str) -> Batch:
+def _batch(item: Nest, name: str) -> Batch:
     """A batch of a dataset, a generator or an iterator.
 
     Raises:
@@ -188,14 +188,14 @@ def _batch(item: Any, name: str) -> Batch:
     return Batch(*(dense(part) for part in parts))
 
 
-def without_lists(nest: Any) -> Any:
+def without_lists(nest: Nest) -> Nest:
     """`nest` with tuples for lists: a dataset takes a list for one tensor."""
     if isinstance(nest, dict):
         return {key: without_lists(value) for key, value in nest.items()}
     return tuple(without_lists(value) for value in nest) if isinstance(nest, list | tuple) else nest
 
 
-def _is_batched(data: Any) -> bool:
+def _is_batched(data: Data) -> bool:
     if isinstance(data, str | bytes):
         return False
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset | tf.distribute.DistributedDataset):

@@ -15,8 +15,10 @@ from bitwidth.backends.tensorflow.constraints.lowering import through_masks
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
 from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.internals.layers import takes_training
+from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.errors import DataError, ModelError
+from bitwidth.typing import Model
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 64
@@ -33,7 +35,7 @@ class SquaredGradients:
         labels: `"sampled"` from the model's output distribution, or `"data"`.
     """
 
-    def __init__(self, model: Any, likelihoods: Sequence[str], labels: str) -> None:
+    def __init__(self, model: Model, likelihoods: Sequence[str], labels: str) -> None:
         self._model, self._likelihoods, self._labels = model, tuple(likelihoods), labels
         self._storage = [tf_variable(variable) for variable in parameters_of(model) if "float" in variable.dtype]
         self._sums = [tf.Variable(tf.zeros(v.shape, tf.float32), trainable=False) for v in self._storage]
@@ -69,10 +71,10 @@ class SquaredGradients:
                 raise ModelError(f"{variable.path}: its gradient is not finite on the data")
         return [found.get(id(tf_variable(v)), np.zeros(tuple(v.shape))) for v in self._model.variables]
 
-    def _over_rows(self, inputs: Any, targets: list[Any], seed: Any) -> None:
+    def _over_rows(self, inputs: TFTensor, targets: list[TFTensor], seed: TFTensor) -> None:
         count = tf.shape(tf.nest.flatten(inputs)[0])[0]
 
-        def add_row(row: Any) -> Any:
+        def add_row(row: TFTensor) -> TFTensor:
             self._add(
                 tf.nest.map_structure(lambda array: array[row : row + 1], inputs),
                 [array[row : row + 1] for array in targets],
@@ -82,7 +84,7 @@ class SquaredGradients:
 
         tf.while_loop(lambda row: row < count, add_row, [tf.constant(0)], parallel_iterations=1)
 
-    def _add(self, one: Any, truth: list[Any], seed: Any) -> None:
+    def _add(self, one: TFTensor, truth: list[TFTensor], seed: TFTensor) -> None:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._storage)
             value = self._log_likelihood(one, truth, seed)
@@ -91,7 +93,7 @@ class SquaredGradients:
             if gradient is not None:
                 total.assign_add(tf.square(tf.cast(tf.convert_to_tensor(gradient), tf.float32)))
 
-    def _log_likelihood(self, inputs: Any, targets: list[Any], seed: Any) -> Any:
+    def _log_likelihood(self, inputs: TFTensor, targets: list[TFTensor], seed: TFTensor) -> TFTensor:
         outputs = tf.nest.flatten(_call(self._model, inputs))
         total = tf.constant(0.0)
         for index, (output, likelihood) in enumerate(zip(outputs, self._likelihoods, strict=True)):
@@ -101,11 +103,11 @@ class SquaredGradients:
         return total
 
 
-def _call(model: Any, inputs: Any) -> Any:
+def _call(model: Model, inputs: TFTensor) -> TFTensor:
     return model(inputs, training=False) if takes_training(model) else model(inputs)
 
 
-def _categorical(output: Any, target: Any, seed: Any, probabilities: bool) -> Any:
+def _categorical(output: TFTensor, target: TFTensor, seed: TFTensor, probabilities: bool) -> TFTensor:
     logp = tf.math.log(tf.maximum(output, 1e-30)) if probabilities else tf.nn.log_softmax(output)
     classes = output.shape[-1]
     flat = tf.reshape(logp, [-1, classes])
@@ -118,7 +120,7 @@ def _categorical(output: Any, target: Any, seed: Any, probabilities: bool) -> An
     return tf.reduce_sum(tf.gather(flat, target, batch_dims=1))
 
 
-def _bernoulli(output: Any, target: Any, seed: Any, probabilities: bool) -> Any:
+def _bernoulli(output: TFTensor, target: TFTensor, seed: TFTensor, probabilities: bool) -> TFTensor:
     p = output if probabilities else tf.sigmoid(output)
     if target is None:
         draw = tf.random.stateless_uniform(tf.shape(p), seed=seed)
@@ -130,7 +132,7 @@ def _bernoulli(output: Any, target: Any, seed: Any, probabilities: bool) -> Any:
     return -tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(target, output))
 
 
-def _gaussian(output: Any, target: Any, seed: Any) -> Any:
+def _gaussian(output: TFTensor, target: TFTensor, seed: TFTensor) -> TFTensor:
     if target is None:
         target = tf.stop_gradient(output) + tf.random.stateless_normal(tf.shape(output), seed=seed)
     target = tf.reshape(tf.cast(target, tf.float32), tf.shape(output))

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.internals.graphs import execute_operation
+from bitwidth.backends.tensorflow.internals.types import TFOperation, TFTensor
 from bitwidth.backends.tensorflow.reading.frames import Frame
 from bitwidth.backends.tensorflow.reading.kinds import kind_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
@@ -37,8 +38,8 @@ class Replay:
         self._captured = {inner.name: outer for outer, inner in captures}
 
     def run(
-        self, inputs: Any, watch: Mapping[str, Watcher] | None = None, edit: Mapping[str, Edit] | None = None
-    ) -> list[Any]:
+        self, inputs: TFTensor, watch: Mapping[str, Watcher] | None = None, edit: Mapping[str, Edit] | None = None
+    ) -> list[TFTensor]:
         """Run the model on a batch.
 
         Args:
@@ -64,7 +65,7 @@ class Replay:
 
     def _frame(
         self, frame: Frame, given: Mapping[str, Any], watch: Mapping[str, Watcher], edit: Mapping[str, Edit]
-    ) -> list[Any]:
+    ) -> list[TFTensor]:
         plan = self._plans.setdefault(id(frame), _Plan(frame))
         held: dict[str, Any] = {}
         for op, drops in plan.steps:
@@ -86,9 +87,14 @@ class Replay:
         return [held[tensor.name] for tensor in frame.outputs]
 
     def _inner(
-        self, frame: Frame, op: Any, inputs: list[Any], watch: Mapping[str, Watcher], edit: Mapping[str, Edit]
-    ) -> list[Any]:
-        def run(inner: Frame, values: list[Any]) -> list[Any]:
+        self,
+        frame: Frame,
+        op: TFOperation,
+        inputs: list[TFTensor],
+        watch: Mapping[str, Watcher],
+        edit: Mapping[str, Edit],
+    ) -> list[TFTensor]:
+        def run(inner: Frame, values: list[TFTensor]) -> list[TFTensor]:
             values = values[len(values) - len(inner.inputs) :]
             names = [tensor.name for tensor in inner.inputs]
             return self._frame(inner, dict(zip(names, values, strict=True)), watch, edit)
@@ -115,7 +121,7 @@ class _Plan:
     """The live operations of a graph in order, with the tensors that are not needed after each."""
 
     def __init__(self, frame: Frame) -> None:
-        self._attributes: dict[str, tuple[Any, ...]] = {}
+        self._attributes: dict[str, tuple[TFTensor, ...]] = {}
         self._constants: dict[str, Any] = {}
         live = [op for op in frame.graph.get_operations() if op.name in frame.live]
         needed = {tensor.name for tensor in frame.outputs}
@@ -129,7 +135,7 @@ class _Plan:
                 drops.setdefault(op_name, []).append(tensor_name)
         self.steps = [(op, drops.get(op.name, [])) for op in live]
 
-    def execute(self, op: Any, inputs: list[Any]) -> list[Any]:
+    def execute(self, op: TFOperation, inputs: list[TFTensor]) -> list[TFTensor]:
         """Run one operation on eager tensors."""
         if kind_of(op) == "constant":
             if op.name not in self._constants:
@@ -140,13 +146,13 @@ class _Plan:
         return execute_operation(op.type, len(op.outputs), inputs, self._attributes[op.name])
 
 
-def rerun(op: Any, inputs: list[Any]) -> Any:
+def rerun(op: TFOperation, inputs: list[TFTensor]) -> TFTensor:
     """The first output of a traced operation on other inputs, run eagerly with its own attributes."""
     return execute_operation(op.type, len(op.outputs), inputs, _attributes(op))[0]
 
 
-def _attributes(op: Any) -> tuple[Any, ...]:
-    flat: list[Any] = []
+def _attributes(op: TFOperation) -> tuple[TFTensor, ...]:
+    flat: list[TFTensor] = []
     for definition in op.op_def.attr:
         if definition.type == "func" or definition.name.startswith("_"):
             continue
@@ -155,7 +161,7 @@ def _attributes(op: Any) -> tuple[Any, ...]:
     return tuple(flat)
 
 
-def _plain(value: Any, kind: str) -> Any:
+def _plain(value: TFTensor, kind: str) -> TFTensor:
     if kind.startswith("list("):
         return [_plain(item, kind[5:-1]) for item in value]
     if kind == "type":

@@ -7,12 +7,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
 from bitwidth.backends.tensorflow.measuring.operands import (
     CONTRACTIONS,
@@ -36,9 +36,9 @@ _PATCH_BYTES = 1 << 26
 
 def input_moments(
     trace: FuncTrace,
-    variables: Mapping[str, Any],
+    variables: Mapping[str, ModelVariable],
     uses: Mapping[str, Iterable[str]],
-    batches: Iterable[Any],
+    batches: Iterable[TFTensor],
     edit: Mapping[str, Edit] | None = None,
 ) -> dict[str, tuple[Moments, ...]]:
     """The moments of what each parameter meets, one for each part of it that is used by itself.
@@ -57,20 +57,11 @@ def input_moments(
     Raises:
         ModelError: a parameter meets values that are not finite.
     """
-    places = {frame.name(op): (frame, op) for frame in trace.frame.walk() for op in frame.graph.get_operations()}
-    watched: dict[str, list[_Sum]] = {}
-    sums: dict[str, list[_Sum]] = {}
-    for path, names in uses.items():
-        sums[path] = []
-        for name in names:
-            frame, op = places[name]
-            made = _sum_for(trace, frame, op, name, variables[path], sums[path])
-            if made is not None:
-                watched.setdefault(name, []).append(made)
+    sums, watched = _sums(trace, variables, uses)
     replay, started = Replay(trace), time.perf_counter()
 
-    def watch(name: str) -> Any:
-        def seen(op: Any, inputs: list[Any], outputs: list[Any]) -> None:
+    def watch(name: str) -> TFTensor:
+        def seen(op: TFOperation, inputs: list[TFTensor], outputs: list[TFTensor]) -> None:
             for item in watched[name]:
                 item.add(name, op, inputs)
 
@@ -88,7 +79,26 @@ def input_moments(
     return moments
 
 
-def _sum_for(trace: FuncTrace, frame: Frame, op: Any, name: str, variable: Any, made: list[_Sum]) -> _Sum | None:
+def _sums(
+    trace: FuncTrace, variables: Mapping[str, ModelVariable], uses: Mapping[str, Iterable[str]]
+) -> tuple[dict[str, list[_Sum]], dict[str, list[_Sum]]]:
+    """The sums of each parameter, and those that each operation adds to."""
+    places = {frame.name(op): (frame, op) for frame in trace.frame.walk() for op in frame.graph.get_operations()}
+    sums: dict[str, list[_Sum]] = {}
+    watched: dict[str, list[_Sum]] = {}
+    for path, names in uses.items():
+        sums[path] = []
+        for name in names:
+            frame, op = places[name]
+            made = _sum_for(trace, frame, op, name, variables[path], sums[path])
+            if made is not None:
+                watched.setdefault(name, []).append(made)
+    return sums, watched
+
+
+def _sum_for(
+    trace: FuncTrace, frame: Frame, op: TFOperation, name: str, variable: ModelVariable, made: list[_Sum]
+) -> _Sum | None:
     """The sum that a use adds to: that of an earlier use which multiplies the same elements alike, or a new one."""
     kind = kind_of(op)
     if kind not in CONTRACTIONS and kind != "gather":
@@ -128,7 +138,7 @@ class _Sum(ABC):
         self.rows = 0
 
     @abstractmethod
-    def add(self, name: str, op: Any, inputs: list[Any]) -> None:
+    def add(self, name: str, op: TFOperation, inputs: list[TFTensor]) -> None:
         """Add what one run of the operation `name` met."""
 
     @abstractmethod
@@ -146,7 +156,7 @@ class _Gram(_Sum):
         self.total: NDArray[np.float64] = np.zeros((groups, count))
         self.turn = 0
 
-    def add(self, name: str, op: Any, inputs: list[Any]) -> None:
+    def add(self, name: str, op: TFOperation, inputs: list[TFTensor]) -> None:
         """See `_Sum.add`. Of many rows an even selection is taken."""
         operand = self.operands[name]
         groups, count, _ = self.arrangement.matrix
@@ -174,7 +184,7 @@ class _Frequency(_Sum):
         super().__init__(operand, arrangement, op)
         self.counts: NDArray[np.int64] = np.zeros(arrangement.matrix[0], np.int64)
 
-    def add(self, name: str, op: Any, inputs: list[Any]) -> None:
+    def add(self, name: str, op: TFOperation, inputs: list[TFTensor]) -> None:
         """See `_Sum.add`."""
         rows = np.asarray(inputs[1]).reshape(-1)
         self.counts += np.bincount(rows, minlength=len(self.counts))[: len(self.counts)]
@@ -186,7 +196,7 @@ class _Frequency(_Sum):
         return Moments(self.arrangement, share[:, None, None], share[:, None], self.rows, self.op)
 
 
-def _slices(op: Any, inputs: list[Any], operand: Operand, width: int) -> Iterable[list[Any]]:
+def _slices(op: TFOperation, inputs: list[TFTensor], operand: Operand, width: int) -> Iterable[list[TFTensor]]:
     """The inputs of a convolution in parts of few samples, so that its patches fit in memory."""
     place = next(place for place in range(len(inputs) - 1, -1, -1) if place != operand.position)
     x = inputs[place]

@@ -13,8 +13,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.data.source import Batch
+from bitwidth.backends.tensorflow.internals.types import KerasLayer
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.graph import Structure
+from bitwidth.typing import Model
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def freeze(names: Names, structure: Structure) -> bool:
     return changed
 
 
-def batch_statistics(model: Any, names: Names, batches: Iterable[Batch]) -> dict[int, NDArray[np.float32]]:
+def batch_statistics(model: Model, names: Names, batches: Iterable[Batch]) -> dict[int, NDArray[np.float32]]:
     """Mean and variance that each batch normalisation meets, by the `id` of its variables.
 
     A layer that is frozen, uses renorm, or computes in a compiled function or a loop stays as in inference and has no
@@ -74,7 +76,7 @@ class _Measured:
         square: sum of the mean squares.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: KerasLayer) -> None:
         self.layer, self.call = layer, layer.call
         self.weight, self.total = 1, 0
         self.mean: NDArray[np.float64] = np.zeros(layer.moving_mean.shape)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.types import TFOperation, TFTensor
 from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.probes import Observed
+from bitwidth.typing import Array
 
 _LOG = logging.getLogger(__name__)
 _SELECTED = 1 << 18  # values of a tensor that are kept
@@ -20,7 +21,7 @@ _PER_RUN = 1 << 13  # of one run of the operation that makes it
 
 
 def observed(
-    trace: FuncTrace, tensors: Iterable[str], batches: Iterable[Any], edit: Mapping[str, Edit] | None = None
+    trace: FuncTrace, tensors: Iterable[str], batches: Iterable[TFTensor], edit: Mapping[str, Edit] | None = None
 ) -> dict[str, Observed]:
     """Ranges, means and an even selection of values of tensors, over all batches and all steps of loops.
 
@@ -41,8 +42,8 @@ def observed(
         op_name, index = places[name]
         by_op.setdefault(op_name, []).append((index, item))
 
-    def watcher(items: list[tuple[int, _Seen]]) -> Any:
-        def watch(op: Any, inputs: list[Any], outputs: list[Any]) -> None:
+    def watcher(items: list[tuple[int, _Seen]]) -> TFTensor:
+        def watch(op: TFOperation, inputs: list[TFTensor], outputs: list[TFTensor]) -> None:
             for index, item in items:
                 item.add(np.asarray(outputs[index]))
 
@@ -64,7 +65,7 @@ class _Seen:
         self.parts: list[NDArray[np.float32]] = []
         self.count = 0
 
-    def add(self, values: NDArray[Any]) -> None:
+    def add(self, values: Array) -> None:
         """Look at one value of the tensor."""
         flat = values.reshape(-1)
         if not flat.size:

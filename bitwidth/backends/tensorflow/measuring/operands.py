@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.measuring.interpreter import rerun
 from bitwidth.backends.tensorflow.reading.frames import Frame
@@ -24,6 +25,7 @@ from bitwidth.backends.tensorflow.reading.kinds import kind_of, operands, spec_o
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.fitting import Arrangement
 from bitwidth.graph.ops import Kind
+from bitwidth.typing import Array
 
 Lengths = tuple[int, ...]
 Split = tuple[Lengths, Lengths, Lengths, Lengths]  # a shape, and its axes that are groups, inputs and outputs
@@ -46,7 +48,7 @@ class Operand:
     shape: tuple[int, ...]
 
 
-def operand_of(trace: FuncTrace, frame: Frame, op: Any, variable: Any) -> Operand | None:
+def operand_of(trace: FuncTrace, frame: Frame, op: TFOperation, variable: ModelVariable) -> Operand | None:
     """The operand of `op` that is `variable`, moved and reshaped only; None where there is no such operand."""
     size = prod(variable.shape)
     for position, tensor in enumerate(op.inputs):
@@ -63,13 +65,13 @@ def operand_of(trace: FuncTrace, frame: Frame, op: Any, variable: Any) -> Operan
     return None
 
 
-def _is_handle(trace: FuncTrace, frame: Frame, tensor: Any, variable: Any) -> bool:
+def _is_handle(trace: FuncTrace, frame: Frame, tensor: TFTensor, variable: ModelVariable) -> bool:
     source = frame.root_source(tensor)
     captures = trace.frame.graph.captures
     return any(inner is source and outer is tf_variable(variable).handle for outer, inner in captures)
 
 
-def _follow(trace: FuncTrace, frame: Frame, tensor: Any, variable: Any) -> NDArray[Any] | None:
+def _follow(trace: FuncTrace, frame: Frame, tensor: TFTensor, variable: ModelVariable) -> Array | None:
     """Positions in `variable` that each element of `tensor` has, or None where it is something else."""
     op = tensor.op
     if kind_of(op) == "input":
@@ -87,7 +89,7 @@ def _follow(trace: FuncTrace, frame: Frame, tensor: Any, variable: Any) -> NDArr
     return None
 
 
-def _moved(trace: FuncTrace, frame: Frame, op: Any, tensor: Any, variable: Any) -> NDArray[Any] | None:
+def _moved(trace: FuncTrace, frame: Frame, op: TFOperation, tensor: TFTensor, variable: ModelVariable) -> Array | None:
     data, *rest = operands(op)
     held = _follow(trace, frame, data, variable)
     if held is None:
@@ -101,14 +103,14 @@ def _moved(trace: FuncTrace, frame: Frame, op: Any, tensor: Any, variable: Any) 
     return np.asarray(_MOVED[op.type](op, held, others)[tensor.value_index])  # `==` of tensors is an operation
 
 
-def _strided_slice(op: Any, held: Any, others: list[Any]) -> list[Any]:
+def _strided_slice(op: TFOperation, held: TFTensor, others: list[TFTensor]) -> list[TFTensor]:
     masks = {
         f"{name}_mask": op.get_attr(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
     }
     return [tf.strided_slice(held, *others, **masks)]
 
 
-_MOVED: dict[str, Callable[[Any, Any, list[Any]], list[Any]]] = {
+_MOVED: dict[str, Callable[[Any, Any, list[TFTensor]], list[TFTensor]]] = {
     "Transpose": lambda op, held, others: [np.transpose(held, others[0])],
     "Slice": lambda op, held, others: [tf.slice(held, *others)],
     "StridedSlice": _strided_slice,
@@ -129,10 +131,10 @@ class Contraction:
     """
 
     arrange: Callable[[Any, int, Lengths], Split]
-    features: Callable[[Any, list[Any], int], Any]
+    features: Callable[[Any, list[TFTensor], int], Any]
 
 
-def arrangement_of(op: Any, operand: Operand, size: int) -> Arrangement:
+def arrangement_of(op: TFOperation, operand: Operand, size: int) -> Arrangement:
     """Where the elements of a parameter of `size` elements stand in the matrices of `op`."""
     shape, groups, inputs, outputs = CONTRACTIONS[kind_of(op)].arrange(op, operand.position, operand.shape)
     order = groups + inputs + outputs
@@ -147,12 +149,12 @@ def arrangement_of(op: Any, operand: Operand, size: int) -> Arrangement:
     return Arrangement((size,), (0,), matrix, index)
 
 
-def features_of(op: Any, inputs: list[Any], operand: Operand) -> Any:
+def features_of(op: TFOperation, inputs: list[TFTensor], operand: Operand) -> TFTensor:
     """What the parameter meets: a float32 tensor (rows, groups, inputs)."""
     return tf.cast(CONTRACTIONS[kind_of(op)].features(op, inputs, operand.position), tf.float32)
 
 
-def _matmul_axes(op: Any, position: int, shape: Lengths) -> Split:
+def _matmul_axes(op: TFOperation, position: int, shape: Lengths) -> Split:
     flipped = transposes(op)[position]
     last = len(shape) - 1
     summed = last if (position == 0) != flipped else last - 1
@@ -160,7 +162,7 @@ def _matmul_axes(op: Any, position: int, shape: Lengths) -> Split:
     return shape, tuple(range(last - 1)), (summed,), (other,)
 
 
-def _matmul_features(op: Any, inputs: list[Any], position: int) -> Any:
+def _matmul_features(op: TFOperation, inputs: list[TFTensor], position: int) -> TFTensor:
     other = 1 - position
     x, kernel = inputs[other], inputs[position]
     if (other == 1) != transposes(op)[other]:
@@ -176,7 +178,7 @@ def _matmul_features(op: Any, inputs: list[Any], position: int) -> Any:
     return tf.reshape(tf.transpose(x, order), [-1, prod(groups), x.shape[-1]])
 
 
-def _conv_axes(op: Any, position: int, shape: Lengths) -> Split:
+def _conv_axes(op: TFOperation, position: int, shape: Lengths) -> Split:
     """A filter (positions..., inputs of a group, outputs); groups are cut from the outputs."""
     groups = op.inputs[0].shape[_channel_axis(op)] // shape[-2]
     split = (*shape[:-1], groups, shape[-1] // groups)
@@ -184,7 +186,7 @@ def _conv_axes(op: Any, position: int, shape: Lengths) -> Split:
     return split, (last - 1,), tuple(range(last - 1)), (last,)
 
 
-def _conv_features(op: Any, inputs: list[Any], position: int) -> Any:
+def _conv_features(op: TFOperation, inputs: list[TFTensor], position: int) -> TFTensor:
     x, kernel = inputs
     count = prod(kernel.shape[:-1])
     groups = x.shape[_channel_axis(op)] // kernel.shape[-2]
@@ -196,7 +198,7 @@ def _conv_features(op: Any, inputs: list[Any], position: int) -> Any:
     return tf.reshape(patches, [-1, groups, count])
 
 
-def regathered(op: Any) -> tuple[Any, Any] | None:
+def regathered(op: TFOperation) -> tuple[TFTensor, TFTensor] | None:
     """Block shape and crops by which the outputs of a convolution are put together again; None where they are not.
 
     A dilated convolution on the CPU is one over interleaved parts of its input, which are padded to equal size.
@@ -209,11 +211,11 @@ def regathered(op: Any) -> tuple[Any, Any] | None:
     return None
 
 
-def _depthwise_axes(op: Any, position: int, shape: Lengths) -> Split:
+def _depthwise_axes(op: TFOperation, position: int, shape: Lengths) -> Split:
     return shape, (2,), (0, 1), (3,)
 
 
-def _depthwise_features(op: Any, inputs: list[Any], position: int) -> Any:
+def _depthwise_features(op: TFOperation, inputs: list[TFTensor], position: int) -> TFTensor:
     x, kernel = inputs
     count, channels = prod(kernel.shape[:2]), kernel.shape[2]
     eye = tf.reshape(tf.eye(count, dtype=x.dtype), [*kernel.shape[:2], 1, count])
@@ -221,13 +223,13 @@ def _depthwise_features(op: Any, inputs: list[Any], position: int) -> Any:
     return tf.reshape(patches, [-1, channels, count])
 
 
-def _transposed_axes(op: Any, position: int, shape: Lengths) -> Split:
+def _transposed_axes(op: TFOperation, position: int, shape: Lengths) -> Split:
     """A filter (positions..., outputs, inputs), applied backwards."""
     last = len(shape) - 1
     return shape, (), (*range(last - 1), last), (last - 1,)
 
 
-def _transposed_features(op: Any, inputs: list[Any], position: int) -> Any:
+def _transposed_features(op: TFOperation, inputs: list[TFTensor], position: int) -> TFTensor:
     sizes, kernel, x = inputs
     window, channels = kernel.shape[:-2].as_list(), kernel.shape[-1]
     count = prod(window) * channels
@@ -239,15 +241,15 @@ def _transposed_features(op: Any, inputs: list[Any], position: int) -> Any:
     return tf.reshape(patches, [-1, 1, count])
 
 
-def _channel_axis(op: Any) -> int:
+def _channel_axis(op: TFOperation) -> int:
     return 1 if op.get_attr("data_format").decode().startswith("NC") else -1
 
 
-def _channels_last(op: Any, x: Any) -> Any:
+def _channels_last(op: TFOperation, x: TFTensor) -> TFTensor:
     return x if _channel_axis(op) == -1 else tf.transpose(x, [0, *range(2, x.shape.rank), 1])
 
 
-def _einsum_labels(op: Any, position: int, ranks: list[int]) -> tuple[str, str, str]:
+def _einsum_labels(op: TFOperation, position: int, ranks: list[int]) -> tuple[str, str, str]:
     """Labels of the operand, of the features and of the result, with broadcast axes spelt out."""
     operands, _, result = op.get_attr("equation").decode().partition("->")
     labels = operands.split(",")
@@ -264,7 +266,7 @@ def _einsum_labels(op: Any, position: int, ranks: list[int]) -> tuple[str, str, 
     return spelt[position], spelt[1 - position], result.replace("...", "".join(spare[:widest]))
 
 
-def _einsum_axes(op: Any, position: int, shape: Lengths) -> Split:
+def _einsum_axes(op: TFOperation, position: int, shape: Lengths) -> Split:
     ranks = [tensor.shape.rank for tensor in op.inputs]
     mine, other, result = _einsum_labels(op, position, ranks)
     groups = tuple(axis for axis, label in enumerate(mine) if label in other and label in result)
@@ -273,7 +275,7 @@ def _einsum_axes(op: Any, position: int, shape: Lengths) -> Split:
     return shape, groups, inputs, outputs
 
 
-def _einsum_features(op: Any, inputs: list[Any], position: int) -> Any:
+def _einsum_features(op: TFOperation, inputs: list[TFTensor], position: int) -> TFTensor:
     mine, other, result = _einsum_labels(op, position, [tensor.shape.rank for tensor in inputs])
     groups = [label for label in mine if label in other and label in result]
     summed = [label for label in mine if label not in result]

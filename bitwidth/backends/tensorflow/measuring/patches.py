@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.types import TFOperation, TFTensor
 from bitwidth.backends.tensorflow.measuring.operands import regathered
 from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of
 
@@ -14,19 +14,19 @@ from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of
 class Unpadded:
     """A convolution over features that are padded already; it is like the traced operation in everything else."""
 
-    def __init__(self, op: Any) -> None:
+    def __init__(self, op: TFOperation) -> None:
         self._op = op
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> TFTensor:
         return getattr(self._op, name)
 
-    def get_attr(self, name: str) -> Any:
+    def get_attr(self, name: str) -> TFTensor:
         """See `tf.Operation.get_attr`."""
         changed = {"padding": b"VALID", "explicit_paddings": []}
         return changed[name] if name in changed else self._op.get_attr(name)
 
 
-def thinned(op: Any, inputs: list[Any], rows: int, turn: int) -> tuple[Any, list[Any]]:
+def thinned(op: TFOperation, inputs: list[TFTensor], rows: int, turn: int) -> tuple[TFTensor, list[TFTensor]]:
     """An operation and its inputs with about `rows` windows, where it has more than twice as many.
 
     A convolution keeps a run of positions along its longest axis, the same for all samples and another one each time;
@@ -54,7 +54,7 @@ def thinned(op: Any, inputs: list[Any], rows: int, turn: int) -> tuple[Any, list
     return op, with_features(op, inputs, x)
 
 
-def with_features(op: Any, inputs: list[Any], x: Any) -> list[Any]:
+def with_features(op: TFOperation, inputs: list[TFTensor], x: TFTensor) -> list[TFTensor]:
     """The inputs of a convolution with other features in the place of its own, of another number of samples."""
     if not _is_transposed(op):
         return [x, *inputs[1:]]
@@ -62,7 +62,7 @@ def with_features(op: Any, inputs: list[Any], x: Any) -> list[Any]:
     return [sizes, inputs[1], x]
 
 
-def positions_of(op: Any, inputs: list[Any]) -> list[int]:
+def positions_of(op: TFOperation, inputs: list[TFTensor]) -> list[int]:
     """How many positions the windows of a convolution have along each axis, on these inputs."""
     if _is_transposed(op):
         sizes = [int(size) for size in inputs[0]]
@@ -70,16 +70,16 @@ def positions_of(op: Any, inputs: list[Any]) -> list[int]:
     return [_axis(op, inputs, axis)[0] for axis in _axes(op)]
 
 
-def _is_transposed(op: Any) -> bool:
+def _is_transposed(op: TFOperation) -> bool:
     return kind_of(op) == "transposed_conv"
 
 
-def _axes(op: Any) -> list[int]:
+def _axes(op: TFOperation) -> list[int]:
     first = 2 if op.get_attr("data_format").decode().startswith("NC") else 1
     return list(range(first, first + op.inputs[0].shape.rank - 2)) if not _is_transposed(op) else [first]
 
 
-def _axis(op: Any, inputs: list[Any], axis: int) -> tuple[int, int, int, int]:
+def _axis(op: TFOperation, inputs: list[TFTensor], axis: int) -> tuple[int, int, int, int]:
     """Along one axis: the number of positions, the step from one to the next, the window's extent, the padding."""
     x, kernel = inputs[:2]
     step, dilation = op.get_attr("strides")[axis], op.get_attr("dilations")[axis]
@@ -92,7 +92,7 @@ def _axis(op: Any, inputs: list[Any], axis: int) -> tuple[int, int, int, int]:
     return (length + before + after - extent) // step + 1, step, extent, before
 
 
-def _cropped(op: Any, inputs: list[Any], rows: int, turn: int) -> tuple[Any, list[Any]]:
+def _cropped(op: TFOperation, inputs: list[TFTensor], rows: int, turn: int) -> tuple[TFTensor, list[TFTensor]]:
     """The windows of a run of positions along the longest axis."""
     x, axes = inputs[0], _axes(op)
     sides = {axis: _axis(op, inputs, axis) for axis in axes}

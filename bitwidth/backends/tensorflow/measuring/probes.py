@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.constraints.activations import on_grids
 from bitwidth.backends.tensorflow.data.source import Batch, Source
+from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFTensor
 from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.measuring.moments import input_moments
 from bitwidth.backends.tensorflow.measuring.norms import batch_statistics
@@ -30,10 +30,11 @@ from bitwidth.probes import (
     RangeProbe,
     StatisticsProbe,
 )
+from bitwidth.typing import Array, Model, Nest
 
 _BATCH = 64  # samples at a time where features are looked at one operation after another
 _KEPT_BYTES = 1 << 26  # of the inputs that are kept to look at the outputs for them again
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Watched:
         kept: inputs to look at the outputs for them again, by `id` of the data, which lives as long, and samples.
     """
 
-    model: Any
+    model: Model
     trace: FuncTrace
-    variables: Mapping[str, Any]
+    variables: Mapping[str, ModelVariable]
     batch_size: int | None
     gradients: dict[tuple[tuple[str, ...], str], SquaredGradients] = field(default_factory=dict)
     kept: dict[tuple[int, int], list[Any]] = field(default_factory=dict)
@@ -104,7 +105,7 @@ def _statistics(watched: Watched, graph: Graph, probe: StatisticsProbe, data: So
     return {path: found[id(v)] for path, v in watched.variables.items() if id(v) in found}
 
 
-def _outputs(watched: Watched, graph: Graph, probe: OutputProbe, data: Source) -> tuple[NDArray[Any], ...]:
+def _outputs(watched: Watched, graph: Graph, probe: OutputProbe, data: Source) -> tuple[Array, ...]:
     key = (id(data), probe.samples)
     if key not in watched.kept:
         watched.kept[key] = list(_few(batch.inputs for batch in watched.batches(data, probe.samples)))
@@ -115,7 +116,7 @@ def _outputs(watched: Watched, graph: Graph, probe: OutputProbe, data: Source) -
     return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
 
 
-def _few(batches: Iterable[Any]) -> Iterator[Any]:
+def _few(batches: Iterable[Nest]) -> Iterator[Nest]:
     """Batches until they take enough memory; one at least."""
     size = 0
     for inputs in batches:
@@ -126,7 +127,7 @@ def _few(batches: Iterable[Any]) -> Iterator[Any]:
             return
 
 
-def _array(output: Any) -> NDArray[Any]:
+def _array(output: TFTensor) -> Array:
     if isinstance(output, tf.RaggedTensor):
         output = output.flat_values
     elif isinstance(output, tf.SparseTensor):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.types import ModelVariable
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
+from bitwidth.typing import Model
 
 
-def state_of(model: Any, trace: FuncTrace) -> list[Any]:
+def state_of(model: Model, trace: FuncTrace) -> list[ModelVariable]:
     """Every `tf.Variable` that a call of the model can read or move.
 
     Besides the model's own variables these are those that Keras does not track: the states of stateful recurrent
@@ -26,14 +27,14 @@ def state_of(model: Any, trace: FuncTrace) -> list[Any]:
     return list({id(variable): variable for variable in (*found, *trace.function.graph.variables)}.values())
 
 
-def untracked_of(model: Any, trace: FuncTrace) -> list[Any]:
+def untracked_of(model: Model, trace: FuncTrace) -> list[ModelVariable]:
     """Those of `state_of` that are not among the model's variables."""
     tracked = {id(tf_variable(variable)) for variable in model.variables}
     return [variable for variable in state_of(model, trace) if id(variable) not in tracked]
 
 
 @contextmanager
-def undisturbed(variables: Iterable[Any]) -> Iterator[None]:
+def undisturbed(variables: Iterable[ModelVariable]) -> Iterator[None]:
     """Within this context `tf.Variable`s may be assigned to: those that are have their values back afterwards."""
     before = [(variable, variable.read_value()) for variable in variables]
     try:
@@ -44,7 +45,7 @@ def undisturbed(variables: Iterable[Any]) -> Iterator[None]:
                 variable.assign(value)
 
 
-def _variables(value: Any) -> Iterator[Any]:
+def _variables(value: ModelVariable) -> Iterator[ModelVariable]:
     if isinstance(value, keras.Variable | tf.Variable):
         yield value
     elif isinstance(value, dict):

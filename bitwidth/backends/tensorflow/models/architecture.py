@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,9 +29,10 @@ from bitwidth.backends.tensorflow.reading.specs import input_specs
 from bitwidth.encodings import Encoding
 from bitwidth.errors import BitwidthError, ModelError, UnsafeFileError
 from bitwidth.text import brief, quoted
+from bitwidth.typing import CustomObjects, Json, Model, Nest
 
 
-def architecture_of(model: Any, specs: Any, names: Names) -> Architecture:
+def architecture_of(model: Model, specs: Nest, names: Names) -> Architecture:
     """The architecture of a built model.
 
     Args:
@@ -52,9 +53,9 @@ def build_model(
     architecture: Architecture,
     stored: Stored,
     inputs: LayerInputs,
-    custom_objects: Mapping[str, Any] | None = None,
-    model: Any = None,
-) -> Any:
+    custom_objects: CustomObjects | None = None,
+    model: Model = None,
+) -> Model:
     """See `Backend.build`."""
     if model is not None:
         return _fill_whole(model, architecture, stored, inputs)
@@ -74,7 +75,7 @@ def build_model(
 # ---- a model from its configuration
 
 
-def rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+def rebuild(config: Json, inputs: Any, custom_objects: CustomObjects | None = None) -> Model:
     """A model built from a configuration, without values: `give_value` gives them. No initializer runs.
 
     Args:
@@ -98,7 +99,7 @@ def rebuild(config: Any, inputs: Any, custom_objects: Mapping[str, Any] | None =
     return model
 
 
-def _deserialized(config: Any, skeleton: Any, custom_objects: Mapping[str, Any] | None) -> Any:
+def _deserialized(config: Json, skeleton: Any, custom_objects: CustomObjects | None) -> Any:
     try:
         model = keras.saving.deserialize_keras_object(config, custom_objects=dict(custom_objects or {}), safe_mode=True)
         if not isinstance(model, keras.Model):
@@ -121,7 +122,7 @@ def _random_states_kept() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _config(model: Any) -> tuple[Any, str]:
+def _config(model: Model) -> tuple[Any, str]:
     try:
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
     except Exception as error:  # a user's get_config may raise anything
@@ -132,7 +133,7 @@ def _config(model: Any) -> tuple[Any, str]:
     return _uncompiled(config), ""
 
 
-def _uncompiled(config: Any) -> Any:
+def _uncompiled(config: Json) -> Any:
     """`config` without what its models were compiled with, nested ones too: a reader builds none of it."""
     if isinstance(config, dict):
         compiled = "class_name" in config and "config" in config
@@ -140,7 +141,7 @@ def _uncompiled(config: Any) -> Any:
     return [_uncompiled(part) for part in config] if isinstance(config, list) else config
 
 
-def _lambdas(config: Any, name: str = "a lambda") -> Iterator[str]:
+def _lambdas(config: Json, name: str = "a lambda") -> Iterator[str]:
     if isinstance(config, dict):
         if config.get("class_name") == "__lambda__":
             yield name
@@ -153,7 +154,7 @@ def _lambdas(config: Any, name: str = "a lambda") -> Iterator[str]:
             yield from _lambdas(value, name)
 
 
-def _not_rebuilt(config: Any, inputs: Any, model: Any) -> str:
+def _not_rebuilt(config: Json, inputs: Any, model: Model) -> str:
     """Why a model cannot be built from its own configuration; empty where it can."""
     classes = {type(layer).__name__: type(layer) for layer in layers_of(model)}
     custom = {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
@@ -169,7 +170,7 @@ def _not_rebuilt(config: Any, inputs: Any, model: Any) -> str:
 # ---- its values
 
 
-def _fill(model: Any, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> None:
+def _fill(model: Model, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> None:
     """Give a model its values, and all that it needs to be used and compressed further."""
     encodings: dict[int, Encoding] = {}
     for index, (variable, (values, encoding)) in enumerate(zip(model.variables, stored(), strict=True)):
@@ -181,7 +182,7 @@ def _fill(model: Any, architecture: Architecture, stored: Stored, inputs: LayerI
     keep_promises(model, encodings)
 
 
-def _fill_whole(model: Any, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> Any:
+def _fill_whole(model: Model, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> Any:
     """Fill a user's own model: after all was read and checked, and with what it had before if that fails after all."""
     if not isinstance(model, keras.Model):
         raise ModelError(f"model=: expected a built keras.Model, got {quoted(model)}")
@@ -195,7 +196,7 @@ def _fill_whole(model: Any, architecture: Architecture, stored: Stored, inputs: 
 
 
 @contextmanager
-def _put_back(model: Any) -> Iterator[None]:
+def _put_back(model: Model) -> Iterator[None]:
     """Within this context a model may be changed; where it is left by an error, nothing of that stays."""
     before = [(variable, tf.convert_to_tensor(variable.value)) for variable in model.variables]
     assets, grids, promises = assets_of(model), attached_to(model), kept_promises(model)
@@ -211,7 +212,7 @@ def _put_back(model: Any) -> Iterator[None]:
         raise
 
 
-def _by_present_names(model: Any, inputs: LayerInputs, layers: Sequence[str]) -> LayerInputs:
+def _by_present_names(model: Model, inputs: LayerInputs, layers: Sequence[str]) -> LayerInputs:
     """`inputs` by the paths that layers have in `model`: a name that Keras made up, or a configuration left out, is
 
     another one in each model. Layers count by their place; where there are more or fewer of them, by name.
@@ -221,7 +222,7 @@ def _by_present_names(model: Any, inputs: LayerInputs, layers: Sequence[str]) ->
     return {present.get(path, path): held for path, held in inputs.items()}
 
 
-def finalize(model: Any) -> None:
+def finalize(model: Model) -> None:
     """Let layers that compute with constants made of their variables (Normalization) recompute them."""
     for layer in layers_of(model):
         if hasattr(layer, "finalize_state"):
@@ -231,7 +232,7 @@ def finalize(model: Any) -> None:
 # ---- checks
 
 
-def _check_variables(model: Any, architecture: Architecture) -> None:
+def _check_variables(model: Model, architecture: Architecture) -> None:
     """Raise unless a model has the variables that the file holds: as many, of the same shapes and dtypes."""
     expected = [(name, tuple(shape), dtype) for name, shape, dtype in architecture.variables]
     found = [(v.name, tuple(int(n) for n in v.shape), str(v.dtype)) for v in model.variables]
@@ -245,7 +246,7 @@ def _check_variables(model: Any, architecture: Architecture) -> None:
             )
 
 
-def _check_paths(model: Any, architecture: Architecture) -> None:
+def _check_paths(model: Model, architecture: Architecture) -> None:
     """Raise unless the file calls its parameters what they are called in the model built from it.
 
     Names that Keras makes up from a counter differ from model to model within a user's own classes.
@@ -257,7 +258,7 @@ def _check_paths(model: Any, architecture: Architecture) -> None:
             raise ModelError(f"the file calls the parameter {path} of the model built from it {quoted(there)}")
 
 
-def _check_inputs(model: Any, architecture: Architecture) -> None:
+def _check_inputs(model: Model, architecture: Architecture) -> None:
     """Raise unless a model that declares its inputs declares those that the file says."""
     if declared_inputs(model) is not None and _inputs(input_specs(model)) != architecture.inputs:
         raise ModelError(
@@ -270,7 +271,7 @@ def _uncounted(path: str) -> str:
     return re.sub(r"_\d+(?=/|$)", "", path)
 
 
-def _inputs(specs: Any) -> Any:
+def _inputs(specs: Nest) -> Any:
     if isinstance(specs, dict):
         return {"dict": {key: _inputs(value) for key, value in specs.items()}}
     if isinstance(specs, list | tuple):

@@ -10,18 +10,20 @@ from typing import Any
 import keras
 
 from bitwidth.backends.tensorflow.internals.layers import layers_of
+from bitwidth.backends.tensorflow.internals.types import KerasLayer
 from bitwidth.errors import ModelError
 from bitwidth.text import brief, quoted
+from bitwidth.typing import Model
 
 _OF_KERAS = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization)
 
 
-def assets_of(model: Any) -> dict[str, bytes]:
+def assets_of(model: Model) -> dict[str, bytes]:
     """The assets of a model: bytes by `<place of the layer>/<path that the layer gives>`."""
     return {f"{index}/{name}": data for index, layer in _owners(model) for name, data in _saved(layer).items()}
 
 
-def check_assets(model: Any, assets: Mapping[str, bytes]) -> None:
+def check_assets(model: Model, assets: Mapping[str, bytes]) -> None:
     """Raise unless assets fit a model: each belongs to a layer, and each layer of Keras that needs some has them.
 
     Args:
@@ -47,7 +49,7 @@ def check_assets(model: Any, assets: Mapping[str, bytes]) -> None:
             _check_text(assets[f"{index}/{name}"], f"{layer.name}: the asset {quoted(name)}")
 
 
-def load_assets(model: Any, assets: Mapping[str, bytes]) -> None:
+def load_assets(model: Model, assets: Mapping[str, bytes]) -> None:
     """Give the layers of a model their assets.
 
     Raises:
@@ -76,7 +78,7 @@ def _by_layer(assets: Mapping[str, bytes]) -> dict[int, dict[str, bytes]]:
     return found
 
 
-def _owners(model: Any) -> Iterator[tuple[int, Any]]:
+def _owners(model: Model) -> Iterator[tuple[int, Any]]:
     inner: set[int] = set()
     for index, layer in enumerate(layers_of(model)):
         if hasattr(layer, "save_assets") and id(layer) not in inner:
@@ -84,7 +86,7 @@ def _owners(model: Any) -> Iterator[tuple[int, Any]]:
             yield index, layer
 
 
-def _saved(layer: Any) -> dict[str, bytes]:
+def _saved(layer: KerasLayer) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         layer.save_assets(folder)
         files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.internals.layers import is_quantized
+from bitwidth.backends.tensorflow.internals.types import KerasLayer
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
 from bitwidth.text import quoted
+from bitwidth.typing import Array, Model
 
 _SHOWN = 3  # how many names a message lists
 
 
-def check_model(model: Any) -> Names:
+def check_model(model: Model) -> Names:
     """Raise unless `model` is a built Keras 3 model on TensorFlow with finite, not yet quantized variables.
 
     Args:
@@ -49,7 +48,7 @@ def check_model(model: Any) -> Names:
     return names
 
 
-def check_apart(model: Any, trace: FuncTrace) -> None:
+def check_apart(model: Model, trace: FuncTrace) -> None:
     """Refuse a model whose copy still reads the user's variables.
 
     Raises:
@@ -64,7 +63,7 @@ def check_apart(model: Any, trace: FuncTrace) -> None:
         )
 
 
-def _check_framework(model: Any) -> None:
+def _check_framework(model: Model) -> None:
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     homes = {base.__module__ for base in type(model).__mro__}
     if any(home.split(".")[0] == "torch" for home in homes):
@@ -88,7 +87,7 @@ def _check_framework(model: Any) -> None:
         )
 
 
-def _check_layer(path: str, layer: Any) -> None:
+def _check_layer(path: str, layer: KerasLayer) -> None:
     mode = getattr(layer, "quantization_mode", None)
     if mode or is_quantized(layer):
         raise UnsupportedModelError(
@@ -143,6 +142,6 @@ def need_targets(source: Source) -> None:
         raise DataError(f"{source.name} has no targets: give (inputs, targets)")
 
 
-def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+def _numbers(array: Array) -> Array:
     """`array` in a dtype that numpy can test: the floats of other packages as float32."""
     return array.astype(np.float32) if array.dtype.kind == "V" else array

@@ -37,6 +37,7 @@ from bitwidth.backends.tensorflow.models.plain_data import (
     words,
 )
 from bitwidth.text import printable, quoted
+from bitwidth.typing import CustomObjects, Json, JsonDict, JsonMapping
 
 _POLICY_NAMES = DTYPES | {"mixed_float16", "mixed_bfloat16"}
 _FREE_TEXTS = frozenset({"name", "oov_token", "mask_token"})  # whose texts are the user's and only ever compared
@@ -72,10 +73,10 @@ class Configuration:
             known besides.
     """
 
-    def __init__(self, custom_objects: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, custom_objects: CustomObjects | None = None) -> None:
         self._given = dict(custom_objects or {})
 
-    def read(self, config: Any, kind: Kind, where: str) -> Any:
+    def read(self, config: Json, kind: Kind, where: str) -> Json:
         """One object, or None.
 
         Args:
@@ -95,7 +96,7 @@ class Configuration:
         except RecursionError as error:
             raise NotAllowedError(f"{where}: nested too deep") from error
 
-    def _read(self, config: Any, kind: Kind, where: str) -> Any:
+    def _read(self, config: Json, kind: Kind, where: str) -> Json:
         if config is None:
             return None
         if isinstance(config, str):
@@ -109,7 +110,7 @@ class Configuration:
 
     # ---- objects, functions and names
 
-    def _object(self, config: Mapping[str, Any], kind: Kind, where: str) -> dict[str, Any]:
+    def _object(self, config: JsonMapping, kind: Kind, where: str) -> JsonDict:
         own = self._own_class(config, kind, where)
         found = own or _of_keras(config, Kind.LAYER if kind is Kind.ACTIVATION else kind, where)
         settings = config.get("config")
@@ -128,7 +129,7 @@ class Configuration:
             made["build_config"] = self._anything(config["build_config"], f"{where}: build_config")
         return made
 
-    def _own_class(self, config: Mapping[str, Any], kind: Kind, where: str) -> Named | None:
+    def _own_class(self, config: JsonMapping, kind: Kind, where: str) -> Named | None:
         """The class of the user's own that a configuration names. It goes before Keras's, as it does in Keras."""
         name = _registered_name(config)
         target = self._own(name)
@@ -138,7 +139,7 @@ class Configuration:
             raise NotAllowedError(f"{where}: {quoted(name)} is not {kind.value}")
         return Named(target.__module__, config["class_name"], target)
 
-    def _function(self, config: Mapping[str, Any], kind: Kind, where: str) -> Any:
+    def _function(self, config: JsonMapping, kind: Kind, where: str) -> Json:
         module, name = config.get("module"), config.get("config")
         if not isinstance(name, str):
             raise NotAllowedError(f"{where}: expected the name of a function, got {quoted(name)}")
@@ -165,7 +166,7 @@ class Configuration:
             raise NotAllowedError(f"{where}: {quoted(name)} is not the name of {kind.value}; {_ADVICE}")
         return name
 
-    def _own(self, name: str | None) -> Any:
+    def _own(self, name: str | None) -> Json:
         """The class or function of the user's own that Keras would find under a name."""
         return None if name is None else keras.saving.get_registered_object(name)
 
@@ -177,7 +178,7 @@ class Configuration:
 
     # ---- what an object is made of
 
-    def _settings(self, settings: Mapping[str, Any], cls: type[Any], where: str) -> dict[str, Any]:
+    def _settings(self, settings: JsonMapping, cls: type[Any], where: str) -> JsonDict:
         """The settings of a class of Keras: each key is a place of a kind, or holds plain data."""
         if issubclass(cls, keras.Model) and set(settings) >= _GRAPH:
             return self._graph(settings, where, lambda key, value, inside: self._setting(key, value, cls, inside))
@@ -186,7 +187,7 @@ class Configuration:
             for key, value in items(settings, where)
         }
 
-    def _setting(self, key: str, value: Any, cls: type[Any], where: str) -> Any:
+    def _setting(self, key: str, value: Json, cls: type[Any], where: str) -> Json:
         kind = _kind_of_place(key)
         if key == "name" and issubclass(cls, BASES[Kind.POLICY]):
             kind = Kind.POLICY
@@ -206,7 +207,7 @@ class Configuration:
             return words(value, where)
         return value if key in _FREE_TEXTS and isinstance(value, str) else plain(value, where)
 
-    def _graph(self, settings: Mapping[str, Any], where: str, rest: Callable[[str, Any, str], Any]) -> dict[str, Any]:
+    def _graph(self, settings: JsonMapping, where: str, rest: Callable[[str, Any, str], Any]) -> JsonDict:
         """The settings of a Functional model: its layers with their calls, its inputs and outputs."""
         layers = entries(settings["layers"], where)
         if not all(isinstance(layer, Mapping) and isinstance(layer.get("name"), str) for layer in layers):
@@ -214,7 +215,7 @@ class Configuration:
         names = {layer["name"] for layer in layers}
         if len(names) != len(layers):
             raise NotAllowedError(f"{where}: two layers of one name")
-        made: dict[str, Any] = {"layers": []}
+        made: JsonDict = {"layers": []}
         for layer in layers:
             inside = f"{where} > {printable(layer['name'], _LONGEST)}"
             calls = [call(node, names, inside) for node in entries(layer.get("inbound_nodes", []), inside)]
@@ -227,7 +228,7 @@ class Configuration:
                 made[key] = rest(key, value, f"{where}: {printable(key, _LONGEST)}")
         return made
 
-    def _own_settings(self, settings: Mapping[str, Any], cls: type[Any], where: str) -> dict[str, Any]:
+    def _own_settings(self, settings: JsonMapping, cls: type[Any], where: str) -> JsonDict:
         """The settings of a user's own class. Its texts are its own; objects in it are such as may be named."""
         if issubclass(cls, _LOOKUPS):
             words(settings.get("vocabulary"), f"{where}: vocabulary")
@@ -238,14 +239,14 @@ class Configuration:
             for key, value in items(settings, where)
         }
 
-    def _own_setting(self, key: str, value: Any, where: str) -> Any:
+    def _own_setting(self, key: str, value: Json, where: str) -> Json:
         """An object under a key that Keras knows (a base class may read it) is of the kind of that place."""
         kind = _kind_of_place(key)
         if kind is not None and isinstance(value, Mapping) and "class_name" in value:
             return self._read(value, kind, where)
         return self._anything(value, where)
 
-    def _anything(self, value: Any, where: str) -> Any:
+    def _anything(self, value: Json, where: str) -> Json:
         """Data of a user's own class: plain, or objects of a kind that may be named somewhere."""
         if isinstance(value, list | tuple):
             return [self._anything(part, where) for part in value]
@@ -257,7 +258,7 @@ class Configuration:
             return self._read(value, self._kind(value), where)
         return {key: self._anything(part, where) for key, part in items(value, where)}
 
-    def _kind(self, config: Mapping[str, Any]) -> Kind:
+    def _kind(self, config: JsonMapping) -> Kind:
         """The kind of an object by what it names; a layer where it names nothing that is known."""
         module, name = config.get("module"), str(config["class_name"])
         own = self._own(_registered_name(config))
@@ -282,7 +283,7 @@ def _kind_of_place(key: str) -> Kind | None:
     return _PLACES.get(key) or _ENDINGS.get(key.rpartition("_")[2])
 
 
-def _of_keras(config: Mapping[str, Any], kind: Kind, where: str) -> Named:
+def _of_keras(config: JsonMapping, kind: Kind, where: str) -> Named:
     """The class of Keras that a configuration names."""
     module, name = config.get("module"), config["class_name"]
     found = class_named(kind, module, name) if isinstance(module, str | None) else None
@@ -292,7 +293,7 @@ def _of_keras(config: Mapping[str, Any], kind: Kind, where: str) -> Named:
     return found
 
 
-def _registered_name(config: Mapping[str, Any]) -> str | None:
+def _registered_name(config: JsonMapping) -> str | None:
     """The name under which Keras would look for a class of the user's own; None where it would not."""
     name, module = config.get("registered_name"), config.get("module")
     if isinstance(name, str):

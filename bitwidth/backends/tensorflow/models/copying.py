@@ -22,13 +22,15 @@ from bitwidth.backends.tensorflow.internals.compiled import forget_compiled
 from bitwidth.backends.tensorflow.internals.containers import DictWrapper, ListWrapper, renumber
 from bitwidth.backends.tensorflow.internals.graphs import FUNCTION, clone_of
 from bitwidth.backends.tensorflow.internals.layers import layers_of
+from bitwidth.backends.tensorflow.internals.types import KerasLayer
+from bitwidth.typing import Model
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 _FOREIGN = ("tensorflow", "numpy", "threading", "logging", "weakref", "inspect", "h5py", "_thread", "re", "contextvars")
 _COPIES: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def copy_model(model: Any) -> Any:
+def copy_model(model: Model) -> Model:
     """An uncompiled copy of a Keras model that shares no variable with it.
 
     Args:
@@ -42,7 +44,7 @@ def copy_model(model: Any) -> Any:
     return copy
 
 
-def is_copy(layer: Any) -> bool:
+def is_copy(layer: KerasLayer) -> bool:
     """Whether a layer was made by copying a model, and is not the user's own."""
     return layer in _COPIES
 
@@ -55,7 +57,7 @@ def copy_object(value: Any) -> Any:
     return copy
 
 
-def uncompile(model: Any) -> None:
+def uncompile(model: Model) -> None:
     """Drop optimizer, loss, metrics and compiled functions of a model and of the models in it."""
     for layer in layers_of(model):
         if isinstance(layer, keras.Model):

@@ -19,8 +19,10 @@ from bitwidth.backends.tensorflow.internals.deferral import (
     set_initializer,
     values_deferred_to,
 )
+from bitwidth.backends.tensorflow.internals.types import ModelVariable
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.errors import ModelError
+from bitwidth.typing import Model
 
 MAX_VARIABLES = 1 << 18
 MAX_ELEMENTS = 1 << 31  # of all variables together
@@ -33,7 +35,7 @@ class Pending(list[Any]):
 
     elements = 0
 
-    def append(self, variable: Any) -> None:
+    def append(self, variable: ModelVariable) -> None:
         """Called by Keras with each variable that is created.
 
         Raises:
@@ -101,12 +103,12 @@ def _values_taken_in() -> Iterator[None]:
         yield
 
 
-def has_value(variable: Any) -> bool:
+def has_value(variable: ModelVariable) -> bool:
     """Whether a variable has a value."""
     return tf_variable(variable) is not None
 
 
-def give_value(variable: Any, value: Any) -> None:
+def give_value(variable: ModelVariable, value: Any) -> None:
     """Give a variable its value; one that waits for its first has it from then on.
 
     Args:
@@ -120,7 +122,7 @@ def give_value(variable: Any, value: Any) -> None:
         initialize(variable, keras.ops.convert_to_tensor(value, dtype=declared_dtype(variable)))
 
 
-def finish(pending: Pending, model: Any) -> None:
+def finish(pending: Pending, model: Model) -> None:
     """Give their first values to variables beside the model: states of recurrent layers, and of seeds of initializers.
 
     Raises:
@@ -135,7 +137,7 @@ def finish(pending: Pending, model: Any) -> None:
         give_value(variable, _first_value(variable))
 
 
-def _first_value(variable: Any) -> Any:
+def _first_value(variable: ModelVariable) -> Any:
     """Zeros, unless the variable was created with a value, or is the state of a seed, which is not drawn either."""
     initializer = initializer_of(variable).initializer
     dtype = declared_dtype(variable)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from bitwidth.backends.tensorflow.internals.types import KerasLayer, ModelVariable
 from bitwidth.backends.tensorflow.reading.graphs import value_of
 from bitwidth.backends.tensorflow.reading.naming import names_of
 from bitwidth.graph import Graph
+from bitwidth.typing import Model
 
 
 class Handed:
@@ -24,13 +26,13 @@ class Handed:
     def __init__(self, graph: Graph, make: Callable[[], Any], remark: str) -> None:
         self.remark = remark
         self._make: Callable[[], Any] | None = make
-        self._model: Any = None
+        self._model: Model = None
         self._paths = {parameter.path: parameter.index for parameter in graph}
-        self._layers: tuple[Any, ...] = ()
-        self._variables: dict[str, Any] = {}
+        self._layers: tuple[KerasLayer, ...] = ()
+        self._variables: dict[str, ModelVariable] = {}
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """See `Finished.model`."""
         if self._make is not None:
             self._model, self._make = self._make(), None

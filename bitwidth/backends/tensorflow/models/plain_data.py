@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from bitwidth.text import quoted
+from bitwidth.typing import Json, JsonDict, JsonMapping
 
 CONSTANTS = ("__numpy__", "__tensor__")
 NUMBERS = ("bool", *(f"{u}int{w}" for u in ("", "u") for w in (8, 16, 32, 64)), "float16", "float32", "float64")
@@ -31,7 +32,7 @@ class NotAllowedError(ValueError):
 Argument = Callable[[Any], Any]
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Json, where: str) -> Json:
     """Numbers, texts that are no paths, arrays of numbers, and lists and dicts of them."""
     if isinstance(value, list | tuple):
         return [plain(part, where) for part in value]
@@ -44,7 +45,7 @@ def plain(value: Any, where: str) -> Any:
     return {key: plain(part, where) for key, part in items(value, where)}
 
 
-def leaf(value: Any, where: str) -> Any:
+def leaf(value: Json, where: str) -> Json:
     """None, a boolean or a number."""
     if value is None or isinstance(value, bool | np.bool_ | Number):
         return value
@@ -63,7 +64,7 @@ def word(text: str, where: str) -> str:
     return text
 
 
-def words(value: Any, where: str) -> Any:
+def words(value: Json, where: str) -> Json:
     """A vocabulary: the words themselves. A text would be a path, and Keras would read what lies there."""
     if value is None:
         return None
@@ -73,7 +74,7 @@ def words(value: Any, where: str) -> Any:
     return found
 
 
-def constant(value: Mapping[str, Any], where: str) -> dict[str, Any]:
+def constant(value: JsonMapping, where: str) -> JsonDict:
     """An array of numbers: `{"class_name": "__numpy__", "config": {"value": ..., "dtype": ...}}`."""
     kind = value.get("class_name")
     if kind not in CONSTANTS:
@@ -90,7 +91,7 @@ def constant(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"class_name": kind, "config": inner}
 
 
-def call(node: Any, names: Collection[str], where: str) -> dict[str, Any]:
+def call(node: Json, names: Collection[str], where: str) -> JsonDict:
     """The arguments of a call in a graph: plain data, slices, and at least one tensor of the graph.
 
     Args:
@@ -101,9 +102,9 @@ def call(node: Any, names: Collection[str], where: str) -> dict[str, Any]:
     shape = isinstance(node, Mapping) and set(node) == {"args", "kwargs"}
     if not shape or not isinstance(node["args"], list | tuple) or not isinstance(node["kwargs"], Mapping):
         raise NotAllowedError(f"{where}: expected the arguments of a call, got {quoted(node)}")
-    tensors: list[Any] = []
+    tensors: list[Json] = []
 
-    def argument(value: Any) -> Any:
+    def argument(value: Json) -> Json:
         if isinstance(value, list | tuple):
             return [argument(part) for part in value]
         if not isinstance(value, Mapping):
@@ -127,7 +128,7 @@ def call(node: Any, names: Collection[str], where: str) -> dict[str, Any]:
     return made
 
 
-def tensor(value: Mapping[str, Any], names: Collection[str], where: str) -> dict[str, Any]:
+def tensor(value: JsonMapping, names: Collection[str], where: str) -> JsonDict:
     """A tensor of a graph, by the layer that makes it."""
     inner = fields(value, ("shape", "dtype", "keras_history"), where)
     made = {
@@ -138,7 +139,7 @@ def tensor(value: Mapping[str, Any], names: Collection[str], where: str) -> dict
     return {"class_name": "__keras_tensor__", "config": made}
 
 
-def sizes(value: Any, where: str) -> list[int | None]:
+def sizes(value: Json, where: str) -> list[int | None]:
     """The shape of a tensor; None for an axis of any size."""
     axes = entries(value, where)
     if len(axes) > MAX_AXES or not all(size is None or is_count(size) for size in axes):
@@ -146,14 +147,14 @@ def sizes(value: Any, where: str) -> list[int | None]:
     return list(axes)
 
 
-def a_dtype(value: Any, where: str) -> str:
+def a_dtype(value: Json, where: str) -> str:
     """The dtype of a tensor."""
     if not isinstance(value, str) or value not in DTYPES:
         raise NotAllowedError(f"{where}: expected a dtype, got {quoted(value)}")
     return value
 
 
-def origin(value: Any, names: Collection[str], where: str) -> list[Any]:
+def origin(value: Json, names: Collection[str], where: str) -> list[Json]:
     """`[layer, node, tensor]`: where a tensor of a graph comes from."""
     found = list(entries(value, where))
     if len(found) != 3 or not isinstance(found[0], str) or found[0] not in names or not all(map(is_count, found[1:])):
@@ -161,7 +162,7 @@ def origin(value: Any, names: Collection[str], where: str) -> list[Any]:
     return found
 
 
-def ends(value: Any, names: Collection[str], where: str) -> Any:
+def ends(value: Json, names: Collection[str], where: str) -> Json:
     """Inputs or outputs of a graph: where a tensor comes from, or lists and dicts of that."""
     if isinstance(value, Mapping):
         return {key: ends(part, names, where) for key, part in items(value, where)}
@@ -171,7 +172,7 @@ def ends(value: Any, names: Collection[str], where: str) -> Any:
     return [ends(part, names, where) for part in found]
 
 
-def items(value: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+def items(value: JsonMapping, where: str) -> Iterator[tuple[str, Json]]:
     """The entries of an object whose keys are texts."""
     for key, part in value.items():
         if not isinstance(key, str):
@@ -179,14 +180,14 @@ def items(value: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
         yield key, part
 
 
-def entries(value: Any, where: str) -> Sequence[Any]:
+def entries(value: Json, where: str) -> Sequence[Json]:
     """The entries of a list."""
     if not isinstance(value, list | tuple):
         raise NotAllowedError(f"{where}: expected a list, got {quoted(value)}")
     return list(value)
 
 
-def fields(value: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+def fields(value: JsonMapping, names: Sequence[str], where: str) -> JsonDict:
     """The `config` of a special object, which has these fields and no others."""
     inner = value.get("config")
     if not isinstance(inner, Mapping) or set(inner) != set(names):
@@ -196,6 +197,6 @@ def fields(value: Mapping[str, Any], names: Sequence[str], where: str) -> dict[s
     return dict(inner)
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Json) -> bool:
     """Whether a value is an integer of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

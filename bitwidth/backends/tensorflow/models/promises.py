@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,17 +12,18 @@ from bitwidth.backends.tensorflow.constraints.activations import attached_to
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.encodings import Encoding
 from bitwidth.graph import Graph
+from bitwidth.typing import Model
 
 _HELD = "_bitwidth_encoding"  # an attribute of the variable, which goes with it into a larger model
 
 
-def keep_promises(model: Any, encodings: Mapping[int, Encoding]) -> None:
+def keep_promises(model: Model, encodings: Mapping[int, Encoding]) -> None:
     """Remember how the variables of a model are held, by their index. Its layers know how they take their inputs."""
     for index, variable in enumerate(model.variables):
         variable.__dict__[_HELD] = encodings.get(index)
 
 
-def kept_promises(model: Any) -> dict[int, Encoding]:
+def kept_promises(model: Model) -> dict[int, Encoding]:
     """How the variables of a model are held that came out of a run or a file, by their index in the model."""
     held = ((index, variable.__dict__.get(_HELD)) for index, variable in enumerate(model.variables))
     return {index: encoding for index, encoding in held if encoding is not None}
@@ -40,7 +40,7 @@ def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:
     }
 
 
-def promised(model: Any, names: Names, graph: Graph) -> Graph:
+def promised(model: Model, names: Names, graph: Graph) -> Graph:
     """`graph`, with the encodings that `model` came with.
 
     Values changed since then are projected back, and a note says so.

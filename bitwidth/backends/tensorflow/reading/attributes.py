@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.types import TFOperation
 from bitwidth.backends.tensorflow.reading.kinds import given_attributes
 
 _LARGEST_CONSTANT = 64  # elements: axes, permutations and shapes are told, tables are not
 _LEFT_OUT = ("T", "Tidx", "Tshape", "output_shapes", "adj_x", "adj_y")
 
 
-def plain_attributes(op: Any) -> tuple[tuple[str, Any], ...]:
+def plain_attributes(op: TFOperation) -> tuple[tuple[str, Any], ...]:
     """The attributes of `op` by name, as its kind has them and without TensorFlow's private ones.
 
     A small constant has its `value` as a number, string or nested list; dtypes are numpy names, shapes tuples with None

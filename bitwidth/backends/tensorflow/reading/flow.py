@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from bitwidth.backends.tensorflow.internals.types import TFOperation
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.axes import Axes, origins, repeats, whole
 from bitwidth.backends.tensorflow.reading.frames import Frame
@@ -85,19 +86,19 @@ class _Follower:
             if path not in self.flow.uses:
                 self._use(frame, op, path, Reading("unknown"))
 
-    def _note(self, frame: Frame, op: Any, inputs: list[Carried]) -> None:
+    def _note(self, frame: Frame, op: TFOperation, inputs: list[Carried]) -> None:
         read = dict.fromkeys(path for item in inputs if item for path in item)
         if read:
             self.flow.read_by[frame.name(op)] = tuple(read)
         if kind_of(op) != "input" and not spec_of(op).shape_only:
             self._last.update((path, (frame, op)) for path in read)
 
-    def _use(self, frame: Frame, op: Any, path: str, reading: Reading) -> None:
+    def _use(self, frame: Frame, op: TFOperation, path: str, reading: Reading) -> None:
         layer = self.trace.layer_of(frame, op)
         use = Use(frame.name(op), kind_of(op), layer, reading.channel_axes, reading.input_axes, label=op.type)
         self.flow.uses.setdefault(path, {})[use] = reading
 
-    def _step(self, frame: Frame, op: Any, inputs: list[Carried]) -> list[Carried]:
+    def _step(self, frame: Frame, op: TFOperation, inputs: list[Carried]) -> list[Carried]:
         has_features = any(item is None for item in inputs)
         if spec_of(op).shape_only:
             return [None if has_features else {} for _ in op.outputs]
@@ -116,7 +117,7 @@ class _Follower:
                 self._use(frame, op, path, reading)
         return [None if has_features else {} for _ in op.outputs]
 
-    def _join(self, op: Any, inputs: list[Carried]) -> None:
+    def _join(self, op: TFOperation, inputs: list[Carried]) -> None:
         """Note what each parameter does where it is first joined with others of more axes, one element by another."""
         rule, _ = use_rule(op)
         for position, item in enumerate(inputs):
@@ -125,7 +126,7 @@ class _Follower:
                 if effect in ("add", "multiply"):
                     self._joined.setdefault(path, effect)
 
-    def _enter(self, frame: Frame, op: Any, inputs: list[Carried]) -> list[Carried]:
+    def _enter(self, frame: Frame, op: TFOperation, inputs: list[Carried]) -> list[Carried]:
         """Go into the graphs that an operation runs. What a loop changes, and what a branch chooses, are features."""
         is_loop, branches = kind_of(op) == "loop", frame.inner[op.name]
         results: list[list[Carried]] = []
@@ -156,7 +157,7 @@ def _is_invariant(branches: list[Frame], place: int) -> bool:
     return bool(given.name == body.inputs[place].name)
 
 
-def _passed_on(op: Any, inputs: list[Carried], output: int) -> Carried:
+def _passed_on(op: TFOperation, inputs: list[Carried], output: int) -> Carried:
     """What an output of an operation over parameters and constants carries; of several ways, the first known one."""
     carried: dict[str, Axes | None] = {}
     for position, item in enumerate(inputs):

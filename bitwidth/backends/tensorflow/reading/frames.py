@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitwidth.backends.tensorflow.internals.graphs import graph_named
+from bitwidth.backends.tensorflow.internals.types import TFOperation, TFTensor
 
 
 @dataclass(eq=False)
@@ -29,7 +30,7 @@ class Frame:
     graph: Any
     prefix: str = ""
     outer: Frame | None = None
-    op: Any = None
+    op: TFOperation = None
     sources: dict[str, Any] = field(default_factory=dict)
     inner: dict[str, list[Frame]] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
@@ -47,14 +48,14 @@ class Frame:
             for frame in frames:
                 yield from frame.walk()
 
-    def holder(self, tensor: Any) -> Frame | None:
+    def holder(self, tensor: TFTensor) -> Frame | None:
         """The frame around this one, or this one, whose graph `tensor` belongs to."""
         frame: Frame | None = self
         while frame is not None and frame.graph is not tensor.graph:
             frame = frame.outer
         return frame
 
-    def root_source(self, tensor: Any) -> Any:
+    def root_source(self, tensor: TFTensor) -> Any:
         """The input of the traced function that `tensor` is handed down from, or the tensor where it was computed."""
         frame: Frame = self
         while tensor.op.type == "Identity" or tensor.name in frame.sources:
@@ -89,7 +90,7 @@ def _enter(frame: Frame) -> None:
                 _enter(inner)
 
 
-def _graphs(op: Any) -> Iterator[tuple[str, Any]]:
+def _graphs(op: TFOperation) -> Iterator[tuple[str, Any]]:
     """The graphs that `op` runs on its own inputs, with the name of the attribute that holds each."""
     for attribute in op.op_def.attr:
         if attribute.type not in ("func", "list(func)"):

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.internals.layers import declared_inputs
+from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.attributes import dtype_name, plain_attributes, sizes
 from bitwidth.backends.tensorflow.reading.flow import Flow, flow_of
@@ -25,9 +25,10 @@ from bitwidth.backends.tensorflow.reading.tracing import Call, FuncTrace, trace_
 from bitwidth.encodings import Dense
 from bitwidth.errors import ModelError
 from bitwidth.graph import Graph, Layer, LayerCall, Op, Parameter, Structure, Tensor, Values
+from bitwidth.typing import Array, Model, Nest
 
 
-def read_graph(model: Any, example: Any = None) -> Graph:
+def read_graph(model: Model, example: Nest = None) -> Graph:
     """Read `model` into a graph. The model is not changed; values are read when they are first asked for.
 
     Args:
@@ -41,7 +42,7 @@ def read_graph(model: Any, example: Any = None) -> Graph:
     return graph_of(model, traced(model, example))
 
 
-def graph_of(model: Any, trace: FuncTrace) -> Graph:
+def graph_of(model: Model, trace: FuncTrace) -> Graph:
     """The graph of `model` as `trace` shows it; nothing is traced again."""
     flow = flow_of(trace)
     frames = list(_in_order(trace.frame))
@@ -58,7 +59,7 @@ def graph_of(model: Any, trace: FuncTrace) -> Graph:
     return Graph(structure, parameters, Values(value_readers(trace)))
 
 
-def traced(model: Any, example: Any = None, names: Names | None = None) -> FuncTrace:
+def traced(model: Model, example: Nest = None, names: Names | None = None) -> FuncTrace:
     """Trace `model` on its own inputs, or on such as `example`.
 
     A subclassed model without an example tells shapes but not dtypes: floating point is tried first, then integers,
@@ -84,12 +85,12 @@ def traced(model: Any, example: Any = None, names: Names | None = None) -> FuncT
     raise ModelError(f"{missing(model)}; tried on the shapes it was built with: {errors[0]}") from errors[0]
 
 
-def value_readers(trace: FuncTrace) -> dict[str, Callable[[], NDArray[Any]]]:
+def value_readers(trace: FuncTrace) -> dict[str, Callable[[], Array]]:
     """A function for each parameter that reads its present value, by path."""
     return {path: partial(value_of, variable) for path, variable, _ in trace.names.variables}
 
 
-def value_of(variable: Any) -> NDArray[Any]:
+def value_of(variable: ModelVariable) -> Array:
     """The present value of a Keras variable, read-only.
 
     On the CPU it is the memory of the variable itself; TensorFlow leaves that alone while the array lives, and gives
@@ -116,7 +117,7 @@ def _arguments(trace: FuncTrace) -> list[Any]:
     return list(frame.inputs[: len(frame.inputs) - len(frame.graph.captures)])
 
 
-def _in_order(frame: Frame) -> Iterator[tuple[Frame, Any]]:
+def _in_order(frame: Frame) -> Iterator[tuple[Frame, TFOperation]]:
     """The live operations, those of a loop before the loop itself."""
     for op in frame.graph.get_operations():
         if op.name in frame.live:
@@ -125,7 +126,7 @@ def _in_order(frame: Frame) -> Iterator[tuple[Frame, Any]]:
             yield frame, op
 
 
-def _op(trace: FuncTrace, flow: Flow, frame: Frame, op: Any) -> Op:
+def _op(trace: FuncTrace, flow: Flow, frame: Frame, op: TFOperation) -> Op:
     name, kind = frame.name(op), kind_of(op)
     inputs = tuple(frame.name(tensor) for tensor in operands(op))
     attributes = plain_attributes(op)
@@ -140,7 +141,7 @@ def _op(trace: FuncTrace, flow: Flow, frame: Frame, op: Any) -> Op:
     return Op(name, kind, trace.layer_of(frame, op), inputs, outputs, read, attributes, label=op.type)
 
 
-def _tensor(frame: Frame, tensor: Any) -> Tensor:
+def _tensor(frame: Frame, tensor: TFTensor) -> Tensor:
     return Tensor(frame.name(tensor), sizes(tensor.shape), dtype_name(tensor.dtype))
 
 
@@ -171,7 +172,7 @@ def _layer_call(frame: Frame, call: Call) -> LayerCall | None:
     )
 
 
-def _parameters(model: Any, trace: FuncTrace, flow: Flow) -> list[Parameter]:
+def _parameters(model: Model, trace: FuncTrace, flow: Flow) -> list[Parameter]:
     trainable = {id(variable) for variable in model.trainable_variables}
     parameters = []
     for index, (path, variable, owner) in enumerate(trace.names.variables):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.internals.graphs import FUNCTION, forget_trace, untraced
+from bitwidth.backends.tensorflow.internals.types import KerasLayer
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def inline_functions() -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
-def forget_traces(layer: Any) -> None:
+def forget_traces(layer: KerasLayer) -> None:
     """Let each `tf.function` among the methods of a layer be traced again: what it has traced reads as it did then."""
     for cls in type(layer).__mro__:
         for value in vars(cls).values():

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.types import TFOperation, TFTensor
 from bitwidth.graph.ops import SPECS, Kind, OpSpec
 
 _TYPES: dict[Kind, tuple[str, ...]] = {
@@ -104,7 +105,7 @@ _TRANSPOSED = {"MatMul": ("transpose_a", "transpose_b")}  # all other products: 
 _ADJOINTS = ("adj_x", "adj_y")
 
 
-def kind_of(op: Any) -> Kind:
+def kind_of(op: TFOperation) -> Kind:
     """The kind of a TensorFlow operation; `"other"` for a type that the vocabulary does not have.
 
     Example:
@@ -115,24 +116,24 @@ def kind_of(op: Any) -> Kind:
     return KINDS.get(op.type, "other")
 
 
-def spec_of(op: Any) -> OpSpec:
+def spec_of(op: TFOperation) -> OpSpec:
     """What is known about the kind of a TensorFlow operation."""
     return SPECS[kind_of(op)]
 
 
-def operands(op: Any) -> list[Any]:
+def operands(op: TFOperation) -> list[TFTensor]:
     """The tensors that a TensorFlow operation reads, in the order that its kind has."""
     given = list(op.inputs)
     return [given[place] for place in _ORDER.get(op.type, range(len(given)))]
 
 
-def transposes(op: Any) -> tuple[bool, bool]:
+def transposes(op: TFOperation) -> tuple[bool, bool]:
     """Whether a matrix product transposes its first operand, and whether its second."""
     first, second = _TRANSPOSED.get(op.type, _ADJOINTS)
     return op.get_attr(first), op.get_attr(second)
 
 
-def given_attributes(op: Any) -> dict[str, Any]:
+def given_attributes(op: TFOperation) -> dict[str, Any]:
     """Attributes that the kind of an operation has, and TensorFlow has as operands or under other names.
 
     Example:

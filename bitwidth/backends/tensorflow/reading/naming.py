@@ -10,6 +10,8 @@ from typing import Any
 import keras
 
 from bitwidth.backends.tensorflow.internals import layers as tracked
+from bitwidth.backends.tensorflow.internals.types import KerasLayer, ModelVariable
+from bitwidth.typing import Model
 
 
 @dataclass
@@ -27,21 +29,21 @@ class Names:
         aliases: other paths of a variable, by its path.
     """
 
-    layers: list[tuple[str, Any, str]] = field(default_factory=list)
-    variables: list[tuple[str, Any, str]] = field(default_factory=list)
+    layers: list[tuple[str, KerasLayer, str]] = field(default_factory=list)
+    variables: list[tuple[str, ModelVariable, str]] = field(default_factory=list)
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._paths = {id(layer): path for path, layer, _ in self.layers}
 
-    def layer_path(self, layer: Any) -> str | None:
+    def layer_path(self, layer: KerasLayer) -> str | None:
         """Path of `layer`, None for a layer that the model does not track."""
         return self._paths.get(id(layer))
 
 
-def names_of(model: Any) -> Names:
+def names_of(model: Model) -> Names:
     """Give every layer and variable of `model` its path."""
-    layers: list[tuple[str, Any, str]] = []
+    layers: list[tuple[str, KerasLayer, str]] = []
     found: dict[int, list[tuple[str, str]]] = {}  # by id(variable): (path, path of the owning layer)
     taken: set[str] = set()
     seen: set[int] = set()
@@ -70,7 +72,7 @@ def names_of(model: Any) -> Names:
     return names
 
 
-def own_variables(layer: Any) -> Iterator[tuple[str, Any]]:
+def own_variables(layer: KerasLayer) -> Iterator[tuple[str, ModelVariable]]:
     """The variables that `layer` itself keeps, with their names; seed states last."""
     for variable in tracked.own_variables(layer):
         automatic = re.fullmatch(r"variable(_\d+)?", variable.name)
@@ -95,8 +97,8 @@ def unique(name: str, taken: set[str]) -> str:
 
 
 def _walk(
-    layer: Any, path: str, keras_path: str, parent: str, around: tuple[int, ...]
-) -> Iterator[tuple[str, str, Any, str]]:
+    layer: KerasLayer, path: str, keras_path: str, parent: str, around: tuple[int, ...]
+) -> Iterator[tuple[str, str, KerasLayer, str]]:
     """Every way to every layer below `layer`, itself first: path, path in Keras's names, layer, path around it."""
     if id(layer) in around:  # a layer may keep a reference to one around it
         return
@@ -107,7 +109,7 @@ def _walk(
         yield from _walk(child, joined(path, name), joined(keras_path, child.name), path, (*around, id(layer)))
 
 
-def _layer_name(parent: Any, layer: Any) -> str:
+def _layer_name(parent: Any, layer: KerasLayer) -> str:
     kind = _snake_case(type(layer).__name__)
     configured = isinstance(parent, keras.Sequential) or tracked.is_functional(parent)
     if not configured and re.fullmatch(rf"(forward_|backward_)?{kind}(_\d+)?", layer.name):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.graph import Parameter
@@ -56,6 +56,6 @@ def _outside(trace: FuncTrace) -> Iterator[str]:
             yield f"a constant of shape {tuple(inner.shape)}, computed outside the call, is read in {layers}"
 
 
-def _reading_layers(trace: FuncTrace, tensor: Any) -> str:
+def _reading_layers(trace: FuncTrace, tensor: TFTensor) -> str:
     readers = dict.fromkeys(trace.layer_of(trace.frame, op) for op in tensor.consumers())
     return ", ".join(path or "the model itself" for path in readers) or "nothing"

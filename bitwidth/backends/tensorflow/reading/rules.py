@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.types import TFOperation
 from bitwidth.backends.tensorflow.reading.axes import Axes, fitted, origins, permuted, reshaped
 from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of, transposes
 from bitwidth.graph.ops import Kind
@@ -37,7 +38,7 @@ _RESIZES: tuple[Kind, ...] = (
 )
 
 
-def use_rule(op: Any) -> tuple[UseRule, bool]:
+def use_rule(op: TFOperation) -> tuple[UseRule, bool]:
     """The rule for an operation, and whether it is a use even where it joins parameters with constants only.
 
     The rule takes the operation, the position of the input that carries the parameter, and its axes; it returns the
@@ -49,7 +50,7 @@ def use_rule(op: Any) -> tuple[UseRule, bool]:
     return _elementwise if spec.effect in ("add", "multiply") else _unknown, False
 
 
-def transformed(op: Any, position: int, axes: Axes, output: int) -> Axes | None:
+def transformed(op: TFOperation, position: int, axes: Axes, output: int) -> Axes | None:
     """Axes of the parameter in one output of an operation over parameters and constants; None where not known."""
     shape = op.outputs[output].shape
     if not shape.is_fully_defined():
@@ -75,13 +76,13 @@ def transformed(op: Any, position: int, axes: Axes, output: int) -> Axes | None:
     return None
 
 
-def _matmul(op: Any, position: int, axes: Axes) -> Reading:
+def _matmul(op: TFOperation, position: int, axes: Axes) -> Reading:
     transposed = transposes(op)[position]
     summed = len(axes) - (1 if (position == 0) != transposed else 2)
     return _contraction(axes, [axis for axis in range(len(axes)) if axis != summed])
 
 
-def _einsum(op: Any, position: int, axes: Axes) -> Reading:
+def _einsum(op: TFOperation, position: int, axes: Axes) -> Reading:
     operands, _, result = op.get_attr("equation").decode().partition("->")
     labels = operands.split(",")[position]
     if "..." in labels:  # spell the broadcast axes out; they are in the result too
@@ -90,7 +91,7 @@ def _einsum(op: Any, position: int, axes: Axes) -> Reading:
     return _contraction(axes, [axis for axis, label in enumerate(labels) if label in result])
 
 
-def _convolution(op: Any, position: int, axes: Axes) -> Reading:
+def _convolution(op: TFOperation, position: int, axes: Axes) -> Reading:
     if position != 1:
         return Reading("unknown")
     return _contraction(axes, [axis % len(axes) for axis in spec_of(op).kernel_channels])
@@ -101,22 +102,22 @@ def _contraction(axes: Axes, kept: list[int]) -> Reading:
     return Reading("contract", origins(axes, kept), origins(axes, summed))
 
 
-def _look_up(op: Any, position: int, axes: Axes) -> Reading:
+def _look_up(op: TFOperation, position: int, axes: Axes) -> Reading:
     if position != 0:
         return Reading("unknown")
     axis = int(tf.get_static_value(op.inputs[2])) if op.type == "GatherV2" else 0
     return Reading("look_up", origins(axes, [axis]))
 
 
-def _normalisation(op: Any, position: int, axes: Axes) -> Reading:
+def _normalisation(op: TFOperation, position: int, axes: Axes) -> Reading:
     return Reading(_NORMALISED.get(position, "unknown"), origins(axes))
 
 
-def _elementwise(op: Any, position: int, axes: Axes) -> Reading:
+def _elementwise(op: TFOperation, position: int, axes: Axes) -> Reading:
     return Reading("add" if spec_of(op).effect == "add" else "multiply", origins(axes))
 
 
-def _unknown(op: Any, position: int, axes: Axes) -> Reading:
+def _unknown(op: TFOperation, position: int, axes: Axes) -> Reading:
     return Reading("unknown")
 
 
@@ -132,7 +133,7 @@ _RULES: dict[Kind, UseRule] = {
 }
 
 
-def _broadcast(op: Any) -> tuple[int | None, ...] | None:
+def _broadcast(op: TFOperation) -> tuple[int | None, ...] | None:
     try:
         shape = tf.TensorShape([])
         for tensor in op.inputs:
@@ -142,7 +143,7 @@ def _broadcast(op: Any) -> tuple[int | None, ...] | None:
     return tuple(shape.as_list()) if shape.rank is not None else None
 
 
-def _sliced(op: Any, axes: Axes, sizes: list[int]) -> Axes | None:
+def _sliced(op: TFOperation, axes: Axes, sizes: list[int]) -> Axes | None:
     """Axes after `tensor[..., 0, None, 1:3]`: dropped, made or cut as the masks of StridedSlice say."""
     count = op.inputs[1].shape[0]
     if count is None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.internals.layers import build_shapes, declared_inputs
+from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.errors import ModelError
+from bitwidth.typing import Model, Nest
 
 
-def input_specs(model: Any, example: Any = None) -> Any:
+def input_specs(model: Model, example: Nest = None) -> Nest:
     """The nest of `tf.TensorSpec` that `model` is called with.
 
     Sizes are None where the model declares None; the batch size is None for a model that declares nothing. A
@@ -40,7 +40,7 @@ def input_specs(model: Any, example: Any = None) -> Any:
     raise ModelError(missing(model))
 
 
-def missing(model: Any) -> str:
+def missing(model: Model) -> str:
     """The message for a model whose inputs are not known."""
     return (
         f"the inputs of the subclassed model {model.name!r} are not known: pass data= (a batch of its inputs, all in "
@@ -48,27 +48,27 @@ def missing(model: Any) -> str:
     )
 
 
-def retyped(specs: Any, dtype: str, leaves: set[int] | None = None) -> Any:
+def retyped(specs: Nest, dtype: str, leaves: set[int] | None = None) -> Nest:
     """`specs` with the dtype of some leaves (by their place in the flattened nest; None: all) exchanged."""
     flat = keras.tree.flatten(specs)
     changed = [_retyped(spec, dtype) if leaves is None or place in leaves else spec for place, spec in enumerate(flat)]
     return keras.tree.pack_sequence_as(specs, changed)
 
 
-def _retyped(spec: Any, dtype: str) -> Any:
+def _retyped(spec: Nest, dtype: str) -> Nest:
     if isinstance(spec, tf.RaggedTensorSpec):
         return tf.RaggedTensorSpec(spec.shape, dtype, spec.ragged_rank)
     return tf.TensorSpec(spec.shape, dtype)
 
 
-def _declared(tensor: Any) -> Any:
+def _declared(tensor: TFTensor) -> Nest:
     """The spec of a declared input. One that may be sparse is traced, and given data, as a dense one: see `rows`."""
     if getattr(tensor, "ragged", False):
         return tf.RaggedTensorSpec(tensor.shape, tensor.dtype, tensor.ragged_rank or 1)
     return tf.TensorSpec(tensor.shape, tensor.dtype)
 
 
-def _given(array: Any) -> Any:
+def _given(array: Nest) -> Nest:
     if isinstance(array, tf.RaggedTensor):
         inner = array.flat_values.shape[1:]
         return tf.RaggedTensorSpec([None] * (1 + array.ragged_rank) + inner, array.dtype, array.ragged_rank)
@@ -83,7 +83,7 @@ def _given(array: Any) -> Any:
     return tf.TensorSpec((None, *array.shape[1:]), dtype)
 
 
-def _from_shapes(shapes: Any, dtype: str) -> Any:
+def _from_shapes(shapes: Nest, dtype: str) -> Nest:
     """Specs from what Keras recorded when it built the model: a shape, or a list or dict of shapes."""
     if isinstance(shapes, dict):
         return {name: _from_shapes(inner, dtype) for name, inner in shapes.items()}

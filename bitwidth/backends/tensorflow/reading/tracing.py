@@ -17,10 +17,12 @@ import keras
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.data.rows import ragged_words
+from bitwidth.backends.tensorflow.internals.types import KerasLayer, ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.frames import Frame, frame_tree
 from bitwidth.backends.tensorflow.reading.naming import Names, joined, names_of
 from bitwidth.errors import ModelError
+from bitwidth.typing import Model, Nest
 
 _LOG = logging.getLogger(__name__)
 _LOCK = threading.RLock()
@@ -73,21 +75,21 @@ class FuncTrace:
     """
 
     function: Any
-    specs: Any
+    specs: Nest
     frame: Frame
     names: Names
     calls: list[Call]
     untracked: list[tuple[str, Any, str]] = field(default_factory=list)
     made_by: dict[tuple[int, str], str] = field(default_factory=dict)
 
-    def layer_of(self, frame: Frame, op: Any) -> str:
+    def layer_of(self, frame: Frame, op: TFOperation) -> str:
         """Path of the innermost layer whose call made `op`; an operation of a loop may belong to the loop's layer."""
         path = self.made_by.get((id(frame.graph), op.name))
         if path is None:
             return "" if frame.outer is None else self.layer_of(frame.outer, frame.op)
         return path
 
-    def readers(self, variable: Any) -> list[Reader]:
+    def readers(self, variable: ModelVariable) -> list[Reader]:
         """Every operation, also in loops and branches, that takes the handle of `variable` itself.
 
         Args:
@@ -110,12 +112,12 @@ class FuncTrace:
                     found.setdefault(source, []).append(self._reader(frame, op))
         return found
 
-    def _reader(self, frame: Frame, op: Any) -> Reader:
+    def _reader(self, frame: Frame, op: TFOperation) -> Reader:
         scope = op.name.rpartition("/")[0]
         return Reader(frame.name(op), op.type, self.layer_of(frame, op), scope, frame.graph.name, op.name in frame.live)
 
 
-def trace_function(model: Any, specs: Any, names: Names | None = None) -> FuncTrace:
+def trace_function(model: Model, specs: Nest, names: Names | None = None) -> FuncTrace:
     """Trace `model` on inputs of the given specs, as in inference, on the CPU.
 
     Nothing of the model changes: variables are neither made nor assigned, losses are not kept, counters of names stay.
@@ -156,7 +158,7 @@ def trace_function(model: Any, specs: Any, names: Names | None = None) -> FuncTr
     return FuncTrace(function, specs, frame, names, recorder.calls, recorder.untracked, recorder.made_by())
 
 
-def _plain(output: Any) -> Any:
+def _plain(output: TFTensor) -> Any:
     return output.value if isinstance(output, keras.Variable) else output
 
 
@@ -179,7 +181,7 @@ class _Recorder:
             original, thread = keras.Layer.__call__, threading.get_ident()
 
             @wraps(original)
-            def watched(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            def watched(layer: KerasLayer, *args: Any, **kwargs: Any) -> Any:
                 if threading.get_ident() != thread:
                     return original(layer, *args, **kwargs)
                 return self._call(original, layer, args, kwargs)
@@ -202,7 +204,7 @@ class _Recorder:
                 made.setdefault((id(graph), op.name), path)
         return made
 
-    def _call(self, original: Any, layer: Any, args: Any, kwargs: Any) -> Any:
+    def _call(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any) -> Any:
         path = self._path(layer)
         self._check_built(layer, path)
         graph = tf.compat.v1.get_default_graph()
@@ -217,7 +219,7 @@ class _Recorder:
         self.calls.append(Call(path, graph, _tensors((args, kwargs)), _tensors(outputs), _masks(layer, args, kwargs)))
         return outputs
 
-    def _path(self, layer: Any) -> str:
+    def _path(self, layer: KerasLayer) -> str:
         if not self._stack:
             return ""  # the model itself
         path = self.names.layer_path(layer) or self._paths.get(id(layer))
@@ -227,7 +229,7 @@ class _Recorder:
             self.untracked.append((path, layer, self._stack[-1]))
         return path
 
-    def _check_built(self, layer: Any, path: str) -> None:
+    def _check_built(self, layer: KerasLayer, path: str) -> None:
         if layer.built:
             return
         if type(layer).build is not keras.Layer.build:
@@ -239,7 +241,7 @@ class _Recorder:
 
 
 @contextmanager
-def _without_cudnn(layer: Any) -> Iterator[None]:
+def _without_cudnn(layer: KerasLayer) -> Iterator[None]:
     """Within this context a recurrent layer runs as a loop: with a GPU it would become one opaque operation."""
     setting = getattr(layer, "use_cudnn", False)
     if setting:
@@ -251,12 +253,12 @@ def _without_cudnn(layer: Any) -> Iterator[None]:
             layer.use_cudnn = setting
 
 
-def _tensors(nest: Any) -> tuple[Any, ...]:
+def _tensors(nest: Nest) -> tuple[Any, ...]:
     leaves = tf.nest.flatten(keras.tree.flatten(nest), expand_composites=True)
     return tuple(leaf for leaf in leaves if tf.is_symbolic_tensor(leaf))
 
 
-def _masks(layer: Any, args: Any, kwargs: Any) -> tuple[Any, ...]:
+def _masks(layer: KerasLayer, args: Any, kwargs: Any) -> tuple[Any, ...]:
     """Tensors that a call is given for arguments whose names say that they are masks."""
     try:
         given = {**inspect.signature(layer.call).bind_partial(*args).arguments, **kwargs}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
-from typing import Any
 
 import keras
 from typing_extensions import override
 
 from bitwidth.backend import Training
+from bitwidth.backends.tensorflow.internals.types import KerasCallback
 
 
 @contextmanager
@@ -40,12 +40,12 @@ class Watching(keras.callbacks.Callback):  # type: ignore[misc]
         self._on_step, self._total, self._done = on_step, total, 0
 
     @override
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         self._done += 1
         if self._on_step(self._done, self._total):
             self.model.stop_training = True
 
 
-def watching(training: Training, total: int | None) -> list[Any]:
+def watching(training: Training, total: int | None) -> list[KerasCallback]:
     """The Keras callback that reports the steps of a run of training, or none."""
     return [] if training.on_step is None else [Watching(training.on_step, total)]

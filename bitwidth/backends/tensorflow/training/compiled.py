@@ -5,7 +5,7 @@ What a pass gives, else what the user's model was compiled with, always as fresh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from bitwidth.backends.tensorflow.internals.compiled import (
     exclude_names_alike,
     excluded_from_decay,
 )
+from bitwidth.backends.tensorflow.internals.types import KerasOptimizer, ModelVariable
 from bitwidth.backends.tensorflow.internals.variables import optimizer_key
 from bitwidth.backends.tensorflow.models.allowed import Kind
 from bitwidth.backends.tensorflow.models.configuration import Configuration
@@ -26,6 +27,7 @@ from bitwidth.backends.tensorflow.models.plain_data import NotAllowedError
 from bitwidth.backends.tensorflow.training.rates import rate_for
 from bitwidth.errors import ConfigError
 from bitwidth.text import brief
+from bitwidth.typing import JsonMapping, Model
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ class Compiled:
     """
 
     objective: Objective
-    optimizer: Any = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: KerasOptimizer = None
+    settings: JsonMapping = field(default_factory=dict)
     keys: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, model: Any) -> Compiled:
+    def of(cls, model: Model) -> Compiled:
         """What `model` was compiled with."""
         keys = tuple(optimizer_key(variable) for variable in model.variables)
         if not getattr(model, "compiled", False):
@@ -69,7 +71,7 @@ class Compiled:
             mine.metrics if objective.metrics is None else objective.metrics,
         )
 
-    def compile(self, model: Any, objective: Objective, **settings: Any) -> None:
+    def compile(self, model: Model, objective: Objective, **settings: Any) -> None:
         """Compile `model` for the objective, whatever the `compile` of its class takes."""
         objective = self.resolve(objective)
         settings = {**self.settings, **settings}
@@ -82,7 +84,7 @@ class Compiled:
             **settings,
         )
 
-    def compile_as_given(self, model: Any, variables: Sequence[Any]) -> str:
+    def compile_as_given(self, model: Model, variables: Sequence[ModelVariable]) -> str:
         """Compile `model` as the user's was. Where that fails it stays uncompiled, and the reason is returned.
 
         Args:
@@ -100,7 +102,9 @@ class Compiled:
             return f"result.model is not compiled: {brief(error)}"
         return ""
 
-    def optimizer_for(self, training: Training, steps: int | None, variables: Sequence[Any]) -> Any:
+    def optimizer_for(
+        self, training: Training, steps: int | None, variables: Sequence[ModelVariable]
+    ) -> KerasOptimizer:
         """A fresh optimizer for a run of training.
 
         Args:
@@ -121,7 +125,7 @@ class Compiled:
         self._exclude_alike(given, optimizer, variables)
         return optimizer
 
-    def check_names(self, training: Training, variables: Sequence[Any]) -> None:
+    def check_names(self, training: Training, variables: Sequence[ModelVariable]) -> None:
         """Check, without data, that the optimizer, the loss and the metrics of a run of training are known.
 
         Raises:
@@ -138,12 +142,12 @@ class Compiled:
                         raise ConfigError(f"Keras knows no loss or metric {name!r}: {brief(error)}") from error
 
     @staticmethod
-    def spare(optimizer: Any, variables: Sequence[Any]) -> None:
+    def spare(optimizer: KerasOptimizer, variables: Sequence[ModelVariable]) -> None:
         """Exclude further variables from the weight decay of an optimizer that is not built yet."""
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         exclude_from_decay(inner, excluded_from_decay(inner) | {optimizer_key(variable) for variable in variables})
 
-    def _exclude_alike(self, given: Any, optimizer: Any, variables: Sequence[Any]) -> None:
+    def _exclude_alike(self, given: Any, optimizer: KerasOptimizer, variables: Sequence[ModelVariable]) -> None:
         """Exclude from weight decay what the given optimizer excludes."""
         if excluded := excluded_from_decay(given):
             places = dict(zip(self.keys, variables, strict=True))
@@ -186,7 +190,7 @@ def _loss(given: Any) -> Any:
     return given
 
 
-def _optimizer(given: Any) -> Any:
+def _optimizer(given: Any) -> KerasOptimizer:
     try:
         if isinstance(given, keras.optimizers.Optimizer):
             return type(given).from_config(given.get_config())
@@ -197,7 +201,7 @@ def _optimizer(given: Any) -> Any:
         raise ConfigError(f"optimizer {given!r} cannot be recreated: {brief(error)}") from error
 
 
-def _made(given: Any, kind: Kind) -> Any:
+def _made(given: Any, kind: Kind) -> KerasOptimizer:
     """The object of a configuration, which may come from a recipe.
 
     Raises:

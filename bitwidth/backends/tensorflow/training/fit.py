@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
 from bitwidth.backends.tensorflow.data.source import Source
+from bitwidth.backends.tensorflow.internals.types import ModelVariable
 from bitwidth.backends.tensorflow.training.around import watching
 from bitwidth.backends.tensorflow.training.compiled import Compiled
 from bitwidth.backends.tensorflow.training.rates import counting
 from bitwidth.backends.tensorflow.training.restoring import Restoring
 from bitwidth.backends.tensorflow.training.steering import Steering
+from bitwidth.typing import Data, JsonDict
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,8 +25,8 @@ def fit(
     steering: Steering,
     compiled: Compiled,
     data: Source,
-    validation: Any,
-    variables: Mapping[str, Any],
+    validation: Data,
+    variables: Mapping[str, ModelVariable],
 ) -> dict[str, list[float]]:
     """Train a constrained model; per epoch, the loss and the metrics.
 
@@ -40,7 +41,7 @@ def fit(
     model = steering.constrained.model
     steps = training.steps_per_epoch or data.steps(training.batch_size)
     steering.total = None if steps is None else steps * training.epochs
-    settings: dict[str, Any] = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
+    settings: JsonDict = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
     if steering.is_steered:
         settings["steps_per_execution"] = 1
     optimizer = compiled.optimizer_for(training, steps, parameters_of(model))

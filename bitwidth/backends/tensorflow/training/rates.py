@@ -12,7 +12,9 @@ from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
 from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.internals.compiled import learning_rate_of
+from bitwidth.backends.tensorflow.internals.types import KerasCallback, KerasOptimizer
 from bitwidth.errors import ConfigError
+from bitwidth.typing import JsonDict
 
 GENTLE = 0.3  # of a rate that nobody has chosen: fine-tuning at Keras's own overfits (see benchmarks/README.md)
 _NEVER = 1e30  # a step that training does not reach
@@ -41,7 +43,7 @@ class CountedCosine(LearningRateSchedule):  # type: ignore[misc]  # Keras has no
         passed = keras.ops.cast(step, "float32") / keras.ops.convert_to_tensor(self._counted) - 1.0
         return self.rate * 0.5 * (1.0 + keras.ops.cos(pi * keras.ops.clip(passed / (self.epochs - 1), 0.0, 1.0)))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonDict:
         """The arguments."""
         return {"rate": self.rate, "epochs": self.epochs, "counted": float(self._counted.numpy())}
 
@@ -50,7 +52,7 @@ class CountedCosine(LearningRateSchedule):  # type: ignore[misc]  # Keras has no
         self._counted.assign(float(steps))
 
 
-def rate_for(training: Training, steps: int | None, optimizer: Any) -> Any:
+def rate_for(training: Training, steps: int | None, optimizer: KerasOptimizer) -> Any:
     """What takes the place of the rate of a fresh optimizer: a number, a schedule, or None for nothing.
 
     Args:
@@ -75,14 +77,14 @@ def rate_for(training: Training, steps: int | None, optimizer: Any) -> Any:
     return CountedCosine(start, training.epochs) if steps is None else _cosine(start, steps * training.epochs, training)
 
 
-def counting(optimizer: Any) -> list[Any]:
+def counting(optimizer: KerasOptimizer) -> list[KerasCallback]:
     """The Keras callback that tells a schedule how many steps an epoch has, or none where it is known."""
     optimizer = _inner(optimizer)
     schedule = learning_rate_of(optimizer)
     if not isinstance(schedule, CountedCosine):
         return []
 
-    def count(epoch: int, logs: Any = None) -> None:
+    def count(epoch: int, logs: object = None) -> None:
         if epoch == 0:
             schedule.count(int(optimizer.iterations.numpy()))
 
@@ -97,13 +99,13 @@ def _cosine(start: float, total: int, training: Training) -> Any:
     return CosineDecay(start, total - wait, warmup_target=start if wait else None, warmup_steps=wait)
 
 
-def _own(training: Training, optimizer: Any) -> bool:
+def _own(training: Training, optimizer: KerasOptimizer) -> bool:
     """Whether the rate is the user's: that of an optimizer given to the pass, or a schedule that was compiled."""
     given = training.optimizer is not None and not isinstance(training.optimizer, str)
     return given or not isinstance(_inner(optimizer).get_config().get("learning_rate"), int | float)
 
 
-def _start(training: Training, optimizer: Any, own: bool) -> float | None:
+def _start(training: Training, optimizer: KerasOptimizer, own: bool) -> float | None:
     """The rate that takes the place of the optimizer's, or None."""
     if training.learning_rate is not None:
         return None if training.learning_rate == "own" else float(training.learning_rate)
@@ -122,5 +124,5 @@ def _decay(training: Training, own: bool) -> str:
     return training.decay or ("constant" if own or setters else "cosine")
 
 
-def _inner(optimizer: Any) -> Any:
+def _inner(optimizer: KerasOptimizer) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)

@@ -10,12 +10,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from bitwidth.backend import Training
+from bitwidth.backends.tensorflow.internals.types import KerasCallback, ModelVariable
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.graphs import value_of
 from bitwidth.backends.tensorflow.training.steering import Steering
+from bitwidth.typing import Array, Model
 
 _WATCHED = 4  # variables by whose values a state of the model is known again
 _SMALL = 1 << 13  # values of a variable that is looked at after each step
@@ -50,7 +51,9 @@ class Restoring:
         model: what is trained.
     """
 
-    def __init__(self, training: Training, steering: Steering, variables: Mapping[str, Any], model: Any) -> None:
+    def __init__(
+        self, training: Training, steering: Steering, variables: Mapping[str, ModelVariable], model: Model
+    ) -> None:
         self.remarks: list[str] = []
         self.is_active = bool(steering.is_steered and training.settled and training.callbacks)
         self._training, self._steering, self._model = training, steering, model
@@ -62,9 +65,9 @@ class Restoring:
         self._steps: dict[Prints, int] = {}  # the last step after which the masters were so
         self._epochs: list[_State] = []
         self._full: int | None = None  # the step at which full strength was reached
-        self._trained: list[tuple[Any, NDArray[Any]]] = []
+        self._trained: list[tuple[Any, Array]] = []
 
-    def callbacks(self) -> list[Any]:
+    def callbacks(self) -> list[KerasCallback]:
         """The Keras callback that looks, before those of the user; or none."""
         if not self.is_active:
             return []
@@ -125,5 +128,5 @@ class Restoring:
         return None
 
 
-def _print(array: NDArray[Any]) -> int:
+def _print(array: Array) -> int:
     return zlib.crc32(array.tobytes())

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from bitwidth.backends.tensorflow.internals.layers import layers_of, seed_generators
+from bitwidth.typing import Model
 
 
-def reset_drawn_seeds(model: Any) -> None:
+def reset_drawn_seeds(model: Model) -> None:
     """Set the states of all seed generators whose seed Keras drew to a beginning of their own each.
 
     Args:
@@ -22,7 +23,7 @@ def reset_drawn_seeds(model: Any) -> None:
         generator.state.assign([0, place << 20])
 
 
-def set_drawn_seeds(model: Any, seed: int) -> None:
+def set_drawn_seeds(model: Model, seed: int) -> None:
     """Set the seed of all seed generators whose seed Keras drew; each goes on from where it is.
 
     Args:
@@ -33,7 +34,7 @@ def set_drawn_seeds(model: Any, seed: int) -> None:
         generator.state.assign([seed % (1 << 31), generator.state[1]])
 
 
-def _drawn(model: Any) -> Iterator[Any]:
+def _drawn(model: Model) -> Iterator[Any]:
     """The generators of the layers of a model, each once, that were given no seed."""
     seen: set[int] = set()
     for layer in layers_of(model):

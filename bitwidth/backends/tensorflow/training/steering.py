@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from bitwidth.backend import Progress, Steer
 from bitwidth.backends.tensorflow.constraints.constrained import ConstrainedModel
+from bitwidth.backends.tensorflow.internals.types import KerasCallback
 from bitwidth.errors import ConfigError
 
 _CALLS = 200  # how often a pass is asked during one training, at most
@@ -46,7 +45,7 @@ class Steering:
         """Fraction of the run at which the pass was asked last."""
         return self._last / self.total if self.total else 0.0
 
-    def callbacks(self) -> list[Any]:
+    def callbacks(self) -> list[KerasCallback]:
         """The Keras callback that asks the pass, or none.
 
         Raises:
@@ -58,10 +57,10 @@ class Steering:
             raise ConfigError("a ramp needs the number of steps: give steps_per_epoch, the data has no length")
         return [keras.callbacks.LambdaCallback(on_train_batch_end=self._step, on_train_begin=self._begin)]
 
-    def _begin(self, logs: Any = None) -> None:
+    def _begin(self, logs: object = None) -> None:
         self._ask()
 
-    def _step(self, batch: int, logs: Any = None) -> None:
+    def _step(self, batch: int, logs: object = None) -> None:
         assert self.total is not None
         self._done += 1
         between = 1 if self.every_step else max(1, self.total // _CALLS)

@@ -23,6 +23,7 @@ from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.backends.tensorflow.training.compiled import Compiled
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
 from bitwidth.text import brief, quoted
+from bitwidth.typing import Data, Model, Nest
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Trials:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         compiled: Compiled,
         source: Callable[[Any, str], Source],
         undisturbed: Callable[[], AbstractContextManager[None]],
@@ -60,7 +61,7 @@ class Trials:
         """See `Session.can_measure`."""
         return own_loss(self._model) or self.adds_loss or self._has_loss(objective)
 
-    def data(self, data: Any, name: str, targets: bool) -> None:
+    def data(self, data: Data, name: str, targets: bool) -> None:
         """See `Session.check_data`."""
         _LOG.debug("%s: the model is called on the first samples", name)
         source = self._source(data, name)
@@ -94,7 +95,7 @@ class Trials:
         self._objective(training.objective, source, training.batch_size)
         try_weights(self._model, self._compiled, training, source.peek(training.batch_size))
 
-    def measuring(self, objective: Objective, data: Any, batch_size: int) -> None:
+    def measuring(self, objective: Objective, data: Data, batch_size: int) -> None:
         """See `Session.check_measuring`; `batch_size` for data that is not batched yet."""
         _LOG.debug("%s: loss and metrics are tried on the validation data", self._model.name)
         source = self._source(data, "validation")
@@ -105,7 +106,7 @@ class Trials:
         if source.has_targets and self.can_measure(objective):
             self._objective(objective, source, batch_size)
 
-    def watched(self, data: Any) -> Source:
+    def watched(self, data: Data) -> Source:
         """Data to watch the model on.
 
         Raises:
@@ -151,7 +152,7 @@ class Trials:
         return outputs
 
 
-def traced_for_training(model: Any, example: Any, names: Names) -> FuncTrace:
+def traced_for_training(model: Model, example: Nest, names: Names) -> FuncTrace:
     """The trace of a model on an example of its training data, or on the shapes it was built with.
 
     A model whose own training step takes its data apart may be trained on what its `call` does not take.
@@ -164,7 +165,7 @@ def traced_for_training(model: Any, example: Any, names: Names) -> FuncTrace:
         return traced(model, names=names)
 
 
-def check_ragged(inputs: Any, specs: Any, name: str) -> None:
+def check_ragged(inputs: Any, specs: Nest, name: str) -> None:
     """Raise if inputs are ragged where the model declares dense ones.
 
     Raises:
@@ -180,18 +181,18 @@ def check_ragged(inputs: Any, specs: Any, name: str) -> None:
             )
 
 
-def own_loss(model: Any) -> bool:
+def own_loss(model: Model) -> bool:
     """Whether a model's class computes its own loss."""
     own = type(model)
     return own.train_step is not keras.Model.train_step or own.compute_loss is not keras.Model.compute_loss
 
 
-def own_step(model: Any) -> bool:
+def own_step(model: Model) -> bool:
     """Whether a model's class takes its data apart itself, so that data need not be what `call` takes."""
     return type(model).train_step is not keras.Model.train_step
 
 
-def check_reach(model: Any, trace: FuncTrace) -> None:
+def check_reach(model: Model, trace: FuncTrace) -> None:
     """Raise if training the copy of a model would train a layer of the user's.
 
     Raises:
@@ -221,7 +222,9 @@ def check_class_weight(class_weight: Any) -> None:
             raise ConfigError(f"class_weight: expected a number for each class, got {quoted(key)}: {quoted(weight)}")
 
 
-def try_objective(model: Any, compiled: Compiled, objective: Objective, batch: Batch, outputs: Any, name: str) -> None:
+def try_objective(
+    model: Model, compiled: Compiled, objective: Objective, batch: Batch, outputs: Any, name: str
+) -> None:
     """Compute loss and metrics once.
 
     Args:
@@ -248,7 +251,7 @@ def try_objective(model: Any, compiled: Compiled, objective: Objective, batch: B
         uncompile(model)
 
 
-def try_weights(model: Any, compiled: Compiled, training: Training, batch: Batch) -> None:
+def try_weights(model: Model, compiled: Compiled, training: Training, batch: Batch) -> None:
     """Let Keras take class weights with one batch of the data, without a step.
 
     Raises:
