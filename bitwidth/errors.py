@@ -29,6 +29,8 @@ Example:
     True
 """
 
+from typing_extensions import override
+
 
 class BitwidthError(Exception):
     """The root of every error that `bitwidth` raises.
@@ -46,6 +48,7 @@ class BitwidthError(Exception):
 
     pass_path: tuple[str, ...] = ()
 
+    @override
     def __str__(self) -> str:
         text = super().__str__()
         if not self.pass_path:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.artifact import read_content, reader
@@ -60,6 +61,7 @@ class Counter(io.FileIO):
 
     count = 0
 
+    @override
     def read(self, size: int | None = -1, /) -> Any:
         data = super().read(size)
         Counter.count += len(data or b"")

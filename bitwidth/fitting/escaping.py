@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.encodings.blocks import block_reduce, spread
 from bitwidth.encodings.encoding import Encoding, locked
@@ -77,6 +78,7 @@ class _Planes:
     def __call__(self, path: str, values: Array) -> Array | None:
         return self._planes.get(path)
 
+    @override
     def __repr__(self) -> str:
         return f"planes of {', '.join(self._planes) or 'nothing'}"
 

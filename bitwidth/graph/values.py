@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from bitwidth.encodings import Encoding
 from bitwidth.typing import Array
@@ -98,12 +99,15 @@ class Values(Mapping[str, Array]):
     def __init__(self, entries: Mapping[str, Array | Reader | Value]) -> None:
         self._entries = {path: entry if isinstance(entry, Value) else Value(entry) for path, entry in entries.items()}
 
+    @override
     def __getitem__(self, path: str) -> Array:
         return self._entries[path].read()
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
+    @override
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from typing_extensions import override
 
 from bitwidth.backend import Objective, Steer
 from bitwidth.context import Context, NothingHere
@@ -51,6 +52,7 @@ class Pass(ABC):
     checks_parts: ClassVar[bool] = False
     """Whether the pass only runs others as calls, each of which is checked against the promises before it."""
 
+    @override
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = ""
@@ -162,10 +164,12 @@ class TrainingPass(Pass):
         `steer` is called periodically with the progress and changes the encodings (see `Session.train`).
         """
 
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Train without changing any encoding."""
         return self.train(graph, context, None)
 
+    @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Training changes values only, and only a run can tell how: the graph unchanged."""
         fixed = context.selection(graph, None, lambda parameter: None if parameter.trainable else "not trainable")

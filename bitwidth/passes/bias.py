@@ -52,6 +52,7 @@ class CorrectBias(Wrapping, name="correct_bias"):
     samples: int = 2048
     sequential: bool = False
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         training = next(_training(self.of), None)

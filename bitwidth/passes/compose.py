@@ -31,6 +31,7 @@ class Where(Wrapping, name="where"):
 
     where: Selector
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         check_where(self.where, "Where")
@@ -89,6 +90,7 @@ class Repeat(Wrapping, name="repeat"):
     checks_parts: ClassVar[bool] = True
     times: int
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count(self.times, "Repeat", "times")

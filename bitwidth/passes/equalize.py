@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.context import Context, check_count
 from bitwidth.graph import (
@@ -76,10 +77,12 @@ class EqualizeLayers(Pass, name="equalize_layers"):
         check_where(self.where, "EqualizeLayers")
         object.__setattr__(self, "where", frozen_where(self.where))
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
         """`where` names something."""
         context.selection(graph, self.where)
 
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Equalize each pair of layers that can be."""
         inside = {parameter.path for parameter in context.select(graph, self.where)}

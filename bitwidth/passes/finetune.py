@@ -8,6 +8,7 @@ from math import inf
 from typing import Any, Literal
 
 import numpy as np
+from typing_extensions import override
 
 from bitwidth.backend import Objective, Steer, Training
 from bitwidth.context import Context, check_choice, check_count
@@ -128,16 +129,19 @@ class Finetune(TrainingPass, name="finetune"):
             raise ConfigError(f'Finetune: learning_rate must be a finite number above 0, or "own", got {rate!r}')
         check_choice(self.decay, ("constant", "cosine", None), "Finetune", "decay")
 
+    @override
     def objective(self) -> Objective | None:
         """The loss and metrics given here."""
         if self.loss is None and self.metrics is None:
             return None
         return Objective(self.loss, self.loss_weights, self.metrics)
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
         """There are data with targets, a loss, and an optimizer and callbacks that Keras knows."""
         context.session.check_training(self._training(graph, context))
 
+    @override
     def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
         """Train from the graph's values on."""
         return context.train(graph, self._training(graph, context), steer)

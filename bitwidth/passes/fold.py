@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.context import Context
 from bitwidth.errors import ContractError
@@ -56,10 +57,12 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
         check_where(self.where, "FoldBatchNorm")
         object.__setattr__(self, "where", frozen_where(self.where))
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
         """`where` names something."""
         context.selection(graph, self.where)
 
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Fold each normalisation that can be folded."""
         inside = {parameter.path for parameter in context.select(graph, self.where)}
@@ -79,6 +82,7 @@ class FoldBatchNorm(Pass, name="fold_batch_norm"):
         context.remark(f"{len(folded)} of {len(norms)} batch normalisations folded")
         return graph.update(values).freeze(folded) if folded else graph
 
+    @override
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """What was folded is frozen, and neither scales nor shifts by its statistics where it has an offset."""
         layers = before.layers

@@ -61,6 +61,7 @@ class Nested(Wrapping, name="nested"):
     _: KW_ONLY
     during: TrainingPass
 
+    @override
     def __post_init__(self) -> None:
         if not isinstance(self.of, Quantize):
             raise ConfigError(f"Nested: of must be a Quantize, got {self.of!r}")

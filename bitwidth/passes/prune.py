@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.analysis import Fisher
 from bitwidth.analysis.unknown import filled, unknown, without
@@ -85,6 +86,7 @@ class Prune(Pass, name="prune"):
             return self.criterion
         return Fisher() if self.criterion == "fisher" else None
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
         """There is something to prune, the floors leave room for it, and data where the criterion needs it."""
         context.need_some(graph, self.where, _unfit, "Prune")
@@ -93,6 +95,7 @@ class Prune(Pass, name="prune"):
         if self.fisher is not None:
             self.fisher.check(graph, context)
 
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Mask the weights of least importance."""
         fisher = self.fisher if self.sparsity else None  # at a ramp's start nothing goes, by whatever criterion
@@ -101,6 +104,7 @@ class Prune(Pass, name="prune"):
             context.remark(f"Fisher over at most {fisher.samples:,} samples, {fisher.describe(graph)}")
         return self._pruned(graph, context, curvature)
 
+    @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Magnitude in place of Fisher: as many weights, but others."""
         self._check_room(graph, context.selection(graph, self.where, _unfit).chosen)
@@ -108,6 +112,7 @@ class Prune(Pass, name="prune"):
             context.remark("planned by magnitude: as many weights, but a run by Fisher takes others, of other layers")
         return self._pruned(graph, context, None)
 
+    @override
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """The masks hide at least the share that was asked for, up to one weight per tensor."""
         chosen = context.selection(after, self.where, _unfit).chosen
@@ -117,6 +122,7 @@ class Prune(Pass, name="prune"):
         if hidden < int(self.sparsity * total) - len(chosen):
             raise ContractError(f"Prune({self.sparsity}) masked {hidden:,} of {total:,} weights")
 
+    @override
     def at(self, strength: float) -> Prune:
         """A share of the sparsity."""
         return replace(self, sparsity=self.sparsity * strength)

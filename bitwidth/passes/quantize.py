@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.analysis import Fisher
 from bitwidth.context import Context
@@ -143,6 +144,7 @@ class Quantize(Pass, name="quantize"):
         """Whether inputs are needed."""
         return self.rounding != "nearest" or self.importance is not None or self.activations is not None
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
         """The selection names something that can be quantized, and there is data where it is needed."""
         check_named(self.bits, graph, "Quantize")
@@ -153,15 +155,18 @@ class Quantize(Pass, name="quantize"):
         if self.needs_data:
             context.session.check_data(context.need_data("Quantize"), "data")
 
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Give each chosen parameter its grid or format."""
         return self._applied(graph, context, context.data is not None)
 
+    @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Rounding to nearest, by the values alone."""
         plain = replace(self, rounding="nearest", importance=None, activations=None)
         return plain._applied(graph, context, with_data=False)
 
+    @override
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """Every chosen kernel has codes of at most `bits` bits, or all together the rate."""
         chosen = context.selection(after, self.where, self._unfit).chosen
@@ -170,6 +175,7 @@ class Quantize(Pass, name="quantize"):
             if parameter.encoding.bits > (width_of(self.bits, parameter) or parameter.encoding.bits):
                 raise ContractError(f"Quantize left {parameter.path} at {parameter.encoding.describe()}")
 
+    @override
     def at(self, strength: float) -> Quantize:
         """From 8 bits (or `bits`, if that is more) down to `bits`.
 

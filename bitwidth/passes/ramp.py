@@ -64,6 +64,7 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
     end: float = 0.75
     shape: Literal["cubic", "linear"] = "cubic"
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.during, TrainingPass):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 
+from typing_extensions import override
+
 from bitwidth.context import Context, check_count
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass
@@ -44,10 +46,12 @@ class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
         for name in ("samples", "batch_size"):
             check_count(getattr(self, name), "ReestimateBatchNorm", name)
 
+    @override
     def check(self, graph: Graph, context: Context) -> None:
         """There are data."""
         context.session.check_data(context.need_data("ReestimateBatchNorm"), "data")
 
+    @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Measure, and put each statistic into the form in which it is held."""
         data = context.need_data("ReestimateBatchNorm")
@@ -63,6 +67,7 @@ class ReestimateBatchNorm(Pass, name="reestimate_batch_norm"):
         context.remark(f"{len(values) // 2} batch normalisations, {self.samples:,} samples at most")
         return graph.update(values)
 
+    @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """Only values change: the graph itself."""
         context.select(graph)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 from bitwidth.__main__ import main
 from bitwidth.artifact import (
@@ -112,6 +113,7 @@ class Spy(io.FileIO):
 
     furthest = 0
 
+    @override
     def read(self, size: int | None = -1, /) -> Any:
         data = super().read(size)
         Spy.furthest = max(Spy.furthest, self.tell())
@@ -257,6 +259,7 @@ def test_a_device_is_refused() -> None:
 
 def test_a_failure_to_read_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(Spy):
+        @override
         def read(self, size: int | None = -1, /) -> Any:
             raise OSError(errno.EIO, "Input/output error")
 

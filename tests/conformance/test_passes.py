@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.testing import check_pass, check_ramp, inside
@@ -18,6 +19,7 @@ class RoundBiases(bw.Pass, name="tests.round_biases"):
 
     digits: int = 2
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         biases = [p for p in context.select(graph) if p.role == "bias" and p.encoding.bits == 32]
         return graph.update({bias.path: np.round(graph.values[bias.path], self.digits) for bias in biases})
@@ -111,6 +113,7 @@ def test_strengths(item: bw.Pass) -> None:
 class Unprune(bw.Pass):
     """Tries to undo what was promised."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph.update({p.path: graph.values[p.path] + np.float32(0.001) for p in graph if p.role == "kernel"})
 
@@ -125,9 +128,11 @@ def test_a_pass_that_undoes_promises_is_refused() -> None:
 class Sleepy(bw.Pass):
     """Defines `at`, and does nothing where it is asked by a ramp."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph if context.only is not None else bw.Prune(0.5).apply(graph, context)
 
+    @override
     def at(self, strength: float) -> Sleepy:
         return self
 
@@ -136,11 +141,13 @@ class Sleepy(bw.Pass):
 class Surprising(bw.Pass):
     """Is planned, and then refuses to run."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         if "Repeat" in "".join(context.path):
             raise bw.errors.ContractError("not here")
         return graph
 
+    @override
     def preview(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph
 

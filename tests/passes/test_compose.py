@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 import bitwidth as bw
 from tests import reference
@@ -30,6 +31,7 @@ def test_where_narrows_selections_further() -> None:
 class Everywhere(bw.Pass):
     """A pass that does not choose its parameters by `context.select`."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph.update({path: graph.values[path] * np.float32(2) for path in graph.values})
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 import bitwidth as bw
 from tests import reference
@@ -67,6 +68,7 @@ def test_nothing_runs_when_a_later_pass_cannot() -> None:
 
     @dataclass(frozen=True)
     class Noisy(bw.Pass):
+        @override
         def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
             ran.append("ran")
             return graph
@@ -107,6 +109,7 @@ class Undecorated(bw.Pass):
 
     amount: float = 0.5
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph
 
@@ -115,6 +118,7 @@ class Undecorated(bw.Pass):
 class OffGrid(bw.Pass):
     """Moves values off their grid."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph.update({p.path: graph.values[p.path] * np.float32(1.01) for p in context.select(graph)})
 
@@ -123,6 +127,7 @@ class OffGrid(bw.Pass):
 class GivesNothing(bw.Pass):
     """Forgets to return."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> Any:
         return None
 
@@ -131,9 +136,11 @@ class GivesNothing(bw.Pass):
 class Liar(bw.Pass):
     """Promises what it does not do."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph
 
+    @override
     def ensures(self, before: bw.Graph, after: bw.Graph, context: bw.Context) -> None:
         raise bw.errors.ContractError("I promised more")
 
@@ -142,10 +149,12 @@ class Liar(bw.Pass):
 class NeedsMasks(bw.Pass):
     """Needs what the passes before have to leave."""
 
+    @override
     def requires(self, graph: bw.Graph, context: bw.Context) -> None:
         if all(parameter.encoding.mask is None for parameter in graph):
             raise bw.errors.ContractError("NeedsMasks: nothing is pruned yet")
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph
 
@@ -208,9 +217,11 @@ class Foreign(bw.Pass):
 
     where: str = "apply"
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph if self.where != "apply" else {}["nothing"]  # type: ignore[index]
 
+    @override
     def check(self, graph: bw.Graph, context: bw.Context) -> None:
         if self.where == "check":
             raise ZeroDivisionError("nothing")
@@ -255,15 +266,19 @@ def test_no_check_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @dataclass(frozen=True)
     class Noted(bw.Pass):
+        @override
         def check(self, graph: bw.Graph, context: bw.Context) -> None:
             calls.append("check")
 
+        @override
         def requires(self, graph: bw.Graph, context: bw.Context) -> None:
             calls.append("requires")
 
+        @override
         def ensures(self, before: bw.Graph, after: bw.Graph, context: bw.Context) -> None:
             calls.append("ensures")
 
+        @override
         def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
             calls.append("apply")
             return graph

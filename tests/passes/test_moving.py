@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.encodings import Masked
@@ -40,6 +41,7 @@ def halved(graph: Graph, first: str, second: str) -> tuple[int, Cut]:
 class HalveKeras(bw.Pass):
     cuts: ClassVar[bool] = True
 
+    @override
     def apply(self, graph: Graph, context: bw.Context) -> Graph:
         count, cut = halved(graph, "hidden", "out")
         context.remark(f"{count} units are left")
@@ -50,6 +52,7 @@ class HalveKeras(bw.Pass):
 class HalveReference(bw.Pass):
     cuts: ClassVar[bool] = True
 
+    @override
     def apply(self, graph: Graph, context: bw.Context) -> Graph:
         count, cut = halved(graph, "layer0", "layer1")
         return context.session.move(graph, reference.Network([6, count, 2]), cut)
@@ -107,6 +110,7 @@ def test_a_model_that_is_not_the_cut_one_is_refused() -> None:
     class Wrong(bw.Pass):
         cuts: ClassVar[bool] = True
 
+        @override
         def apply(self, graph: Graph, context: bw.Context) -> Graph:
             return context.session.move(graph, network(5), halved(graph, "hidden", "out")[1])
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.backend import Progress
@@ -132,17 +133,20 @@ class Clip(bw.Pass, name="tests.clip"):
 
     limit: float
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         context.remark(f"clipped to {self.limit:g}")
         chosen = [p.path for p in context.select(graph) if p.role == "kernel"]
         clipped = {path: np.clip(graph.values[path], -self.limit, self.limit) for path in chosen}
         return graph.update({path: graph[path].encoding.project(array) for path, array in clipped.items()})
 
+    @override
     def ensures(self, before: bw.Graph, after: bw.Graph, context: bw.Context) -> None:
         for p in context.selection(after).chosen:
             if p.role == "kernel" and np.abs(after.values[p.path]).max() > self.limit:
                 raise bw.errors.ContractError("not clipped")
 
+    @override
     def at(self, strength: float) -> Clip:
         return replace(self, limit=self.limit / max(strength, 0.05))
 
@@ -151,14 +155,17 @@ class Clip(bw.Pass, name="tests.clip"):
 class Shrink(Clip, name="tests.shrink"):
     """A soft threshold."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         chosen = [p.path for p in context.select(graph) if p.role == "kernel"]
         values = {path: graph.values[path] for path in chosen}
         return graph.update({p: np.sign(v) * np.maximum(np.abs(v) - self.limit, 0) for p, v in values.items()})
 
+    @override
     def ensures(self, before: bw.Graph, after: bw.Graph, context: bw.Context) -> None:
         pass
 
+    @override
     def at(self, strength: float) -> Shrink:
         return replace(self, limit=self.limit * strength)
 
@@ -194,10 +201,12 @@ class StartsLate(bw.Pass):
 
     full: bool = True
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         context.select(graph)
         return bw.Prune(0.5).apply(graph, context) if self.full else graph
 
+    @override
     def at(self, strength: float) -> StartsLate:
         return StartsLate(strength == 1.0)
 
@@ -206,9 +215,11 @@ class StartsLate(bw.Pass):
 class Everywhere(bw.Pass):
     """Does not ask what it may touch."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph.update({p.path: graph.values[p.path] * 2 for p in graph if p.is_float})
 
+    @override
     def at(self, strength: float) -> Everywhere:
         return self
 
@@ -244,13 +255,16 @@ def test_a_ramp_starts_from_what_was_promised(bits: int) -> None:
 class NeedsMasks(bw.Pass):
     """Requires what is not there."""
 
+    @override
     def requires(self, graph: bw.Graph, context: bw.Context) -> None:
         if all(parameter.encoding.mask is None for parameter in graph):
             raise bw.errors.ContractError("nothing is pruned yet")
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return bw.Prune(0.5).apply(graph, context)
 
+    @override
     def at(self, strength: float) -> NeedsMasks:
         return self
 
@@ -259,6 +273,7 @@ class NeedsMasks(bw.Pass):
 class Broken(bw.Quantize):
     """Promises what it does not keep."""
 
+    @override
     def ensures(self, before: bw.Graph, after: bw.Graph, context: bw.Context) -> None:
         raise bw.errors.ContractError("I promised more")
 
@@ -269,10 +284,12 @@ class Picky(bw.Finetune):
 
     before: bool = True
 
+    @override
     def requires(self, graph: bw.Graph, context: bw.Context) -> None:
         if self.before:
             raise bw.errors.ContractError("not yet")
 
+    @override
     def ensures(self, before: bw.Graph, after: bw.Graph, context: bw.Context) -> None:
         raise bw.errors.ContractError("not good enough")
 
@@ -386,6 +403,7 @@ def test_a_plan_says_that_it_shows_magnitude(item: bw.Pass) -> None:
 class Counted(bw.Finetune):
     """Counts the trainings that have begun."""
 
+    @override
     def train(self, graph: bw.Graph, context: bw.Context, steer: Any) -> bw.Graph:
         BEGUN.append(self.label)
         return super().train(graph, context, steer)

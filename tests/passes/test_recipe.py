@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.errors import BitwidthError, ConfigError
@@ -40,6 +41,7 @@ class Tagged(bw.Pass, name="tests.tagged"):
     value: Any = None
     other: Any = ()
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph
 
@@ -253,6 +255,7 @@ class Keeps(bw.Pass, name="tests.keeps"):
 
     value: Any = object
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         return graph
 
@@ -336,6 +339,7 @@ def test_what_has_no_plain_form_is_refused(value: object) -> None:
 def test_a_pass_without_a_name_is_refused() -> None:
     @dataclass(frozen=True)
     class Nameless(bw.Pass):
+        @override
         def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
             return graph
 
@@ -518,6 +522,7 @@ def test_a_pass_that_a_package_announces_is_loaded_when_it_is_named(monkeypatch:
         class Extra(bw.Pass, name="tests.announced"):
             size: int = 1
 
+            @override
             def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
                 return graph
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.backends.tensorflow.session import KerasSession
@@ -65,6 +66,7 @@ def test_an_older_snapshot_goes_on_from_its_own_master(bits: int) -> None:
 class Reuses(bw.Pass):
     """Goes on writing to an array that it has given away."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         path = "layer0/bias"
         bias = np.array(graph.values[path])

@@ -39,10 +39,12 @@ class _Cast(Lowering):
         self.format = encoding.format
         super().__init__(encoding, shape)
 
+    @override
     def arrays(self, encoding: Encoding) -> Arrays:
         word = {"bfloat16": np.uint32(0xFFFF0000), "float16": np.uint16(0xFFFF)}[str(self.format)]
         return {"bits": np.array(word)}
 
+    @override
     def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         if self.format == "float16":
             bits = tf.bitcast(tf.cast(master, tf.float16), tf.uint16)
@@ -100,6 +102,7 @@ class _Escape(_Over):
         self.format, self.float = encoding.format, lower(Dense(encoding.format), shape)
         super().__init__(encoding, shape)
 
+    @override
     def arrays(self, encoding: Encoding) -> Arrays:
         plane = escaped_places(encoding)
         if plane is None or encoding.summary().escape_format != self.format:
@@ -114,11 +117,13 @@ class _Escape(_Over):
     def beneath(self, upstream: TFTensor) -> TFTensor:
         return tf.where(self.state["plane"], 0.0, upstream)
 
+    @override
     def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         held = master if self.base is None else self.base.read(master, *learned)
         free = master if self.float is None else self.float.read(master)
         return tf.where(self.state["plane"], free, held)
 
+    @override
     def baked(self, encoding: Encoding, master: Array) -> Encoding:
         if not isinstance(encoding, Escaped):
             return encoding
@@ -129,6 +134,7 @@ class _Escape(_Over):
 class _Mask(_Over):
     """`Masked` over another encoding."""
 
+    @override
     def arrays(self, encoding: Encoding) -> Arrays:
         if encoding.mask is None:
             raise EncodingError(f"{encoding.describe()} has no mask")
@@ -142,10 +148,12 @@ class _Mask(_Over):
     def beneath(self, upstream: TFTensor) -> TFTensor:
         return upstream * self.state["keep"]
 
+    @override
     def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
         value = master if self.base is None else self.base.read(master, *learned)
         return value * self.state["keep"]
 
+    @override
     def baked(self, encoding: Encoding, master: Array) -> Encoding:
         if encoding.mask is None or self.base is None:
             return encoding

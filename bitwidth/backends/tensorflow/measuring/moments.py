@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
@@ -156,6 +157,7 @@ class _Gram(_Sum):
         self.total: NDArray[np.float64] = np.zeros((groups, count))
         self.turn = 0
 
+    @override
     def add(self, name: str, op: TFOperation, inputs: list[TFTensor]) -> None:
         """See `_Sum.add`. Of many rows an even selection is taken."""
         operand = self.operands[name]
@@ -171,6 +173,7 @@ class _Gram(_Sum):
             self.total += tf.reduce_sum(x, axis=0).numpy()
             self.rows += int(x.shape[0])
 
+    @override
     def moments(self) -> Moments:
         """See `_Sum.moments`."""
         self.gram /= np.float32(self.rows)
@@ -184,12 +187,14 @@ class _Frequency(_Sum):
         super().__init__(operand, arrangement, op)
         self.counts: NDArray[np.int64] = np.zeros(arrangement.matrix[0], np.int64)
 
+    @override
     def add(self, name: str, op: TFOperation, inputs: list[TFTensor]) -> None:
         """See `_Sum.add`."""
         rows = np.asarray(inputs[1]).reshape(-1)
         self.counts += np.bincount(rows, minlength=len(self.counts))[: len(self.counts)]
         self.rows += rows.size
 
+    @override
     def moments(self) -> Moments:
         """See `_Sum.moments`."""
         share = (self.counts / self.rows).astype(np.float32)

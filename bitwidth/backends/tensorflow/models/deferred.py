@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import override
 
 from bitwidth.backends.tensorflow.internals.deferral import (
     creation_replaced,
@@ -35,6 +36,7 @@ class Pending(list[Any]):
 
     elements = 0
 
+    @override
     def append(self, variable: ModelVariable) -> None:
         """Called by Keras with each variable that is created.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers as L  # noqa: N812
+from typing_extensions import override
 
 import bitwidth as bw
 
@@ -33,6 +34,7 @@ class Jitted(Model):
     """The same, with settings."""
 
     @tf.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @override
     def call(self, x: Any) -> Any:
         return self.last(self.norm(self.first(x)))
 

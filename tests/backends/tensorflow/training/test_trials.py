@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.errors import BitwidthError, ConfigError, DataError, ModelError, SelectionError
@@ -172,6 +173,7 @@ BAD: dict[str, tuple[Callable[[], Any], dict[str, Any], Any, str]] = {
 class Witness(bw.Pass):
     """Fails when it is run: work has started."""
 
+    @override
     def apply(self, graph: bw.Graph, context: bw.Context) -> bw.Graph:
         raise AssertionError("work has started")
 
