@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, final
 
 from bitwidth.artifact import layout
 from bitwidth.artifact.limits import MAX_HEADER_BYTES
@@ -45,6 +45,7 @@ _START = _PREFIX.size + _CRC.size
 _NAME = "checkpoint"  # in messages
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What a checkpoint holds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, get_args
+from typing import Any, final, get_args
 
 from bitwidth.artifact.activations import read
 from bitwidth.artifact.agreement import (
@@ -39,6 +39,7 @@ _TEXTS = ("name", "framework", "reason")
 _ENTRY = {"path": str, "role": str, "shape": list, "dtype": str, "encoding": dict, "streams": list}
 
 
+@final
 @dataclass(frozen=True)
 class Stream:
     """One stream of a parameter.
@@ -60,6 +61,7 @@ class Stream:
     later: tuple[int, ...] = ()
 
 
+@final
 @dataclass(frozen=True)
 class Entry:
     """What the header says of one parameter.
@@ -145,6 +147,7 @@ class Entry:
         return self.summary.words(self.dtype)
 
 
+@final
 @dataclass(frozen=True)
 class Header:
     """The header of a file.

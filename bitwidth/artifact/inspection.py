@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import final
 
 from typing_extensions import override
 
@@ -18,6 +19,7 @@ _PREFIXES = (2, 4, 8)
 _LONGEST = 500  # of a name in the text: names in a file may be as long as its header
 
 
+@final
 @dataclass(frozen=True)
 class Inspection:
     """What is inside a file, from its header alone.

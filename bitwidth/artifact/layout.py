@@ -25,6 +25,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import final
 
 from bitwidth.artifact.limits import MAX_HEADER_BYTES
 from bitwidth.errors import CorruptFileError, VersionError
@@ -39,6 +40,7 @@ _CRC = struct.Struct("<I")
 PREAMBLE = _PREFIX.size + _CRC.size
 
 
+@final
 @dataclass(frozen=True)
 class Preamble:
     """The first 32 bytes of a file.

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from io import SEEK_END, BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, final
 
 from bitwidth.artifact.header import Entry, Header, parse
 from bitwidth.artifact.layout import (
@@ -27,6 +27,7 @@ from bitwidth.text import printable
 _LONGEST = 500  # of a message behind the name of the file: names in a file may be as long as its header
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class OpenFile:
     """A .bw file whose header was read and checked; `open_file` returns one.

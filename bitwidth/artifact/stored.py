@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 from bitwidth.encodings import Encoding
 from bitwidth.typing import Array, Json
 
 
+@final
 @dataclass(frozen=True)
 class Architecture:
     """What it takes to build a model again, as plain data and bytes; never code.
@@ -35,6 +36,7 @@ class Architecture:
     paths: Sequence[str] = ()
 
 
+@final
 @dataclass(frozen=True)
 class StoredParameter:
     """One parameter: what it is, how it is held, and its values.
@@ -56,6 +58,7 @@ class StoredParameter:
     values: Array
 
 
+@final
 @dataclass(frozen=True)
 class StoredModel:
     """A compressed model as plain data: what is written to a file, and read from one.

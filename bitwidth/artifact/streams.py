@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ _PLANE_BYTES = 7  # of a plane after the first: its checksum, and its length in 
 _DEARER = 0.01  # what bit planes may cost more than whole codes
 
 
+@final
 @dataclass
 class Packed:
     """Streams of one parameter: a description (JSON) and the bytes in the same order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from bitwidth.artifact.activations import written
 from bitwidth.artifact.agreement import check_assets
@@ -17,6 +17,7 @@ from bitwidth.errors import CorruptFileError, EncodingError, FileError
 _LOG = logging.getLogger(__name__)
 
 
+@final
 @dataclass(frozen=True)
 class PackedFile:
     """The bytes of a file, and how many of them each parameter takes.

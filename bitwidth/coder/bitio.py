@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+@final
 class Reader:
     r"""Reads an untrusted byte string from its start; every read past the end raises `CorruptFileError`.
 

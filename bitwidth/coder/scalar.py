@@ -18,6 +18,7 @@ Example:
 from __future__ import annotations
 
 import math
+from typing import final
 
 from bitwidth.errors import CorruptFileError
 
@@ -28,6 +29,7 @@ _SETTLED = 30  # an adaptive bit averages over about this many of its last value
 _LEAST = 64  # no bit is held for more certain than 1 - 64 / 2**15
 
 
+@final
 class Bit:
     """The adaptive probability of one kind of yes/no decision; encoder and decoder change theirs alike."""
 
@@ -49,6 +51,7 @@ class Bit:
         self.seen = min(self.seen + 1, _SETTLED)
 
 
+@final
 class Encoder:
     """Collects symbols and codes them into bytes; also counts their cost in bits."""
 
@@ -92,6 +95,7 @@ class Encoder:
         return head + b"".join(word.to_bytes(2, "little") for word in reversed(words))
 
 
+@final
 class Decoder:
     """Reads what an `Encoder` wrote; untrusted bytes give arbitrary values or `CorruptFileError`, nothing else."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ _CLOSE = np.arange(-2, 3)
 _NEAR = np.arange(-4, 5)
 
 
+@final
 @dataclass(frozen=True)
 class Shape:
     """The six numbers: `first` symbol, `size`, power, scale and centre indices, spikes (symbol - first, weight)."""

@@ -15,6 +15,8 @@ Example:
 
 from __future__ import annotations
 
+from typing import final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,6 +89,7 @@ def entropy_of(counts: NDArray[np.int64]) -> float:
     return max(0.0, total * float(np.log2(max(total, 1.0))) - float(used @ np.log2(used)))
 
 
+@final
 class TableModels:
     """The adaptive probabilities shared by all tables of one stream."""
 
@@ -167,6 +170,7 @@ def _cost_since(coder: Encoder, mark: int) -> float:
     return part.cost()
 
 
+@final
 class _Snapshot:
     """The state of a set of models, to go back to when a trial is dropped."""
 

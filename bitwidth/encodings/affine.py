@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ _FARTHEST = 1 << 22  # zero points: a code less its zero point is exact in float
 _WIDEST = 1 << 15  # codes that count fractions of a step
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Affine:
     """A tensor as integers: its values are `(codes - zero_point) * scale`, in float32, per block.

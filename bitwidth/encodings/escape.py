@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bitwidth.encodings.quantized import Quantized
 
 
+@final
 @register_encoding("escaped")
 @dataclass(frozen=True, eq=False)
 class Escaped(Encoding):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from bitwidth.typing import Integers, JsonDict
 MAX_HIGH = 1 << 21  # a code of the widest integer levels less its zero point
 
 
+@final
 @dataclass(frozen=True)
 class PrefixLevels(Levels):
     """The leading bits of the integers within +-`high`, in sign and magnitude.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import ClassVar
+from typing import ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ MAX_INTEGER = 1 << 20  # beyond this, code * scale / scale need not round back t
 LEAST_GAP = 1e-6  # closer than this, level * scale / scale need not lead back to the level
 
 
+@final
 @dataclass(frozen=True)
 class IntegerLevels(Levels):
     """The integers from `low` to `high`, both included; None for no bound.
@@ -110,6 +111,7 @@ class IntegerLevels(Levels):
         return codes.astype(np.float32)
 
 
+@final
 @dataclass(frozen=True)
 class TableLevels(Levels):
     """A table of numbers, sorted and distinct.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from bitwidth.errors import EncodingError
 from bitwidth.typing import Array, Integers
 
 
+@final
 @register_encoding("quantized")
 @dataclass(frozen=True, eq=False)
 class Quantized(Encoding):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from bitwidth.typing import Array, Integers, JsonDict
 MAX_ROWS = 1 << 8
 
 
+@final
 @dataclass(frozen=True)
 class LevelRows(Levels):
     """Level tables of different lengths. A code counts from its own row's origin, so it takes its own row's bits.

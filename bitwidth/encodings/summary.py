@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from typing_extensions import override
 
@@ -13,6 +13,7 @@ from bitwidth.encodings.interface import LevelKind
 from bitwidth.typing import JsonDict
 
 
+@final
 @dataclass(frozen=True)
 class EncodingSummary:
     """What an encoding is, as values: plain data, without codes, scales or masks.

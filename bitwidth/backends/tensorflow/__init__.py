@@ -6,6 +6,8 @@ Here belongs `session`, which fulfils the protocol by asking the rooms beside it
 
 from __future__ import annotations
 
+from typing import final
+
 from bitwidth.artifact import Architecture
 from bitwidth.backend import LayerInputs, Session, Stored
 from bitwidth.backends.tensorflow.models.architecture import build_model
@@ -13,6 +15,7 @@ from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.typing import CustomObjects, Data, Model
 
 
+@final
 class TensorFlowBackend:
     """Keras 3 models on TensorFlow."""
 

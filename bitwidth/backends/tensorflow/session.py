@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import keras
 
@@ -44,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
 
 
+@final
 class KerasSession:
     """A copy of a Keras model, with the values of whichever graph was written to it last.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -24,6 +24,7 @@ from bitwidth.typing import Model
 Inputs = tuple[Encoding | None, ...]
 
 
+@final
 class QuantizedCall:
     """The `call` of a layer, behind fake quantization of its inputs.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from bitwidth.typing import Array, Model
 Learned = dict[str, tuple[Array, ...]]
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class ConstrainedState:
     """Where a training under constraints stands, apart from the optimizer.
@@ -38,6 +40,7 @@ class ConstrainedState:
     learned: Learned
 
 
+@final
 class ConstrainedModel:
     """A model whose layers read their parameters through encodings, from `attach` to `detach`.
 
@@ -187,6 +190,7 @@ class ConstrainedModel:
                 variable.trainable = True
 
 
+@final
 class _Masters:
     """What the variables hold at this step, as a graph: read when it is asked for, until it is closed."""
 

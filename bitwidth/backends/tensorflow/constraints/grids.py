@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from typing import final
 
 import numpy as np
 import tensorflow as tf
@@ -153,6 +154,7 @@ class Scaled(Lowering):
         return arrays
 
 
+@final
 class Grid(Scaled):
     """`Quantized` over integer levels, or over the leading bits of integers: one changes into the other by `update`."""
 
@@ -185,6 +187,7 @@ def _leading(whole: TFTensor, step: TFTensor) -> TFTensor:
     return code * step + tf.sign(code) * ((step - 1.0) / 2.0)
 
 
+@final
 class Table(Scaled):
     """`Quantized` over a table of levels; those of a codebook can be learned."""
 
@@ -265,6 +268,7 @@ class Table(Scaled):
         return levels, tf.searchsorted(thresholds, x, side="left")
 
 
+@final
 class Rows(Scaled):
     """`Quantized` over rows of levels: each block reads its own table."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import final
 from weakref import WeakKeyDictionary
 
 import keras
@@ -24,6 +25,7 @@ from bitwidth.typing import Array
 Arrays = dict[str, Array]
 
 
+@final
 class LearnedVariable(keras.Variable):  # type: ignore[misc]
     """What training learns about an encoding: tracked by the model while its views are attached."""
 

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
@@ -32,6 +32,7 @@ Lower = Callable[[Any, Sequence[int]], "Lowering | None"]
 _LOWERINGS: dict[type[Encoding], Lower] = {}
 
 
+@final
 class _Cast(Lowering):
     """A 16-bit float format, through the bits: XLA may drop a pair of casts, but no change of the bits."""
 
@@ -95,6 +96,7 @@ class _Over(Lowering):
             self.base.update(self.inner(encoding))
 
 
+@final
 class _Escape(_Over):
     """`Escaped` over another encoding: escaped values are the master's, so they train as floats."""
 
@@ -131,6 +133,7 @@ class _Escape(_Over):
         return Escaped.of(master, encoding.plane, base, encoding.format)
 
 
+@final
 class _Mask(_Over):
     """`Masked` over another encoding."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import final
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from bitwidth.graph import Graph, Parameter, Value
 from bitwidth.typing import Array
 
 
+@final
 class VariableStore:
     """Writes snapshots into variables, and takes snapshots of them.
 

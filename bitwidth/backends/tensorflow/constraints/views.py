@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, final
 from weakref import WeakKeyDictionary
 
 import keras
@@ -29,6 +29,7 @@ _COMPUTED: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
 SCOPE = "bitwidth_view"  # name scope of the operations of every view
 
 
+@final
 class ViewVariable(keras.Variable):  # type: ignore[misc]
     """A variable whose value is computed from the master's; assignments go to the master."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,7 @@ from bitwidth.typing import Data, Nest
 _PARTS = "a tuple is (inputs, targets) or (inputs, targets, weights)"
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class SparseRows:
     """A sparse tensor whose rows can be taken in any order; they come out dense.

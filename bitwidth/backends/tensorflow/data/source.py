@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import final
 
 import keras
 import tensorflow as tf
@@ -17,6 +18,7 @@ from bitwidth.typing import Data, Nest
 _LOG = logging.getLogger(__name__)
 
 
+@final
 @dataclass(frozen=True)
 class Batch:
     """One batch: inputs, and targets and sample weights where the data has them."""
@@ -31,6 +33,7 @@ class Batch:
         return int(tf.nest.flatten(self.inputs)[0].shape[0])
 
 
+@final
 class Source:
     """Data of any form that `model.fit` takes, or inputs alone.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 _BATCH = 64
 
 
+@final
 class SquaredGradients:
     """Mean over samples of the squared gradient of one sample's log-likelihood, per variable of a model.
 

@@ -8,7 +8,7 @@ model. What no later operation reads is dropped at once, so memory is that of an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +24,7 @@ Watcher = Callable[[Any, list[Any], list[Any]], None]
 Edit = Callable[[Any], Any]
 
 
+@final
 class Replay:
     """A traced model, ready to be run and watched.
 
@@ -117,6 +118,7 @@ class Replay:
         raise UnsupportedModelError(f"{frame.name(op)}: an operation {op.type} cannot be replayed step by step")
 
 
+@final
 class _Plan:
     """The live operations of a graph in order, with the tensors that are not needed after each."""
 

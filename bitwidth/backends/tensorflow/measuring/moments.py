@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from math import prod
+from typing import final
 
 import numpy as np
 import tensorflow as tf
@@ -147,6 +148,7 @@ class _Sum(ABC):
         """The means."""
 
 
+@final
 class _Gram(_Sum):
     """Products of all pairs of inputs."""
 
@@ -180,6 +182,7 @@ class _Gram(_Sum):
         return Moments(self.arrangement, self.gram, (self.total / self.rows).astype(np.float32), self.rows, self.op)
 
 
+@final
 class _Frequency(_Sum):
     """How often each row of a table is looked up: a group of one input for each row."""
 

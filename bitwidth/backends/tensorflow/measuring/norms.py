@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, final
 
 import keras
 import numpy as np
@@ -65,6 +65,7 @@ def batch_statistics(model: Model, names: Names, batches: Iterable[Batch]) -> di
     return found
 
 
+@final
 class _Measured:
     """The `call` of a batch normalisation that normalises by the batch and adds up what it meets.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,7 @@ def observed(
     return {name: item.observed() for name, item in seen.items()}
 
 
+@final
 class _Seen:
     """What was seen of one tensor so far."""
 

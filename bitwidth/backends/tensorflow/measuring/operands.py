@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
@@ -32,6 +32,7 @@ Split = tuple[Lengths, Lengths, Lengths, Lengths]  # a shape, and its axes that 
 _EXACT = 1 << 24  # positions up to here are exact as float32
 
 
+@final
 @dataclass(frozen=True, eq=False)
 class Operand:
     """A parameter as the operand of an operation that sums over inputs.
@@ -120,6 +121,7 @@ _MOVED: dict[str, Callable[[Any, Any, list[TFTensor]], list[TFTensor]]] = {
 }
 
 
+@final
 @dataclass(frozen=True)
 class Contraction:
     """How one kind of operation sums over inputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import final
 
 import tensorflow as tf
 
@@ -11,6 +12,7 @@ from bitwidth.backends.tensorflow.measuring.operands import regathered
 from bitwidth.backends.tensorflow.reading.kinds import kind_of, spec_of
 
 
+@final
 class Unpadded:
     """A convolution over features that are padded already; it is like the traced operation in everything else."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import keras
 import numpy as np
@@ -37,6 +37,7 @@ _KEPT_BYTES = 1 << 26  # of the inputs that are kept to look at the outputs for 
 Arrays = Mapping[str, Array]
 
 
+@final
 @dataclass(frozen=True)
 class Watched:
     """A model that may be run, and how.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, final
 
 import keras
 
@@ -23,6 +23,7 @@ from bitwidth.backends.tensorflow.models.versions import check_keras
 check_keras()  # before anything is looked up that an older one does not have
 
 
+@final
 class Kind(Enum):
     """A kind of place in a configuration, and so of what may stand there."""
 
@@ -39,6 +40,7 @@ class Kind(Enum):
     SCHEDULE = "a learning rate schedule"
 
 
+@final
 @dataclass(frozen=True)
 class Named:
     """Something that the lists hold.

@@ -9,7 +9,7 @@ name of a listed class, and plain data (`plain_data`). What was not understood d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, final
 
 import keras
 
@@ -65,6 +65,7 @@ _LONGEST = 80  # characters of a name in a message
 _ADVICE = "give a class or function of your own in custom_objects=, or register it with keras.saving"
 
 
+@final
 class Configuration:
     """A reader of configurations: returns each as Keras may read it.
 

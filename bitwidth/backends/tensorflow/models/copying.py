@@ -13,7 +13,7 @@ import functools
 import types
 import weakref
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -64,6 +64,7 @@ def uncompile(model: Model) -> None:
             forget_compiled(layer)
 
 
+@final
 class _Copier:
     """The state of one copy: which objects are created again, and the new object of each."""
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
-from typing import Any
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -31,6 +31,7 @@ _SMALL = 1 << 24  # elements of what may take memory before its time: a stand-in
 _LOCK = threading.RLock()
 
 
+@final
 class Pending(list[Any]):
     """The variables that wait for values. Each is refused, when it is created, if it is one too many or too large."""
 
@@ -53,6 +54,7 @@ class Pending(list[Any]):
         super().append(variable)
 
 
+@final
 class _StandIn:
     """What a layer reads while it is built, in the place of a value: nothing is drawn."""
 
@@ -67,6 +69,7 @@ class _StandIn:
         return tf.zeros(shape, dtype)
 
 
+@final
 class _Given:
     """The value that a variable was created with, where that was no initializer."""
 

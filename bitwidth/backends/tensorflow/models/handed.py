@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bitwidth.graph import Graph
 from bitwidth.typing import Model
 
 
+@final
 class Handed:
     """A model for its owner, and the layers and variables that it had.
 

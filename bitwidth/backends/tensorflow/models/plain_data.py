@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from numbers import Number
-from typing import Any
+from typing import Any, final
 
 import keras
 import numpy as np
@@ -25,6 +25,7 @@ _MAX_TEXT = 1 << 12
 _LIKE_A_PATH = re.compile(r"[/\\:\x00-\x1f\x7f]|^~|^\.\.?$")
 
 
+@final
 class NotAllowedError(ValueError):
     """A configuration holds what a file or a recipe may not; the message says what, and where in it."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 from bitwidth.backends.tensorflow.internals.types import TFOperation
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
@@ -26,6 +26,7 @@ from bitwidth.graph import Use
 Carried: TypeAlias = dict[str, Axes | None] | None
 
 
+@final
 @dataclass
 class Flow:
     """What the trace shows about the parameters.
@@ -54,6 +55,7 @@ def flow_of(trace: FuncTrace) -> Flow:
     return follower.flow
 
 
+@final
 class _Follower:
     def __init__(self, trace: FuncTrace) -> None:
         self.trace = trace

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 from bitwidth.backends.tensorflow.internals.graphs import graph_named
 from bitwidth.backends.tensorflow.internals.types import TFOperation, TFTensor
 
 
+@final
 @dataclass(eq=False)
 class Frame:
     """One use of one graph. A function that is called twice has two frames over the same graph.

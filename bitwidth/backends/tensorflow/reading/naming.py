@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import keras
 
@@ -14,6 +14,7 @@ from bitwidth.backends.tensorflow.internals.types import KerasLayer, ModelVariab
 from bitwidth.typing import Model
 
 
+@final
 @dataclass
 class Names:
     """The layers and variables of a model with their paths.

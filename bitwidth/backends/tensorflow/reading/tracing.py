@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from typing import Any
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -28,6 +28,7 @@ _LOG = logging.getLogger(__name__)
 _LOCK = threading.RLock()
 
 
+@final
 @dataclass(frozen=True)
 class Reader:
     """An operation that takes a variable's handle.
@@ -49,6 +50,7 @@ class Reader:
     live: bool
 
 
+@final
 @dataclass(frozen=True)
 class Call:
     """One call of a layer, with the graph it was made in and the tensors it took (masks among them) and gave."""
@@ -60,6 +62,7 @@ class Call:
     masks: tuple[Any, ...] = ()
 
 
+@final
 @dataclass(eq=False)
 class FuncTrace:
     """A model as TensorFlow sees it: the traced function, its graphs, and which layer made what.
@@ -162,6 +165,7 @@ def _plain(output: TFTensor) -> Any:
     return output.value if isinstance(output, keras.Variable) else output
 
 
+@final
 class _Recorder:
     """Notes, while a model is traced, what each call of a layer takes, makes and returns."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
+from typing import final
 
 import keras
 from typing_extensions import override
@@ -32,6 +33,7 @@ def waiting(training: Training) -> Iterator[None]:
             item.start_from_epoch = epoch
 
 
+@final
 class Watching(keras.callbacks.Callback):  # type: ignore[misc]
     """Reports the steps of a training, and ends it where it is told to."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import keras
 
@@ -30,6 +30,7 @@ from bitwidth.text import brief
 from bitwidth.typing import JsonMapping, Model
 
 
+@final
 @dataclass(frozen=True)
 class Compiled:
     """What the user's model was compiled with; None where it was not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from math import ceil, pi
-from typing import Any
+from typing import Any, final
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ _NEVER = 1e30  # a step that training does not reach
 _SETTERS = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
 
 
+@final
 class CountedCosine(LearningRateSchedule):  # type: ignore[misc]  # Keras has no types
     """A constant rate while the steps of the first epoch are counted, then a half cosine over the epochs that are left.
 

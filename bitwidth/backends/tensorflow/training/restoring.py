@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, final
 
 import keras
 import numpy as np
@@ -24,6 +24,7 @@ _SMALL = 1 << 13  # values of a variable that is looked at after each step
 Prints = tuple[int, ...]
 
 
+@final
 @dataclass(frozen=True)
 class _State:
     """The model at the end of an epoch: what its masters hold, and what layers read, which files of weights hold."""
@@ -33,6 +34,7 @@ class _State:
     read: Prints
 
 
+@final
 class Restoring:
     """Notices which state of the training the model is in when the training has ended, and mends it where need be.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import final
+
 import keras
 
 from bitwidth.backend import Progress, Steer
@@ -12,6 +14,7 @@ from bitwidth.errors import ConfigError
 _CALLS = 200  # how often a pass is asked during one training, at most
 
 
+@final
 class Steering:
     """The pass that changes the encodings in force during a run of training.
 

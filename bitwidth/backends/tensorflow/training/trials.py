@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, final
 
 import keras
 import tensorflow as tf
@@ -28,6 +28,7 @@ from bitwidth.typing import Data, Model, Nest
 _LOG = logging.getLogger(__name__)
 
 
+@final
 class Trials:
     """The checks of a session: each tries on one batch what the run will do with the data.
 
