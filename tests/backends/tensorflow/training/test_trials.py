@@ -127,6 +127,7 @@ FORMS: dict[str, Any] = {
 
 @pytest.mark.parametrize("form", list(FORMS))
 def test_a_training_step_may_take_what_the_call_does_not(form: str) -> None:
+    keras.utils.set_random_seed(2)
     model = Pairs()
     model(X[:2])
     model.compile("adam")
