@@ -17,7 +17,7 @@ from bitwidth.errors import BitwidthError, ConfigError, SelectionError
 from bitwidth.events import Cancelled, Watch
 from bitwidth.graph import Graph, Parameter, Selection, Where
 from bitwidth.report import PassRecord
-from bitwidth.typing import Data
+from bitwidth.typing import Data, is_integer
 
 Answer = TypeVar("Answer", covariant=True)
 
@@ -273,7 +273,7 @@ class Context:
 
 def check_count(value: object, owner: str, field: str) -> None:
     """Raise ConfigError unless `value` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_integer(value) or value < 1:
         raise ConfigError(f"{owner}: {field} must be an integer of at least 1, got {value!r}")
 
 

@@ -15,7 +15,7 @@ from bitwidth.backend import BACKENDS, load_backend
 from bitwidth.encodings import MAX_BITS, Encoding
 from bitwidth.errors import ConfigError, CorruptFileError, ModelError, UnsafeFileError
 from bitwidth.text import quoted
-from bitwidth.typing import Array, CustomObjects, Model
+from bitwidth.typing import Array, CustomObjects, Model, is_integer
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def load(
         VersionError: it was written by a newer version of the format.
         ModelError: the model cannot be built, or `model` has other variables.
     """
-    if bits is not None and (isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= MAX_BITS):
+    if bits is not None and (not is_integer(bits) or not 2 <= bits <= MAX_BITS):
         raise ConfigError(f"load: bits must be an integer of 2 to {MAX_BITS}, got {bits!r}")
     with open_file(path) as file:
         return build(file, bits, custom_objects, model)

@@ -8,7 +8,7 @@ objects of one framework belong in its backend.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +42,23 @@ JsonMapping: TypeAlias = Mapping[str, Any]
 
 CustomObjects: TypeAlias = Mapping[str, Any]
 """Classes and functions of a user's by name, as Keras takes them."""
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer, which True and False are to Python.
+
+    Example:
+        >>> is_integer(3), is_integer(True), is_integer(3.0)
+        (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is an integer or a float, and not True or False.
+
+    Example:
+        >>> is_number(0.5), is_number(False), is_number("1")
+        (True, False, False)
+    """
+    return is_integer(value) or isinstance(value, float)

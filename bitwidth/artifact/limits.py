@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from bitwidth.errors import CorruptFileError
-from bitwidth.typing import Json
+from bitwidth.typing import Json, is_integer
 
 MAX_HEADER_BYTES = 1 << 24
 MAX_AXES = 16
@@ -45,7 +45,7 @@ def checked_count(count: Any, where: str) -> int:
     Raises:
         CorruptFileError: it is anything else.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+    if not is_integer(count) or count < 0:
         raise CorruptFileError(f"{where}: expected an integer of at least 0, got {str(count)[:40]}")
     return count
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from bitwidth.encodings.interface import LevelKind, Levels
 from bitwidth.errors import EncodingError
-from bitwidth.typing import Integers, JsonDict
+from bitwidth.typing import Integers, JsonDict, is_integer
 
 MAX_HIGH = 1 << 21  # a code of the widest integer levels less its zero point
 
@@ -45,7 +45,7 @@ class PrefixLevels(Levels):
 
     def __post_init__(self) -> None:
         for number in (self.high, self.dropped):
-            if isinstance(number, bool) or not isinstance(number, int):
+            if not is_integer(number):
                 raise EncodingError(f"high and dropped are integers, got {self.high!r} and {self.dropped!r}")
         if not 1 <= self.high <= MAX_HIGH:
             raise EncodingError(f"high must be 1 to {MAX_HIGH}, got {self.high}")

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from bitwidth.encodings.interface import LevelKind, Levels, common_step
 from bitwidth.errors import EncodingError
-from bitwidth.typing import Integers, JsonDict
+from bitwidth.typing import Integers, JsonDict, is_integer
 
 MAX_BITS = 16
 MAX_INTEGER = 1 << 20  # beyond this, code * scale / scale need not round back to the code in float32
@@ -43,7 +43,7 @@ class IntegerLevels(Levels):
 
     def __post_init__(self) -> None:
         for bound in (self.low, self.high):
-            if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int)):
+            if bound is not None and not is_integer(bound):
                 raise EncodingError(f"bounds are integers, got low={self.low}, high={self.high}")
         if (self.low is None) != (self.high is None):
             raise EncodingError(f"give both bounds or none, got low={self.low}, high={self.high}")

@@ -11,7 +11,7 @@ from bitwidth.encodings.leading import PrefixLevels
 from bitwidth.encodings.masked import rebased
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
-from bitwidth.typing import Array
+from bitwidth.typing import Array, is_integer
 
 __all__ = ["PrefixLevels", "magnitude_bits", "ordered", "prefix"]
 
@@ -58,7 +58,7 @@ def prefix(encoding: Encoding, bits: int, planes: int | None = None) -> Encoding
         >>> four.project(np.array([[0.0, 20.0, -63.0]], np.float32)), four.bits
         (array([[  0.  ,  19.75, -59.75]], dtype=float32), 4)
     """
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 2:
+    if not is_integer(bits) or bits < 2:
         raise EncodingError(f"bits of a prefix must be an integer of at least 2, got {bits!r}")
     grid = ordered(encoding)
     if grid is None or grid.bits <= bits:

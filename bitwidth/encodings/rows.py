@@ -12,7 +12,7 @@ from typing_extensions import override
 from bitwidth.encodings.interface import LevelKind, Levels, common_step
 from bitwidth.encodings.levels import TableLevels
 from bitwidth.errors import EncodingError
-from bitwidth.typing import Array, Integers, JsonDict
+from bitwidth.typing import Array, Integers, JsonDict, is_integer
 
 MAX_ROWS = 1 << 8
 
@@ -132,7 +132,7 @@ def rows_of(array: Array, lengths: Any) -> LevelRows:
     Raises:
         EncodingError: they do not make rows.
     """
-    if any(isinstance(length, bool) or not isinstance(length, int) or length < 1 for length in lengths):
+    if any(not is_integer(length) or length < 1 for length in lengths):
         raise EncodingError(f"rows of levels have integer lengths, got {str(lengths)[:80]}")
     if array.ndim != 1 or sum(lengths) != array.size or len(lengths) > MAX_ROWS:
         raise EncodingError(f"{array.size} levels do not make rows of {str(lengths)[:80]}")

@@ -14,7 +14,7 @@ from bitwidth.encodings.blocks import block_reduce, spread
 from bitwidth.encodings.encoding import Encoding, locked
 from bitwidth.encodings.escape import Escaped
 from bitwidth.errors import ConfigError, EncodingError
-from bitwidth.typing import Array
+from bitwidth.typing import Array, is_number
 
 Plane = Callable[[str, Array], Any]
 BODY = 4.0  # values of so many times the mean magnitude of their block are of its body
@@ -57,7 +57,7 @@ class Escape:
             raise ConfigError(f"Escape: format must be float32, float16 or bfloat16, got {self.format!r}")
         for name in ("error", "quantile"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            if value is not None and not is_number(value):
                 raise ConfigError(f"Escape: {name} must be a number, got {value!r}")
         if self.error is not None and not 0 < self.error < np.inf:
             raise ConfigError(f"Escape: error must be a number of scales above 0, got {self.error!r}")

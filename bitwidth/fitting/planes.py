@@ -17,7 +17,7 @@ from bitwidth.encodings.prefix import prefix
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.errors import EncodingError
 from bitwidth.fitting.scales import fit_scale
-from bitwidth.typing import Array, Integers
+from bitwidth.typing import Array, Integers, is_integer
 
 MOST_PLANES = 64
 
@@ -174,6 +174,6 @@ def _planes(magnitude: NDArray[np.uint64], count: int) -> NDArray[np.bool_]:
 
 
 def _checked(bits: Any, least: int, most: int) -> int:
-    if isinstance(bits, bool) or not isinstance(bits, int) or not least <= bits <= most:
+    if not is_integer(bits) or not least <= bits <= most:
         raise EncodingError(f"bits must be an integer of {least} to {most}, the sign included, got {bits!r}")
     return bits

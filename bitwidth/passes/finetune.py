@@ -16,7 +16,7 @@ from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
 from bitwidth.passes.keywords import keywords_from
-from bitwidth.typing import Loss
+from bitwidth.typing import Loss, is_number
 
 _NEITHER = (bool, int, float, complex, bytes, set, np.ndarray, np.generic)  # names, objects and lists are taken
 _WEIGHTS = (type(None), int, float, list, tuple, Mapping)
@@ -124,8 +124,9 @@ class Finetune(TrainingPass, name="finetune"):
 
     def _check_rate(self) -> None:
         rate = self.learning_rate
-        number = isinstance(rate, int | float) and not isinstance(rate, bool)
-        if not (rate is None or (number and 0 < float(rate) < inf) or (isinstance(rate, str) and rate == "own")):
+        if not (
+            rate is None or (is_number(rate) and 0 < float(rate) < inf) or (isinstance(rate, str) and rate == "own")
+        ):
             raise ConfigError(f'Finetune: learning_rate must be a finite number above 0, or "own", got {rate!r}')
         check_choice(self.decay, ("constant", "cosine", None), "Finetune", "decay")
 

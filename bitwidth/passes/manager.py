@@ -25,7 +25,7 @@ from bitwidth.progress import Bar, is_terminal
 from bitwidth.reading import Opened, opened_session
 from bitwidth.report import PassRecord, Report
 from bitwidth.result import Result
-from bitwidth.typing import Data, JsonDict, JsonMapping, Loss, Model
+from bitwidth.typing import Data, JsonDict, JsonMapping, Loss, Model, is_integer, is_number
 
 _LOG = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class PassManager(Composite, name="chain"):
     def _open(
         self, model: Model, data: Data, validation: Data, objective: Objective, seed: int
     ) -> tuple[Context, Graph]:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        if not is_integer(seed) or seed < 0:
             raise ConfigError(f"seed must be an integer of at least 0, got {seed!r}")
         if isinstance(model, Opened):
             data = model.data if data is None else data
@@ -247,8 +247,7 @@ def _watch(on_event: Callable[[Event], Any] | None, progress: bool | None, deadl
         raise ConfigError(f"on_event must be a function of an event, got {on_event!r}")
     if progress not in (None, True, False):
         raise ConfigError(f"progress must be True, False or None, got {progress!r}")
-    number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
-    if deadline is not None and not (number and 0 < deadline < inf):
+    if deadline is not None and not (is_number(deadline) and 0 < deadline < inf):
         raise ConfigError(f"deadline must be a number of seconds above 0, got {deadline!r}")
     drawn = is_terminal() if progress is None else progress
     return Watch(on_event, deadline, Bar() if drawn else None)

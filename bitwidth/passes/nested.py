@@ -21,6 +21,7 @@ from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
 from bitwidth.passes.stages import frozen_apart
 from bitwidth.passes.wrapping import Wrapping
+from bitwidth.typing import is_integer
 
 
 @keywords_from(2)
@@ -75,7 +76,7 @@ class Nested(Wrapping, name="nested"):
         if not isinstance(self.widths, list | tuple) or len(self.widths) < 2:
             raise ConfigError(f"Nested: widths must be two or more numbers of bits, got {self.widths!r}")
         widths = tuple(self.widths)
-        if any(isinstance(bits, bool) or not isinstance(bits, int) or bits < 2 for bits in widths):
+        if any(not is_integer(bits) or bits < 2 for bits in widths):
             raise ConfigError(f"Nested: widths must be integers of at least 2, got {widths!r}")
         if any(wide <= narrow for wide, narrow in pairwise(widths)):
             raise ConfigError(f"Nested: widths must fall, each below the one before, got {widths!r}")

@@ -21,6 +21,7 @@ from bitwidth.passes.base import Pass
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.ranking import GONE, Mask, Scores, alike, guard, keep_most_important, lamp, output_channels
 from bitwidth.passes.roles import is_matrix
+from bitwidth.typing import is_number
 
 _LITTLE = 0.2  # of what an even share of the sparsity would leave
 Curvature = Mapping[str, NDArray[np.float64]]
@@ -66,7 +67,7 @@ class Prune(Pass, name="prune"):
     def __post_init__(self) -> None:
         for name, least in (("sparsity", "0 up to 1"), ("floor", "0 to 1")):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if not is_number(value):
                 raise ConfigError(f"Prune: {name} must be a number from {least}, got {value!r}")
         if not 0 <= self.sparsity < 1:
             raise ConfigError(f"Prune: sparsity must be at least 0 and below 1, got {self.sparsity}")

@@ -10,6 +10,7 @@ from bitwidth.encodings import MAX_BITS, check_granularity
 from bitwidth.errors import ConfigError
 from bitwidth.fitting import BitRule, Escape, check_rule
 from bitwidth.passes.widths import widths_of
+from bitwidth.typing import is_integer, is_number
 
 if TYPE_CHECKING:
     from bitwidth.passes.quantize import Quantize
@@ -46,7 +47,7 @@ def check_fields(item: Quantize) -> None:
     check_count(item.samples, "Quantize", "samples")
     for name in ("damping", "price"):
         value = getattr(item, name)
-        if not _is_number(value) or not 0 <= value < inf:
+        if not is_number(value) or not 0 <= value < inf:
             raise ConfigError(f"Quantize: {name} must be a finite number of at least 0, got {value!r}")
     _check_width(item)
 
@@ -64,7 +65,7 @@ def _check_width(item: Quantize) -> None:
             raise ConfigError(f"Quantize: bits must be at least {least} here, got {bits}")
     for name, most in (("rate", MAX_BITS), ("step", 1e6)):
         value = getattr(item, name)
-        if value is not None and (not _is_number(value) or not 0 < value <= most):
+        if value is not None and (not is_number(value) or not 0 < value <= most):
             raise ConfigError(f"Quantize: {name} must be a number above 0 and at most {most:g}, got {value!r}")
     if item.bits is None and not own:
         _check_unbounded(item)
@@ -81,10 +82,6 @@ def _check_unbounded(item: Quantize) -> None:
 
 
 def _checked_bits(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_BITS:
+    if not is_integer(value) or not least <= value <= MAX_BITS:
         raise ConfigError(f"Quantize: {name} must be an integer from {least} to {MAX_BITS}, got {value!r}")
     return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from bitwidth.text import quoted
-from bitwidth.typing import Json, JsonDict, JsonMapping
+from bitwidth.typing import Json, JsonDict, JsonMapping, is_integer
 
 CONSTANTS = ("__numpy__", "__tensor__")
 NUMBERS = ("bool", *(f"{u}int{w}" for u in ("", "u") for w in (8, 16, 32, 64)), "float16", "float32", "float64")
@@ -200,4 +200,4 @@ def fields(value: JsonMapping, names: Sequence[str], where: str) -> JsonDict:
 
 def is_count(value: Json) -> bool:
     """Whether a value is an integer of at least 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_integer(value) and value >= 0

@@ -23,7 +23,7 @@ from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.backends.tensorflow.training.compiled import Compiled
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
 from bitwidth.text import brief, quoted
-from bitwidth.typing import Data, Model, Nest
+from bitwidth.typing import Data, Model, Nest, is_number
 
 _LOG = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ def check_class_weight(class_weight: Any) -> None:
     if not isinstance(class_weight, Mapping):
         raise ConfigError(f"class_weight: expected a dict, a number for each class, got {quoted(class_weight)}")
     for key, weight in class_weight.items():
-        if not is_count(key) or isinstance(weight, bool) or not isinstance(weight, int | float):
+        if not is_count(key) or not is_number(weight):
             raise ConfigError(f"class_weight: expected a number for each class, got {quoted(key)}: {quoted(weight)}")
 
 
