@@ -35,7 +35,7 @@ class Answers:
 
     def __init__(self, opened: Graph | None = None, limit: int = LIMIT) -> None:
         self._opened, self._limit = opened, limit
-        self._kept: dict[Any, Any] = {}
+        self._kept: dict[Any, tuple[Any, int]] = {}  # an answer, and its bytes
         self._latest: dict[Any, tuple[Structure, tuple[int, ...], Any]] = {}
 
     def get(self, question: Any, graph: Graph, find: Callable[[], Answer], once: bool = False) -> Answer:
@@ -66,9 +66,12 @@ class Answers:
     def _between_runs(self, key: Any, find: Callable[[], Answer]) -> Answer:
         if key in self._kept:
             _LOG.debug("%s: known from an earlier run", type(key[0]).__name__)
-        found: Answer = self._kept.pop(key) if key in self._kept else find()
-        self._kept[key] = found  # the last one now
-        while sum(map(size_of, self._kept.values())) > self._limit:
+            self._kept[key] = self._kept.pop(key)  # the last one now
+            known: Answer = self._kept[key][0]
+            return known
+        found = find()
+        self._kept[key] = found, size_of(found)
+        while sum(size for _, size in self._kept.values()) > self._limit:
             del self._kept[next(iter(self._kept))]
         return found
 

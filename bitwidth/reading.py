@@ -40,9 +40,7 @@ class Opened:
 
     def apart(self) -> tuple[Session, Graph]:
         """A session of its own for one run, and the graph to start from."""
-        copy = self.session.finish(self.graph).model
-        session = backend_for(copy).open(copy, self.data)
-        return session, session.graph.resumed(self.graph)
+        return _resumed(self.session.finish(self.graph).model, self.graph, self.data)
 
     @override
     def __repr__(self) -> str:
@@ -89,12 +87,17 @@ def opened_session(model: Model, data: Data) -> tuple[Session, Graph]:
     """
     if isinstance(model, Result):
         model.check_unchanged()
-        session = backend_for(model.model).open(model.model, data)
-        return session, session.graph.resumed(model.graph)
+        return _resumed(model.model, model.graph, data)
     if isinstance(model, type) or model is None:
         raise ConfigError(f"expected a model, got {model!r}")
     session = backend_for(model).open(model, data)
     return session, session.graph
+
+
+def _resumed(model: Model, graph: Graph, data: Data) -> tuple[Session, Graph]:
+    """A session of a model that a session has handed over as `graph`, and its graph, with the masters of that."""
+    session = backend_for(model).open(model, data)
+    return session, session.graph.resumed(graph)
 
 
 def read(model: Model, data: Data = None) -> Graph:

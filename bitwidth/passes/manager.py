@@ -223,14 +223,15 @@ class PassManager(Composite, name="chain"):
     ) -> tuple[Context, Graph]:
         if not is_integer(seed) or seed < 0:
             raise ConfigError(f"seed must be an integer of at least 0, got {seed!r}")
-        if isinstance(model, Opened):
-            data = model.data if data is None else data
-            session, graph, answers = model.session, model.graph, model.answers(data, seed)
-            if any(item.cuts for item in walk(self)):  # the session goes on with another model: one of its own
-                session, graph = model.apart()
-        else:
+        answers = Answers()
+        if not isinstance(model, Opened):
             session, graph = opened_session(model, data if data is not None else validation)
-            answers = Answers()
+        else:
+            data = model.data if data is None else data
+            if any(item.cuts for item in walk(self)):
+                session, graph = model.apart()  # it goes on with another model
+            else:
+                session, graph, answers = model.session, model.graph, model.answers(data, seed)
         objective = session.resolve(objective, self.objective() or Objective())
         context = Context(session, data, validation, objective, seed, answers=answers)
         for given, name in ((data, "data"), (validation, "validation")):

@@ -40,9 +40,9 @@ def pass_lines(record: PassRecord, full: bool) -> list[str]:
 
 
 def _remarks(record: PassRecord) -> list[str]:
-    """What a pass said, and what the passes inside it said that it has not."""
+    """What a pass said, and what the passes inside it said, under their names; each line once."""
     inside = [f"{inner.name}: {remark}" for inner in record.inner for remark in _remarks(inner)]
-    return list(dict.fromkeys([*record.remarks, *(line for line in inside if line not in record.remarks)]))
+    return list(dict.fromkeys([*record.remarks, *inside]))
 
 
 def result_table(passes: Sequence[PassRecord], file_bytes: Mapping[str, int], full: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,7 @@ def check_training(make: Make, data: Data, loss: Loss) -> None:
 
 def _check_only(session: Session, held: Graph, training: Training) -> None:
     first = _kernels(held)[0].path
-    only = session.train(held, _replace(training, only=frozenset([first]))).graph
+    only = session.train(held, replace(training, only=frozenset([first]))).graph
     for parameter in only:
         same = same_bits(only.values[parameter.path], held.values[parameter.path])
         require(same or parameter.path == first, f"{parameter.path} was trained, and only {first} was to be")
@@ -201,7 +202,7 @@ def _check_stop(session: Session, held: Graph, training: Training) -> None:
         seen.append(step)
         return step == 2
 
-    _require_on_grid(session.train(held, _replace(training, on_step=stop)).graph)
+    _require_on_grid(session.train(held, replace(training, on_step=stop)).graph)
     require(seen == [1, 2], f"told to end after 2 steps, it took those: {seen}")
 
 
@@ -251,7 +252,3 @@ def _require_on_grid(graph: Graph) -> None:
             values = graph.values[parameter.path]
             words = f"{parameter.path}: training left values that {parameter.encoding.describe()} does not hold"
             require(bool(np.array_equal(parameter.encoding.project(values), values)), words)
-
-
-def _replace(training: Training, **fields: Any) -> Training:
-    return Training(**{**vars(training), **fields})

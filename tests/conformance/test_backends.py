@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,14 @@ def off_grid(method: Any) -> Any:
 
 
 def trains_all(method: Any) -> Any:
-    return lambda self, graph, training, steer=None: method(self, graph, suite._replace(training, only=None), steer)
+    return lambda self, graph, training, steer=None: method(self, graph, replace(training, only=None), steer)
 
 
 def never_stops(method: Any) -> Any:
     def call(self: Any, graph: Graph, training: Training, steer: Any = None) -> Any:
         told = training.on_step
         quiet = None if told is None else (lambda step, total: told(step, total) and False)
-        return method(self, graph, suite._replace(training, on_step=quiet), steer)
+        return method(self, graph, replace(training, on_step=quiet), steer)
 
     return call
 

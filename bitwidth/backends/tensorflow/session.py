@@ -177,8 +177,8 @@ class KerasSession:
         set_drawn_seeds(self.model, training.seed)
         steering = Steering(self._constrained, steer, training.every_step)
         self._watched.gradients.clear()
-        self._constrained.attach(graph, training.only, training.learn)
         try:
+            self._constrained.attach(graph, training.only, training.learn)
             with waiting(training), undisturbed(untracked_of(self.model, self._trace)):
                 history = self._fit(training, steering) if self.model.trainable_variables else {}
         except BaseException:

@@ -40,7 +40,7 @@ class Restoring:
 
     Weights from before full strength have never been trained under it: a callback that puts them back when a training
     ends (the "best" ones, of a milder constraint) undoes what the ramp is for. `EarlyStopping` is made to wait
-    (`training.waiting`); of any other callback only its effect can be seen. After each step a few small variables are
+    (`around.waiting`); of any other callback only its effect can be seen. After each step a few small variables are
     looked at, so that a state is known again whoever puts it back: to the bit, from `get_weights` or from a file.
 
     Attributes:
