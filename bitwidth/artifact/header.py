@@ -208,6 +208,8 @@ def parse(text: bytes, name: str) -> Header:
     entries = tuple(_entry(item, name) for item in data["parameters"])
     if sum(entry.count for entry in entries) > MAX_ELEMENTS:
         raise CorruptFileError(f"{name}: more than {MAX_ELEMENTS:,} values")
+    if "layers" in data and not data.get("activations"):
+        raise CorruptFileError(f"{name}: its header names layers, and none of them has activations on a grid")
     assets = tuple(_asset(item, name) for item in data["assets"])
     for what in ([entry.path for entry in entries], [asset for asset, _ in assets]):
         if len(set(what)) != len(what):
