@@ -90,7 +90,7 @@ class Result:
             self._file.check_architecture(
                 f"{path}", ", or save(..., architecture=False) and load with load(path, model=...)"
             )
-        write_file(path, self._file.packed.data)
+        write_file(path, self._file.packed.parts())
 
     def check_unchanged(self) -> None:
         """Raise if `model` is no longer what the run gave, so that nothing of its owner's is dropped silently.
@@ -192,7 +192,7 @@ class _File:
         return pack(self.stored)
 
     def size(self) -> FileSize:
-        return FileSize(len(self.packed.data), self.packed.parameter_bytes)
+        return FileSize(self.packed.size, self.packed.parameter_bytes)
 
     def check_architecture(self, what: str, otherwise: str = "") -> None:
         """Raise if the model could not be built from the file."""

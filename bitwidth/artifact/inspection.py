@@ -54,11 +54,14 @@ class Inspection:
     @override
     def __str__(self) -> str:
         rows = [
-            [e.path, shape_text(e.shape), e.role, e.kind, bytes_text(e.bytes), f"{8 * e.bytes / max(1, e.count):.2f}"]
+            [
+                *(e.path, shape_text(e.shape), e.role, e.kind, e.coded),
+                *(bytes_text(e.bytes), f"{8 * e.bytes / max(1, e.count):.2f}"),
+            ]
             for e in self.parameters
         ]
         rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
-        columns = ["parameter", "shape", "role", "held as", "bytes", "bits/value"]
+        columns = ["parameter", "shape", "role", "held as", "codes", "bytes", "bits/value"]
         tail = [printable(line, 2 * _LONGEST) for line in self._tail()]
         return "\n".join([self._head(), table(columns, rows), *tail])
 
@@ -73,7 +76,7 @@ class Inspection:
         for path, held in self.activations.items():
             grids = ", ".join("unchanged" if grid is None else f"{grid.bits}-bit" for grid in held)
             tail.append(f"inputs of {path}: {grids}")
-        if any(entry.later for entry in self.parameters):
+        if any(len(entry.pieces) > 1 for entry in self.parameters):
             prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)
             tail.append(f"bytes that load reads: {prefixes}, all {self.bytes:,}")
         return tail if self.has_architecture else [*tail, f"no architecture: {self.reason}"]

@@ -10,33 +10,38 @@
     16      4     bytes of the header as JSON
     20      8     bytes of the whole file
     28      4     CRC-32 of bytes 0 to 27 and of the stored header
-    32      n     the header: JSON, UTF-8, deflated (zlib)
-    32+n          chunks, those of each parameter and then one per asset: CRC-32 (4 bytes), streams one after another
+    32      n     the header: JSON, UTF-8, deflated (RFC 1951) with a preset dictionary
+    32+n          the first chunk of each group of parameters, one chunk per asset, the second chunks of groups
 
-A parameter is one chunk, or several where its codes are bit planes: the first chunk ends with the most significant
-plane, and each further plane is a chunk. The header names every stream of a chunk with its length, so that one
-parameter is read without the others, and its first planes without the rest.
+A chunk is a CRC-32 (4 bytes) and streams one after another; the header says how long each is. What a reader of 4 bits
+needs lies together at the beginning of the file.
 
-Version 1 had no bit planes; what there is besides is the same.
+In versions 1 and 2 the header is deflated without a dictionary, in the zlib format (RFC 1950), and each parameter has a
+chunk of its own, in version 2 followed by a chunk for each further bit plane of its codes.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import final
 
 from bitwidth.artifact.limits import MAX_HEADER_BYTES
-from bitwidth.errors import CorruptFileError, VersionError
+from bitwidth.errors import CorruptFileError, FileError, VersionError
 
 MAGIC = b"\x89BW\r\n\x1a\n\x00"
 CHECKPOINT = b"\x89BWC\r\n\x1a\n"  # of another kind of file: see `bitwidth.artifact.checkpoint`
-VERSION = 2
+VERSION = 3
 OLDEST = 1  # the first version that is still read
 WITH_PLANES = 2  # the first version that has bit planes
+WITH_GROUPS = 3  # the first version whose parameters lie in groups, behind a header with a preset dictionary
 _PREFIX = struct.Struct("<8sHHIIQ")
 _CRC = struct.Struct("<I")
+_RAW = -15  # deflate without the header and checksum of zlib
 PREAMBLE = _PREFIX.size + _CRC.size
 
 
@@ -62,15 +67,36 @@ class Preamble:
     prefix: bytes
 
 
-def framed(header: bytes, chunks: list[bytes]) -> bytes:
-    """A whole file from its header (JSON) and chunks (without checksums)."""
-    stored = zlib.compress(header, 9)
-    total = PREAMBLE + len(stored) + sum(_CRC.size + len(chunk) for chunk in chunks)
-    prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(stored), len(header), total)
-    parts = [prefix, _CRC.pack(zlib.crc32(stored, zlib.crc32(prefix))), stored]
-    for chunk in chunks:
-        parts += [_CRC.pack(zlib.crc32(chunk)), chunk]
-    return b"".join(parts)
+def beginning(header: bytes, chunks: int) -> bytes:
+    """Preamble and header of a file of the present version.
+
+    Args:
+        header: JSON.
+        chunks: bytes of all that follows.
+
+    Raises:
+        FileError: the header is longer than a file may hold.
+    """
+    if len(header) > MAX_HEADER_BYTES:
+        raise FileError(f"a header of {len(header):,} bytes is more than a file may hold ({MAX_HEADER_BYTES:,})")
+    deflater = zlib.compressobj(9, zlib.DEFLATED, _RAW, 9, zdict=dictionary())
+    stored = deflater.compress(header) + deflater.flush()
+    prefix = _PREFIX.pack(MAGIC, VERSION, 0, len(stored), len(header), PREAMBLE + len(stored) + chunks)
+    return b"".join([prefix, _CRC.pack(zlib.crc32(stored, zlib.crc32(prefix))), stored])
+
+
+def chunk(streams: Sequence[bytes]) -> bytes:
+    """A chunk: the checksum of its streams, and the streams."""
+    crc = 0
+    for stream in streams:
+        crc = zlib.crc32(stream, crc)
+    return b"".join([_CRC.pack(crc), *streams])
+
+
+@cache
+def dictionary() -> bytes:
+    """What the header of version 3 is deflated with: a part of the format, which never changes."""
+    return resources.files("bitwidth.artifact.version3").joinpath("dictionary.txt").read_bytes()
 
 
 def parse_preamble(data: bytes, name: str) -> Preamble:
@@ -113,7 +139,8 @@ def parse_header(preamble: Preamble, stored: bytes, name: str) -> bytes:
     if zlib.crc32(stored, zlib.crc32(preamble.prefix)) != preamble.crc:
         raise CorruptFileError(f"{name}: its header was altered (checksum)")
     try:
-        inflater = zlib.decompressobj()
+        earlier = preamble.version < WITH_GROUPS
+        inflater = zlib.decompressobj() if earlier else zlib.decompressobj(_RAW, zdict=dictionary())
         header = inflater.decompress(stored, preamble.plain + 1)
     except zlib.error as error:
         raise CorruptFileError(f"{name}: its header cannot be inflated: {error}") from error
@@ -122,24 +149,24 @@ def parse_header(preamble: Preamble, stored: bytes, name: str) -> bytes:
     return header
 
 
-def split_chunk(chunk: bytes, lengths: list[int], name: str, what: str) -> list[bytes]:
+def split_chunk(data: bytes, lengths: Sequence[int], name: str, what: str) -> list[bytes]:
     """The streams of a chunk (its checksum in front).
 
     Raises:
         CorruptFileError: the chunk is cut off or altered.
     """
-    if len(chunk) != chunk_size(lengths):
+    if len(data) != chunk_size(lengths):
         raise CorruptFileError(f"{name}: cut off within {what}")
-    (crc,) = _CRC.unpack_from(chunk)
-    if zlib.crc32(chunk[_CRC.size :]) != crc:
+    (crc,) = _CRC.unpack_from(data)
+    if zlib.crc32(memoryview(data)[_CRC.size :]) != crc:
         raise CorruptFileError(f"{name}: {what} was altered (checksum)")
     streams, start = [], _CRC.size
     for length in lengths:
-        streams.append(chunk[start : start + length])
+        streams.append(data[start : start + length])
         start += length
     return streams
 
 
-def chunk_size(lengths: list[int]) -> int:
+def chunk_size(lengths: Sequence[int]) -> int:
     """Bytes of a chunk with streams of these lengths."""
     return _CRC.size + sum(lengths)

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from io import SEEK_END, BytesIO
 from typing import BinaryIO, final
 
-from bitwidth.artifact.header import Entry, Header, parse
+from bitwidth.artifact import earlier, version3
+from bitwidth.artifact.header import Header
+from bitwidth.artifact.held import all_finite
 from bitwidth.artifact.layout import (
     PREAMBLE,
+    WITH_GROUPS,
     WITH_PLANES,
     Preamble,
     chunk_size,
@@ -20,7 +23,6 @@ from bitwidth.artifact.layout import (
 )
 from bitwidth.artifact.opening import FilePath, opened, path_text
 from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
-from bitwidth.artifact.streams import all_finite, unpack_parameter
 from bitwidth.errors import BitwidthError, CorruptFileError, FileError
 from bitwidth.text import printable
 
@@ -53,20 +55,25 @@ class OpenFile:
         that several may be under way.
 
         Args:
-            bits: at least 2, or None for all. Bit planes beyond are neither read nor checked; see
-                `bitwidth.encodings.prefix` for what becomes of the encodings. Tensors that are not coded in planes are
-                read whole and, if they are grids of integers, truncated.
+            bits: at least 2, or None for all. Codes on wider grids of integers are read on the grid of so many bits
+                that is nearest to theirs; see `bitwidth.encodings.narrow`. Up to 4 bits, what lies in a second layer
+                is neither read nor checked. In files of version 2, bit planes beyond are not; see
+                `bitwidth.encodings.prefix`.
 
         Raises:
             FileError: the file cannot be read.
             CorruptFileError: the parameter was cut off or altered, or could not have been written by this library.
         """
-        place = self._first
-        for entry in self.header.entries:
+        read = earlier.parameters if self.preamble.version < WITH_GROUPS else version3.parameters
+        found = read(self._file, self._first, self.header, self.name, bits)
+        while True:
             with _library_errors(self.name):
-                parameter = _read_parameter(self._file, place, entry, self.name, bits)
+                parameter = next(found, None)
+                if parameter is not None and not all_finite(parameter.values):
+                    raise CorruptFileError(f"{self.name}: {parameter.path}: values that are not finite")
+            if parameter is None:
+                return
             yield parameter
-            place += entry.bytes
 
     def architecture(self) -> Architecture:
         """What it takes to build the model, assets included.
@@ -77,7 +84,7 @@ class OpenFile:
         """
         assets = {}
         with _library_errors(self.name):
-            self._file.seek(self._first + sum(entry.bytes for entry in self.header.entries))
+            self._file.seek(self._assets)
             for asset, size in self.header.assets:
                 data = self._file.read(chunk_size([size]))
                 assets[asset] = split_chunk(data, [size], self.name, f"the asset {asset!r}")[0]
@@ -97,6 +104,13 @@ class OpenFile:
     def _first(self) -> int:
         """Where the chunks begin."""
         return PREAMBLE + self.preamble.stored
+
+    @property
+    def _assets(self) -> int:
+        """Where the assets begin: in front of the second chunks of groups, where there are groups."""
+        behind = self.preamble.version < WITH_GROUPS
+        sizes = [entry.bytes if behind else entry.pieces[0].bytes for entry in self.header.entries]
+        return self._first + sum(sizes)
 
 
 @contextlib.contextmanager
@@ -198,22 +212,13 @@ def _library_errors(name: str) -> Iterator[None]:
 
 def _read_header(file: BinaryIO, name: str) -> tuple[Preamble, Header]:
     preamble = parse_preamble(file.read(PREAMBLE), name)
+    parse = earlier.parse if preamble.version < WITH_GROUPS else version3.parse
     header = parse(parse_header(preamble, file.read(preamble.stored), name), name)
-    if preamble.version < WITH_PLANES and any(entry.planes for entry in header.entries):
+    in_planes = any(stream.coder == earlier.PLANES for entry in header.entries for stream in entry.streams)
+    if preamble.version < WITH_PLANES and in_planes:
         raise CorruptFileError(f"{name}: bit planes in a file of version {preamble.version}, which has none")
     found = file.seek(0, SEEK_END)
     if header.file_bytes(preamble.stored) != preamble.total or found != preamble.total:
         what = "cut off" if found < preamble.total else "not as long as its header says"
         raise CorruptFileError(f"{name}: {what}: {found:,} bytes, expected {preamble.total:,}")
     return preamble, header
-
-
-def _read_parameter(file: BinaryIO, place: int, entry: Entry, name: str, bits: int | None) -> StoredParameter:
-    file.seek(place)
-    streams = split_chunk(file.read(chunk_size(entry.lengths)), entry.lengths, name, entry.path)
-    for size in entry.later[: max(entry.planes_read(bits) - 1, 0)]:
-        streams += split_chunk(file.read(chunk_size([size])), [size], name, entry.path)
-    encoding, values = unpack_parameter(entry, streams, f"{name}: {entry.path}", bits)
-    if not all_finite(values):
-        raise CorruptFileError(f"{name}: {entry.path}: values that are not finite")
-    return StoredParameter(entry.path, entry.role, entry.dtype, entry.trainable, encoding, values)

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from bitwidth.artifact.opening import FilePath, path_text
@@ -18,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 _NEW = 0o666  # less the process's mask, as any new file
 
 
-def write_file(path: FilePath, data: bytes) -> None:
+def write_file(path: FilePath, data: bytes | Iterable[bytes]) -> None:
     """Write `data` to `path`, so that at any moment there is the old file (or none) or the new one, whole.
 
     The bytes go to a file without a name where the system has such (Linux), else to a hidden one beside `path`; only
@@ -28,20 +29,21 @@ def write_file(path: FilePath, data: bytes) -> None:
 
     Args:
         path: the file.
-        data: all of its bytes.
+        data: all of its bytes, or its parts in order.
 
     Raises:
         ConfigError: `path` is not a path.
         FileError: the folder does not exist or cannot be written to, or there is something else than a file at `path`.
     """
     text = path_text(path)
-    shown = printable(text)
+    shown, size = printable(text), 0
     try:
         target = _followed(text)
         kept = _kept_mode(target)
         remove_left(target.parent)
         with temporary(target.parent, _NEW if kept is None else stat.S_IRUSR | stat.S_IWUSR) as (file, name):
-            file.write(data)
+            for part in [data] if isinstance(data, bytes) else data:
+                size += file.write(part)
             file.flush()
             if kept is not None and hasattr(os, "fchmod"):
                 with contextlib.suppress(OSError):  # a file system without permissions
@@ -50,7 +52,7 @@ def write_file(path: FilePath, data: bytes) -> None:
             if not name.exists():
                 give_name(file.fileno(), name)
             os.replace(name, target)
-        _LOG.info("%s: %d bytes written", shown, len(data))
+        _LOG.info("%s: %d bytes written", shown, size)
     except OSError as error:
         raise FileError(f"{shown}: cannot be written: {error.strerror or error}") from error
     except ValueError as error:

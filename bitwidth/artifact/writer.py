@@ -2,84 +2,108 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass
-from typing import Any, final
+import tempfile
+import weakref
+from collections.abc import Iterator
+from typing import IO, final
 
-from bitwidth.artifact.activations import written
 from bitwidth.artifact.agreement import check_assets
-from bitwidth.artifact.layout import chunk_size, framed
+from bitwidth.artifact.layout import beginning, chunk
 from bitwidth.artifact.stored import StoredModel
-from bitwidth.artifact.streams import all_finite, pack_parameter
-from bitwidth.errors import CorruptFileError, EncodingError, FileError
+from bitwidth.artifact.version3 import Chunks, packed_chunks, parse, written
+from bitwidth.errors import CorruptFileError, FileError
 
 _LOG = logging.getLogger(__name__)
+_MEMORY = 1 << 26  # bytes of a file that are held in memory; more go to a temporary file
+_PART = 1 << 20
 
 
 @final
-@dataclass(frozen=True)
 class PackedFile:
     """The bytes of a file, and how many of them each parameter takes.
 
     Attributes:
-        data: the whole file.
-        parameter_bytes: bytes of each parameter's chunk, by path; the rest is the header and the assets.
+        size: bytes of the whole file.
+        parameter_bytes: bytes of each parameter by path, its share of what it shares with others; the rest is the
+            header and the assets.
     """
 
-    data: bytes
-    parameter_bytes: dict[str, int]
+    def __init__(self, head: bytes, bodies: list[_Body], parameter_bytes: dict[str, int]) -> None:
+        self._head, self._bodies = head, bodies
+        self.size = len(head) + sum(body.size for body in bodies)
+        self.parameter_bytes = parameter_bytes
+
+    def parts(self) -> Iterator[bytes]:
+        """The bytes of the file, a part at a time."""
+        yield self._head
+        for body in self._bodies:
+            yield from body.parts()
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the whole file."""
+        return b"".join(self.parts())
 
 
-def pack(model: StoredModel, planes: bool | None = None) -> PackedFile:
+@final
+class _Body:
+    """Bytes that follow each other, in memory or, where they are many, in a temporary file."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_MEMORY)  # noqa: SIM115 - closed with its owner
+        self.size = 0
+        weakref.finalize(self, self._file.close)
+
+    def write(self, data: bytes) -> None:
+        """Add bytes behind those that there are.
+
+        Raises:
+            FileError: there is no room for them.
+        """
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise FileError(f"a temporary file for the model cannot be written: {error.strerror or error}") from error
+        self.size += len(data)
+
+    def parts(self) -> Iterator[bytes]:
+        """All of them, a part at a time."""
+        self._file.seek(0)
+        while part := self._file.read(_PART):
+            yield part
+
+
+def pack(model: StoredModel, layers: bool | None = None) -> PackedFile:
     """The bytes of the file that holds `model`; equal models give equal bytes.
 
     Args:
         model: the model.
-        planes: whether integer codes are coded in bit planes; None where that costs no more than a percent.
+        layers: whether codes of grids of more than 4 bits are coded in layers; None where there are many of them.
 
     Raises:
         EncodingError: values that are not finite, or of a dtype that a file cannot hold.
-        FileError: names that a file cannot hold.
+        FileError: names that a file cannot hold, or no room for the bytes.
     """
     _check_names(model)
-    chunks: list[bytes] = []
-    entries: list[dict[str, Any]] = []
-    sizes: dict[str, int] = {}
-    for parameter in model.parameters:
-        if not all_finite(parameter.values):
-            raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
-        config, packed = pack_parameter(parameter.encoding, parameter.values, parameter.dtype, planes)
-        entry = {
-            "path": parameter.path,
-            "role": parameter.role,
-            "shape": list(parameter.values.shape),
-            "dtype": parameter.dtype,
-            "encoding": config,
-            "streams": packed.description,
-        }
-        entries.append(entry if parameter.trainable else {**entry, "frozen": True})
-        parts = [b"".join(packed.first), *packed.later]
-        chunks += parts
-        sizes[parameter.path] = sum(chunk_size([len(part)]) for part in parts)
-    built = model.architecture
-    header = {
-        "name": model.name,
-        "framework": built.framework,
-        "architecture": built.config,
-        "reason": built.reason,
-        "inputs": built.inputs,
-        "variables": built.variables,
-        "parameters": entries,
-        "assets": [[name, len(data)] for name, data in built.assets.items()],
-    }
-    if model.activations:
-        header["activations"] = written(model.activations)
-        header["layers"] = list(built.layers)
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
-    data = framed(_utf8(text), [*chunks, *built.assets.values()])
-    _LOG.debug("%s: %d parameters packed into %d bytes", model.name, len(entries), len(data))
-    return PackedFile(data, sizes)
+    body, behind = _Body(), _Body()
+    chunks = packed_chunks(model.parameters, body.write, behind.write, layers)
+    for data in model.architecture.assets.values():
+        body.write(chunk([data]))
+    text = _header(model, chunks)
+    head = beginning(text, body.size + behind.size)
+    sizes = {entry.path: entry.bytes for entry in parse(text, model.name).entries}
+    packed = PackedFile(head, [body, behind], sizes)
+    _LOG.debug("%s: %d parameters packed into %d bytes", model.name, len(sizes), packed.size)
+    return packed
+
+
+def _header(model: StoredModel, chunks: Chunks) -> bytes:
+    try:
+        return written(model, chunks.entries, chunks.groups)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.start + 1]
+        raise FileError(f"the model's configuration or names hold half a character ({half!r})") from error
 
 
 def _check_names(model: StoredModel) -> None:
@@ -87,11 +111,3 @@ def _check_names(model: StoredModel) -> None:
         check_assets(list(model.architecture.assets), f"{model.name!r}")
     except CorruptFileError as error:
         raise FileError(f"{error}; it cannot be stored") from error
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        half = text[error.start : error.start + 1]
-        raise FileError(f"the model's configuration or names hold half a character ({half!r})") from error

@@ -16,6 +16,14 @@ Example:
 """
 
 from bitwidth.coder.arrays import decode_array, encode_array
+from bitwidth.coder.codes import (
+    decode_codes,
+    decode_floats,
+    decode_residuals,
+    encode_codes,
+    encode_floats,
+    encode_residuals,
+)
 from bitwidth.coder.integers import decode_integers, encode_integers
 from bitwidth.coder.masks import decode_mask, encode_mask
 from bitwidth.coder.planes import MAX_PLANES, decode_planes, encode_planes
@@ -24,14 +32,20 @@ from bitwidth.coder.rans import decode_symbols, encode_symbols, entropy_bits
 __all__ = [
     "MAX_PLANES",
     "decode_array",
+    "decode_codes",
+    "decode_floats",
     "decode_integers",
     "decode_mask",
     "decode_planes",
+    "decode_residuals",
     "decode_symbols",
     "encode_array",
+    "encode_codes",
+    "encode_floats",
     "encode_integers",
     "encode_mask",
     "encode_planes",
+    "encode_residuals",
     "encode_symbols",
     "entropy_bits",
 ]

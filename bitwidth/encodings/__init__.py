@@ -14,6 +14,8 @@ from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.leading import PrefixLevels
 from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, TableLevels, uniform_levels
 from bitwidth.encodings.masked import Masked, masked, rebased
+from bitwidth.encodings.narrowing import narrow, narrowed_grid
+from bitwidth.encodings.narrowing import steps as narrowing_steps
 from bitwidth.encodings.prefix import magnitude_bits, ordered, prefix
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.encodings.rows import LevelRows
@@ -46,6 +48,9 @@ __all__ = [
     "least_format",
     "magnitude_bits",
     "masked",
+    "narrow",
+    "narrowed_grid",
+    "narrowing_steps",
     "ordered",
     "prefix",
     "rebased",

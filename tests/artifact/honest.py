@@ -159,9 +159,9 @@ def activations() -> dict[str, Any]:
 def files() -> tuple[bytes, ...]:
     """Each as its bytes; the golden files too."""
     groups = [dense(), dtypes(), grids(), tables(), escaped(), masks()]
-    packed = [pack(content(f"m{index}", held), planes=False).data for index, held in enumerate(groups)]
-    packed += [pack(content("in planes", held), planes=True).data for held in (grids(), masks(), escaped(), wide())]
-    packed.append(pack(content("whole", wide()), planes=False).data)
+    packed = [pack(content(f"m{index}", held), False).data for index, held in enumerate(groups)]
+    packed += [pack(content("in planes", held), True).data for held in (grids(), masks(), escaped(), wide())]
+    packed.append(pack(content("whole", wide()), False).data)
     state = {"assets": {"0/words": b"a\nb", "12/deep/er": b"", "12/deep/ü": b"\0" * 9}, **activations()}
     packed.append(pack(content("all at once", {**dict(list(grids().items())[:2]), **escaped()}, **state)).data)
     packed.append(pack(content("without", {}, architecture=None, reason="no get_config")).data)

@@ -1,0 +1,350 @@
+"""The header of version 3 as JSON: what parameters have in common is said once, and nothing that follows from the rest.
+
+::
+
+    name           of the model
+    framework      left out where it is "keras"
+    architecture   its configuration in short form (`configs`), or null
+    reason         why there is none; left out where there is
+    inputs         as in `Architecture`
+    variables      left out where name, shape and dtype of each are those of its parameter
+    kinds          [last part of the path, role, dtype, 0 or 1 (frozen), encoding, streams]: each once
+    parameters     [first part of the path, kind, kind, ...] of parameters that follow each other; where that part is
+                   the last one with the same stem and the next number, the number of the stem stands for it
+    shapes         one for each parameter
+    kept           how many values each parameter with a mask stores
+    groups         [how many parameters, [bytes of each stream], bytes of the rest of their codes if there are such]
+    assets         [name, bytes] of each; left out where there are none
+    activations    as `activations` writes them, and `layers`: paths of the layers; both left out where there are none
+
+In an encoding, a block that is as long as its axis is 0. A stream is [name, coder, dtype, shape]; as its shape stand 0
+for that of the parameter, 1 for one value a block, 2 for one value for each that is stored, or a list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, final
+
+from bitwidth.artifact import activations
+from bitwidth.artifact.agreement import checked_dtype, checked_variables
+from bitwidth.artifact.header import CODES, ROLES, Entry, Group, Header, Stream, checked_layers
+from bitwidth.artifact.limits import (
+    MAX_PARAMETERS,
+    MAX_SIDE_ELEMENTS,
+    checked_count,
+    checked_encoding,
+    checked_shape,
+)
+from bitwidth.artifact.stored import Architecture, StoredModel
+from bitwidth.artifact.strict_json import strict_json
+from bitwidth.artifact.version3.configs import restored, shortened
+from bitwidth.artifact.version3.fields import JOINT, LAYERS
+from bitwidth.artifact.version3.names import next_name, stem_of, with_names, without_names
+from bitwidth.artifact.version3.shares import with_pieces
+from bitwidth.encodings import grid_shape
+from bitwidth.errors import CorruptFileError
+from bitwidth.typing import Json, JsonDict, JsonMapping
+
+_KERAS = "keras"
+_WHOLE, _BLOCKS, _KEPT = range(3)
+MAX_KINDS = 1 << 16
+
+
+# ---- to JSON
+
+
+def written(model: StoredModel, entries: Sequence[Entry], groups: Sequence[Group]) -> bytes:
+    """The header as UTF-8.
+
+    Args:
+        model: what the file holds.
+        entries: of its parameters, without pieces.
+        groups: the chunks that hold them.
+
+    Raises:
+        UnicodeEncodeError: half a character in a name.
+    """
+    built = model.architecture
+    kinds: dict[str, int] = {}
+    rows: list[list[Any]] = []
+    for entry in entries:
+        first, last = _split(entry.path)
+        if not rows or rows[-1][0] != first:
+            rows.append([first])
+        rows[-1].append(kinds.setdefault(_text(_kind(entry, last)), len(kinds)))
+    data: JsonDict = {"name": model.name}
+    if built.framework != _KERAS:
+        data["framework"] = built.framework
+    data["architecture"] = _short(built.config)
+    if built.reason:
+        data["reason"] = built.reason
+    data["inputs"] = built.inputs
+    if built.variables != _variables(entries):
+        data["variables"] = built.variables
+    data |= {
+        "kinds": [json.loads(kind) for kind in kinds],
+        "parameters": _numbered(rows),
+        "shapes": [list(entry.shape) for entry in entries],
+        "kept": [entry.kept for entry in entries if _has_mask(entry)],
+        "groups": [[group.count, list(group.lengths), *group.later] for group in groups],
+    }
+    if built.assets:
+        data["assets"] = [[name, len(asset)] for name, asset in built.assets.items()]
+    if model.activations:
+        data |= {"activations": activations.written(model.activations), "layers": list(built.layers)}
+    return _text(data).encode()
+
+
+def _split(path: str) -> tuple[str, str]:
+    first, slash, last = path.rpartition("/")
+    return first + slash, last
+
+
+def _numbered(rows: list[list[Any]]) -> list[list[Any]]:
+    """Rows with the number of a stem in the place of the first part of a path that follows from the one before."""
+    stems: dict[str, tuple[int, str]] = {}
+    found = []
+    for first, *indices in rows:
+        stem = stem_of(first.removesuffix("/"))
+        number, before = stems.get(stem, (len(stems), ""))
+        follows = stem in stems and first == next_name(before) + "/"
+        stems[stem] = number, first.removesuffix("/")
+        found.append([number if follows else first, *indices])
+    return found
+
+
+def _text(data: Json) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+def _short(config: Json) -> Json:
+    """The short form of a configuration, or `[configuration]` where that would not be restored to the same."""
+    try:
+        short = without_names(shortened(config))
+        same = json.dumps(restored(with_names(short))) == json.dumps(config)
+    except (ValueError, TypeError, RecursionError, CorruptFileError):
+        same = False
+    return short if same and not isinstance(short, list) else [config]
+
+
+def _variables(entries: Sequence[Entry]) -> list[Any]:
+    return [[entry.path.rpartition("/")[2], list(entry.shape), entry.dtype] for entry in entries]
+
+
+def _kind(entry: Entry, last: str) -> list[Any]:
+    encoding = _with_blocks(entry.encoding, entry.shape, short=True)
+    streams = [
+        [stream.name, stream.coder, stream.dtype, _marked(stream, place == len(entry.streams) - 1, entry)]
+        for place, stream in enumerate(entry.streams)
+    ]
+    return [last, entry.role, entry.dtype, int(not entry.trainable), encoding, streams]
+
+
+def _marked(stream: Stream, last: bool, entry: Entry) -> Any:
+    if stream.shape == entry.shape:
+        return _WHOLE
+    if stream.shape == _blocks(entry.encoding, entry.shape):
+        return _BLOCKS
+    return _KEPT if last and stream.shape == (entry.kept,) else list(stream.shape)
+
+
+def _has_mask(entry: Entry) -> bool:
+    marked = any(_marked(stream, stream is entry.streams[-1], entry) == _KEPT for stream in entry.streams)
+    return marked or any(stream.coder == JOINT for stream in entry.streams)
+
+
+def _with_blocks(config: JsonMapping, shape: tuple[int, ...], short: bool) -> JsonDict:
+    """A configuration with 0 for each length of a block that is that of its axis (`short`), or the other way round."""
+    found = dict(config)
+    block = config.get("block")
+    if config["kind"] == "quantized" and isinstance(block, list | tuple) and len(block) == len(shape):
+        found["block"] = [_block(length, axis, short) for length, axis in zip(block, shape, strict=True)]
+    if "parts" in config:
+        found["parts"] = {name: _with_blocks(part, shape, short) for name, part in config["parts"].items()}
+    return found
+
+
+def _block(length: Json, axis: int, short: bool) -> Json:
+    if short:
+        return 0 if length == axis else length
+    if length == axis and axis:
+        raise CorruptFileError("a block that is as long as its axis and does not say so")
+    return axis if type(length) is int and length == 0 else length
+
+
+def _blocks(config: JsonMapping, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """How many blocks there are along each axis; None where there are none."""
+    block = config.get("block")
+    if config["kind"] == "quantized" and isinstance(block, list | tuple) and len(block) == len(shape):
+        good = all(type(length) is int and length > 0 for length in block)
+        return grid_shape(shape, tuple(block)) if good else None
+    found = [_blocks(part, shape) for part in config.get("parts", {}).values()]
+    return next((blocks for blocks in found if blocks is not None), None)
+
+
+# ---- from JSON
+
+
+def parse(text: bytes, name: str) -> Header:
+    """The header from its JSON.
+
+    Args:
+        text: the JSON; untrusted.
+        name: of the file, for messages.
+
+    Raises:
+        CorruptFileError: it does not describe a model, asks for more than a file may hold, or says it otherwise than a
+            writer does.
+    """
+    try:
+        data = strict_json(text)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CorruptFileError(f"{name}: its header does not describe a model: {error}") from error
+    if not isinstance(data, dict):
+        raise CorruptFileError(f"{name}: its header does not describe a model")
+    lists = [data.get(key, []) for key in ("kinds", "parameters", "shapes", "kept", "groups", "assets")]
+    texts = [data.get("name"), data.get("framework", _KERAS), data.get("reason", "")]
+    if not all(isinstance(item, list) for item in lists) or not all(isinstance(item, str) for item in texts):
+        raise CorruptFileError(f"{name}: its header does not describe a model")
+    if not {"architecture", "inputs"} <= set(data) or len(lists[2]) > MAX_PARAMETERS or len(lists[0]) > MAX_KINDS:
+        raise CorruptFileError(f"{name}: its header does not describe a model, or more than a file may hold")
+    groups = tuple(_group(item, name) for item in lists[4])
+    entries = with_pieces(tuple(_entries(lists[0], lists[1], lists[2], lists[3], name)), groups, name)
+    variables = checked_variables(data["variables"], name) if "variables" in data else _variables(entries)
+    header = Header(
+        name=texts[0],
+        architecture=Architecture(
+            framework=texts[1],
+            config=_config(data["architecture"], name),
+            reason=texts[2],
+            inputs=data["inputs"],
+            variables=variables,
+            layers=checked_layers(data.get("layers", []), data.get("activations"), name),
+            paths=tuple(entry.path for entry in entries),
+        ),
+        entries=entries,
+        groups=groups,
+        assets=tuple(_asset(item, name) for item in lists[5]),
+        activations=activations.read(data.get("activations", {}), name),
+    )
+    header.check_parts(name)
+    return header
+
+
+def _config(data: Json, name: str) -> Json:
+    if isinstance(data, list) and len(data) == 1:
+        return data[0]
+    try:
+        return restored(with_names(data))
+    except (CorruptFileError, RecursionError) as error:
+        raise CorruptFileError(f"{name}: its header does not describe a model: {error}") from error
+
+
+@final
+@dataclass(frozen=True)
+class _Kind:
+    last: str
+    role: str
+    dtype: str
+    trainable: bool
+    encoding: JsonDict
+    streams: tuple[tuple[str, str, str, Any], ...]
+
+
+def _kinds(items: Sequence[Json], name: str) -> Iterator[_Kind]:
+    for item in items:
+        types = (str, str, str, int, dict, list)
+        if not isinstance(item, list) or [type(part) for part in item] != list(types) or item[3] not in (0, 1):
+            raise CorruptFileError(f"{name}: its header does not describe a kind of parameter: {str(item)[:80]}")
+        last, role, dtype, frozen, encoding, streams = item
+        where = f"{name}: {last}"
+        if role not in ROLES:
+            raise CorruptFileError(f"{where}: an unknown role {role[:80]!r}")
+        checked_dtype(dtype, where)
+        checked_encoding(encoding, where)
+        described = tuple(_described(stream, where) for stream in streams)
+        names = [stream[0] for stream in described]
+        if names[-1:] != [CODES] or len(set(names)) != len(names):
+            raise CorruptFileError(f"{where}: each stream once, the codes as the last; got {str(names)[:200]}")
+        yield _Kind(last, role, dtype, not frozen, encoding, described)
+
+
+def _described(item: Json, where: str) -> tuple[str, str, str, Any]:
+    if not isinstance(item, list) or len(item) != 4 or not all(isinstance(part, str) for part in item[:3]):
+        raise CorruptFileError(f"{where}: malformed stream: expected [name, coder, dtype, shape], got {str(item)[:80]}")
+    if type(item[3]) is not int:
+        checked_shape(item[3], where)
+    elif item[3] not in (_WHOLE, _BLOCKS, _KEPT):
+        raise CorruptFileError(f"{where}: not the shape of a stream: {item[3]}")
+    checked_dtype(item[2], where)
+    return item[0], item[1], item[2], item[3]
+
+
+def _entries(
+    kinds: Sequence[Json], rows: Sequence[Json], shapes: Sequence[Json], kept: Sequence[Json], name: str
+) -> Iterator[Entry]:
+    known, left = list(_kinds(kinds, name)), iter([checked_count(count, name) for count in kept])
+    shape = iter(shapes)
+    for first, index in _indices(rows, len(known), name):
+        kind = known[index]
+        where = f"{name}: {first}{kind.last}"
+        found = next(shape, None)
+        yield _entry(first + kind.last, kind, checked_shape(found, where), left, where)
+    if next(shape, None) is not None or next(left, None) is not None:
+        raise CorruptFileError(f"{name}: its header describes more than its parameters")
+
+
+def _indices(rows: Sequence[Json], kinds: int, name: str) -> Iterator[tuple[str, int]]:
+    """The first part of the path of each parameter, and its kind."""
+    stems: dict[str, str] = {}  # in the order of their numbers, the last name of each
+    for row in rows:
+        if not isinstance(row, list) or not all(type(index) is int and 0 <= index < kinds for index in row[1:]):
+            raise CorruptFileError(f"{name}: its header does not list parameters: {str(row)[:80]}")
+        first = row[0] if row else None
+        if type(first) is int and 0 <= first < len(stems):
+            first = next_name(list(stems.values())[first]) + "/"
+        if not isinstance(first, str) or len(row) < 2:
+            raise CorruptFileError(f"{name}: its header does not list parameters: {str(row)[:80]}")
+        plain = first.removesuffix("/")
+        stems[stem_of(plain)] = plain
+        yield from ((first, index) for index in row[1:])
+
+
+def _entry(path: str, kind: _Kind, shape: tuple[int, ...], left: Iterator[int], where: str) -> Entry:
+    encoding = _with_blocks(kind.encoding, shape, short=False)
+    count = prod(shape)
+    masked = any(coder == JOINT or marker == _KEPT for _, coder, _, marker in kind.streams)
+    kept = next(left, None) if masked else count
+    if kept is None or kept > count:
+        raise CorruptFileError(f"{where}: more values stored than there are, or it is not said how many")
+    blocks = _blocks(encoding, shape)
+    streams = []
+    for name, coder, dtype, marker in kind.streams:
+        found = {_WHOLE: shape, _BLOCKS: blocks, _KEPT: (kept,)}[marker] if type(marker) is int else tuple(marker)
+        if found is None or prod(found) > (count if name == CODES else max(count, MAX_SIDE_ELEMENTS)):
+            raise CorruptFileError(f"{where}: stream {name!r} of {found} for {count:,} values")
+        streams.append(Stream(name, coder, dtype, found))
+    coded = "4 bits + rest" if streams[-1].coder == LAYERS else "whole"
+    entry = Entry(path, kind.role, shape, kind.dtype, kind.trainable, encoding, tuple(streams), kept, coded=coded)
+    if _kind(entry, kind.last)[5] != [list(stream) for stream in kind.streams]:
+        raise CorruptFileError(f"{where}: shapes of streams that are not said as a writer says them")
+    return entry
+
+
+def _group(item: Json, name: str) -> Group:
+    if not isinstance(item, list) or len(item) not in (2, 3) or not isinstance(item[1], list):
+        raise CorruptFileError(f"{name}: its header does not describe a group: {str(item)[:80]}")
+    count, lengths, *later = item
+    where = f"{name}: a group"
+    sizes = tuple(checked_count(size, where) for size in lengths)
+    return Group(checked_count(count, where), sizes, tuple(checked_count(size, where) for size in later))
+
+
+def _asset(item: Json, name: str) -> tuple[str, int]:
+    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
+        raise CorruptFileError(f"{name}: malformed asset entry: expected name and size, got {str(item)[:80]}")
+    return item[0], checked_count(item[1], f"{name}: asset {item[0]!r}")

@@ -1,0 +1,138 @@
+"""Codes of a grid in two layers: a base of 4 bits, which is a grid of its own, and the rest.
+
+The base is `t = clip(sign(c) * ((|c| + s // 2) // s), -7, 7)` of codes c less their zero points, with an integer step s
+for each block. It is what a reader of 4 bits takes: a symmetric grid whose scales are s times those of the codes. The
+rest is `c - s * t`. Both together cost about what the codes do (H. Schwarz et al., "Overview of the Scalable Video
+Coding Extension of the H.264/AVC Standard", 2007, section V, for layers of quality).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.encodings import Encoding, Quantized, narrowed_grid, narrowing_steps, ordered, spread
+from bitwidth.errors import EncodingError
+from bitwidth.typing import Array
+
+BITS = 4  # of the base layer
+_MANY = 1 << 12  # so many codes are worth a chunk of their own
+
+
+@final
+@dataclass(frozen=True)
+class Layers:
+    """Codes in layers.
+
+    Attributes:
+        step: int32, one for each block: what the base counts in.
+        base: int32, of the shape of the codes: -7 to 7; 0 where a mask drops the value.
+        codes: int32, of the same shape: the codes less their zero points; 0 where a mask drops the value.
+        spread: the step of each code; broadcasts against them.
+    """
+
+    step: NDArray[np.int32]
+    base: NDArray[np.int32]
+    codes: NDArray[np.int32]
+    spread: NDArray[np.int32]
+
+
+def layered(encoding: Encoding, codes: NDArray[np.int32], wanted: bool | None) -> Layers | None:
+    """The layers of codes; None where they are not of a grid of integers of more than 4 bits, or not to be layered.
+
+    Args:
+        encoding: how the values are held.
+        codes: all of them.
+        wanted: True for any number of codes, False for none, None for many.
+    """
+    grid = ordered(encoding)
+    if grid is None or not can_be_layered(encoding) or wanted is False or not codes.size:
+        return None
+    if wanted is None and codes.size < _MANY:
+        return None
+    signed = less_zero_points(codes, grid, encoding.mask)
+    step = narrowing_steps(signed, grid, BITS, encoding.mask)
+    wide = np.broadcast_to(spread(step, grid.block, codes.shape), codes.shape)
+    return Layers(step, base_of(signed, wide), signed, wide)
+
+
+def can_be_layered(encoding: Encoding) -> bool:
+    """Whether codes are those of a grid of integers of more bits than the base layer has."""
+    grid = ordered(encoding)
+    return grid is not None and grid.levels.is_integer and grid.bits > BITS
+
+
+def base_of(signed: NDArray[np.int32], step: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The base layer of codes less their zero points, from the step of each."""
+    magnitude = np.minimum((np.abs(signed) + step // 2) // step, (1 << BITS - 1) - 1)
+    base: NDArray[np.int32] = np.where(signed < 0, -magnitude, magnitude).astype(np.int32)
+    return base
+
+
+def less_zero_points(codes: NDArray[np.int32], grid: Quantized, mask: NDArray[np.bool_] | None) -> NDArray[np.int32]:
+    """The codes as differences from the code of zero, and 0 where a mask drops the value."""
+    if grid.zero_point is None:
+        return codes
+    signed = codes - spread(grid.zero_point, grid.block, codes.shape)
+    return signed if mask is None else np.where(mask, signed, np.int32(0))
+
+
+def flat(layers: Layers, mask: NDArray[np.bool_] | None) -> tuple[Array, Array, Array]:
+    """Codes, base and step of each value that is stored, 1-D."""
+    parts = layers.codes, layers.base, layers.spread
+    first, second, third = ((part if mask is None else part[mask]).reshape(-1) for part in parts)
+    return first, second, third
+
+
+def flattened(base: NDArray[np.int32], step: NDArray[np.int32], encoding: Encoding) -> tuple[Array, Array]:
+    """Base and step of each value that is stored, 1-D.
+
+    Args:
+        base: the base layer.
+        step: one for each block.
+        encoding: how the whole codes are held.
+    """
+    grid, mask = _grid(encoding), encoding.mask
+    wide = np.broadcast_to(spread(step, grid.block, base.shape), base.shape)
+    first, second = ((part if mask is None else part[mask]).reshape(-1) for part in (base, wide))
+    return first, second
+
+
+def whole(signed: NDArray[np.int32], encoding: Encoding, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """The codes, with their zero points, of all values, from those that are stored without.
+
+    Args:
+        signed: 1-D.
+        encoding: how they are held.
+        shape: of the parameter.
+    """
+    grid, mask = _grid(encoding), encoding.mask
+    full = signed.reshape(shape) if mask is None else np.zeros(shape, np.int32)
+    if mask is not None:
+        full[mask] = signed
+    if grid.zero_point is None:
+        return full
+    codes = full + spread(grid.zero_point, grid.block, shape)
+    return codes if mask is None else np.where(mask, codes, np.int32(0))
+
+
+def encoding_of_base(encoding: Encoding, step: NDArray[np.int32]) -> Encoding:
+    """The encoding of which the base layer holds the codes.
+
+    Raises:
+        EncodingError: it is not such a layer.
+    """
+    grid = _grid(encoding)
+    if step.shape != grid.scale.shape or (step < 1).any():
+        raise EncodingError("a base layer needs a step of at least 1 for each block")
+    return narrowed_grid(encoding, BITS, step)
+
+
+def _grid(encoding: Encoding) -> Quantized:
+    grid = ordered(encoding)
+    if grid is None:
+        raise EncodingError(f"{encoding.describe()} has no codes that could be in layers")
+    return grid

@@ -1,0 +1,77 @@
+"""The parameters of a model as the chunks of a file, a group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from bitwidth.artifact.header import Entry, Group, Stream
+from bitwidth.artifact.held import all_finite
+from bitwidth.artifact.layout import chunk
+from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.version3.fields import TakenApart, taken_apart
+from bitwidth.artifact.version3.groups import pack_group
+from bitwidth.artifact.version3.shares import FULL
+from bitwidth.errors import EncodingError
+
+Keep = Callable[[bytes], object]
+
+
+@final
+@dataclass(frozen=True)
+class Chunks:
+    """What was written of the parameters of a model.
+
+    Attributes:
+        entries: what the header says of each, without pieces.
+        groups: the chunks that hold them.
+    """
+
+    entries: tuple[Entry, ...]
+    groups: tuple[Group, ...]
+
+
+def packed_chunks(parameters: Sequence[StoredParameter], first: Keep, second: Keep, layers: bool | None) -> Chunks:
+    """Write the chunks of all parameters; those of one group are held at a time.
+
+    Args:
+        parameters: in the model's order.
+        first: takes the bytes of each first chunk, in order.
+        second: takes the bytes of each second chunk, in order.
+        layers: whether codes of grids of more than 4 bits are coded in layers; None where there are many of them.
+
+    Raises:
+        EncodingError: values that are not finite, or of a dtype that a file cannot hold.
+    """
+    entries: list[Entry] = []
+    groups: list[Group] = []
+    members: list[TakenApart] = []
+    held = 0
+    for place, parameter in enumerate(parameters):
+        if not all_finite(parameter.values):
+            raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
+        apart = taken_apart(parameter.encoding, parameter.values, parameter.dtype, layers)
+        entries.append(_entry(parameter, apart))
+        members.append(apart)
+        held += parameter.values.size
+        if held >= FULL or place == len(parameters) - 1:
+            streams, later = pack_group(members)
+            groups.append(Group(len(members), tuple(map(len, streams)), tuple(map(len, later))))
+            first(chunk(streams))
+            if later:
+                second(chunk(later))
+            members, held = [], 0
+    return Chunks(tuple(entries), tuple(groups))
+
+
+def _entry(parameter: StoredParameter, apart: TakenApart) -> Entry:
+    mask = parameter.encoding.mask
+    kept = parameter.values.size if mask is None else int(np.count_nonzero(mask))
+    streams: tuple[Stream, ...] = tuple(field.stream for field in apart.fields)
+    shape = tuple(parameter.values.shape)
+    return Entry(
+        parameter.path, parameter.role, shape, parameter.dtype, parameter.trainable, apart.config, streams, kept
+    )

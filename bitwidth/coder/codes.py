@@ -1,0 +1,68 @@
+"""Interim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitwidth.coder.arrays import decode_array, encode_array
+from bitwidth.coder.bitio import Reader, varint
+from bitwidth.coder.integers import decode_integers, encode_integers
+from bitwidth.coder.masks import decode_mask, encode_mask
+
+
+def encode_codes(tensors: Sequence[tuple[NDArray[Any], NDArray[np.bool_] | None]]) -> bytes:
+    out = b""
+    for codes, mask in tensors:
+        if mask is not None:
+            m = encode_mask(mask)
+            out += varint(len(m)) + m
+            codes = codes[mask]
+        c = encode_integers(codes)
+        out += varint(len(c)) + c
+    return out
+
+
+def decode_codes(
+    data: bytes, shapes: Sequence[tuple[tuple[int, ...], bool]]
+) -> list[tuple[NDArray[np.int32], NDArray[np.bool_] | None]]:
+    reader = Reader(data)
+    out = []
+    for shape, masked in shapes:
+        mask = decode_mask(reader.take(reader.varint()), shape) if masked else None
+        n = prod(shape) if mask is None else int(mask.sum())
+        codes = decode_integers(reader.take(reader.varint()), n).astype(np.int32)
+        if mask is not None:
+            full = np.zeros(shape, np.int32)
+            full[mask] = codes
+            codes = full
+        out.append((codes.reshape(shape), mask))
+    reader.end()
+    return out
+
+
+def encode_residuals(codes: NDArray[Any], base: NDArray[Any], step: NDArray[Any]) -> bytes:
+    return encode_integers(codes - base * step)
+
+
+def decode_residuals(data: bytes, base: NDArray[Any], step: NDArray[Any]) -> NDArray[np.int32]:
+    return (decode_integers(data, base.size) + base * step).astype(np.int32)
+
+
+def encode_floats(arrays: Sequence[NDArray[np.uint16]]) -> bytes:
+    out = b""
+    for a in arrays:
+        e = encode_array(a.reshape(-1))
+        out += varint(len(e)) + e
+    return out
+
+
+def decode_floats(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.uint16]]:
+    reader = Reader(data)
+    out = [decode_array(reader.take(reader.varint()), np.dtype(np.uint16), (n,)) for n in sizes]
+    reader.end()
+    return out
