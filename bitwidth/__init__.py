@@ -16,7 +16,7 @@ import logging
 
 from bitwidth import errors, moved
 from bitwidth.analysis import Fisher
-from bitwidth.artifact import Inspection, inspect
+from bitwidth.artifact import Diff, Inspection, diff, inspect
 from bitwidth.context import Context
 from bitwidth.events import Event
 from bitwidth.fitting import BitPlanes, BitRule, Escape, bitplanes
@@ -62,6 +62,7 @@ __all__ = [
     "EntropyRounding",
     "EqualizeLayers",
     "ErrorFeedback",
+    "Diff",
     "Escape",
     "Event",
     "Finetune",
@@ -86,6 +87,7 @@ __all__ = [
     "Where",
     "bitplanes",
     "errors",
+    "diff",
     "inspect",
     "load",
     "open",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from bitwidth.artifact import OpenFile, open_file
 from bitwidth.backend import BACKENDS, load_backend
@@ -24,6 +24,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     bits: int | None = None,
+    base: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     custom_objects: CustomObjects | None = None,
     model: Model = None,
 ) -> Model:
@@ -35,10 +36,12 @@ def load(
 
     Args:
         path: the file.
-        bits: 2 to 16: read only the first `bits` bits (the sign included) of each weight on a grid of integers, which
-            are bit planes in the file, and leave the rest of the file unread and unchecked. The weights of the model
-            are then on the narrower grids that those bits make, and a later run keeps them there. Weights with any
-            other encoding, or with at most `bits` bits, are read whole. None reads all.
+        bits: 2 to 16: put weights on wider grids of integers on grids of so many bits, which a later run keeps. Up to
+            4 bits, weights that lie in layers in the file (`inspect` says which) are read as their first 4 bits only,
+            and the rest of the file is left unread and unchecked. Weights with any other encoding, or with at most
+            `bits` bits, stay as they are. None reads all.
+        base: the file that `path` holds changes of (see `Result.save`), or several, each the base of the next. A whole
+            file needs none.
         custom_objects: classes and functions of the user's by name, as in Keras.
         model: a built model of the same architecture to fill in place of building one, for a file without an
             architecture; it is filled only after the whole file was read and checked, and stays as it was on an error.
@@ -48,7 +51,7 @@ def load(
 
     Raises:
         ConfigError: `bits` is not an integer from 2 to 16, `custom_objects` not a dict, or `path` not a path.
-        FileError: the file cannot be opened.
+        FileError: the file cannot be opened, or holds changes of another file than `base`.
         CorruptFileError: it is not a .bw file, or was cut off, or altered anywhere that is read.
         UnsafeFileError: what it says of the model names code, files, addresses or other objects than a model's.
         VersionError: it was written by a newer version of the format.
@@ -56,7 +59,7 @@ def load(
     """
     if bits is not None and (not is_integer(bits) or not 2 <= bits <= MAX_BITS):
         raise ConfigError(f"load: bits must be an integer of 2 to {MAX_BITS}, got {bits!r}")
-    with open_file(path) as file:
+    with open_file(path, base) as file:
         return build(file, bits, custom_objects, model)
 
 

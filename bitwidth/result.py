@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -10,7 +11,15 @@ from typing import Any
 
 from typing_extensions import override
 
-from bitwidth.artifact import StoredModel, StoredParameter, open_checkpoint, pack, pack_checkpoint, write_file
+from bitwidth.artifact import (
+    StoredModel,
+    StoredParameter,
+    open_checkpoint,
+    open_file,
+    pack,
+    pack_checkpoint,
+    write_file,
+)
 from bitwidth.artifact.writer import PackedFile
 from bitwidth.backend import Session, backend_for
 from bitwidth.errors import ConfigError, CorruptFileError, FileError, ModelError
@@ -19,6 +28,7 @@ from bitwidth.loading import build
 from bitwidth.report import FileSize, Report, Weigh
 from bitwidth.typing import CustomObjects, Model
 
+BasePath = str | os.PathLike[str]
 Turn = AbstractContextManager[Any]
 
 
@@ -73,24 +83,39 @@ class Result:
         """Bytes of the file that `save` writes, all included."""
         return self._file.size().total
 
-    def save(self, path: str | os.PathLike[str], *, architecture: bool = True) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        architecture: bool = True,
+        base: BasePath | Sequence[BasePath] | None = None,
+    ) -> None:
         """Write the compressed model to a `.bw` file: whole, or not at all.
 
         Args:
             path: the file; one that exists is replaced when the new one is complete.
             architecture: True to write a file that `bitwidth.load` can build the model from. False writes values only:
                 for models without a configuration; they are loaded with `load(path, model=...)`.
+            base: a file that the readers of this one have, with the same parameters; several where it holds changes
+                itself, each the base of the next. Only what changed since is written, and read with
+                `load(path, base=...)`.
 
         Raises:
             ModelError: `result.model` was changed since the run: trained, or its layers exchanged.
-            FileError: the model has no configuration to build it from, or the file cannot be written.
+            FileError: the model has no configuration to build it from, the file cannot be written, or the base cannot
+                be read or has other parameters.
         """
         self.check_unchanged()
         if architecture:
             self._file.check_architecture(
                 f"{path}", ", or save(..., architecture=False) and load with load(path, model=...)"
             )
-        write_file(path, self._file.packed.parts())
+        if base is None:
+            write_file(path, self._file.packed.parts())
+            return
+        *before, last = [base] if isinstance(base, str | os.PathLike) else base
+        with open_file(last, before) as known:
+            write_file(path, pack(self._file.stored, base=known).parts())
 
     def check_unchanged(self) -> None:
         """Raise if `model` is no longer what the run gave, so that nothing of its owner's is dropped silently.

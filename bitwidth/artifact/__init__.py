@@ -6,8 +6,9 @@ the backend. Numpy only.
 """
 
 from bitwidth.artifact.checkpoint import Checkpoint, open_checkpoint, pack_checkpoint
+from bitwidth.artifact.differences import Diff, Difference, diff
 from bitwidth.artifact.inspection import Inspection, inspect
-from bitwidth.artifact.reader import OpenFile, open_file, read_content
+from bitwidth.artifact.reader import OpenFile, open_file, read, read_content
 from bitwidth.artifact.replacing import write_file
 from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.writer import pack
@@ -15,15 +16,19 @@ from bitwidth.artifact.writer import pack
 __all__ = [
     "Architecture",
     "Checkpoint",
+    "Diff",
+    "Difference",
     "Inspection",
     "OpenFile",
     "StoredModel",
     "StoredParameter",
+    "diff",
     "inspect",
     "open_checkpoint",
     "open_file",
     "pack",
     "pack_checkpoint",
+    "read",
     "read_content",
     "write_file",
 ]

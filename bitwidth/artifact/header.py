@@ -136,6 +136,9 @@ class Header:
         groups: which parameters lie together, and in what chunks.
         assets: name and bytes of each asset.
         activations: as in `StoredModel`.
+        base: hash of the values of the file that it holds changes of (see `bitwidth.artifact.updates`), or empty. The
+            entries are then those of the parameters that changed.
+        given: names of what such a file says of the model; the rest is as in the base.
     """
 
     name: str
@@ -144,6 +147,8 @@ class Header:
     groups: tuple[Group, ...]
     assets: tuple[tuple[str, int], ...]
     activations: Mapping[str, tuple[Encoding | None, ...]]
+    base: str = ""
+    given: frozenset[str] = frozenset()
 
     def file_bytes(self, stored: int) -> int:
         """Bytes of the whole file, if its header takes `stored` of them."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import SEEK_END, BytesIO
 from typing import BinaryIO, final
@@ -23,8 +24,11 @@ from bitwidth.artifact.layout import (
 )
 from bitwidth.artifact.opening import FilePath, opened, path_text
 from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
-from bitwidth.errors import BitwidthError, CorruptFileError, FileError
+from bitwidth.artifact.updates import Passing, merged, merged_parameters, values_hash
+from bitwidth.encodings import MAX_BITS
+from bitwidth.errors import BitwidthError, ConfigError, CorruptFileError, FileError
 from bitwidth.text import printable
+from bitwidth.typing import Array, is_integer
 
 _LONGEST = 500  # of a message behind the name of the file: names in a file may be as long as its header
 
@@ -40,12 +44,15 @@ class OpenFile:
     Attributes:
         name: the file, for messages.
         preamble: its first bytes.
-        header: what it says of itself.
+        header: what it says of itself; where it holds changes, of the model that they make of the base.
+        base: the file that it holds changes of; None where it is whole.
     """
 
     name: str
     preamble: Preamble
     header: Header
+    base: OpenFile | None
+    _own: Header = field(repr=False)
     _file: BinaryIO = field(repr=False)
 
     def parameters(self, bits: int | None = None) -> Iterator[StoredParameter]:
@@ -64,8 +71,7 @@ class OpenFile:
             FileError: the file cannot be read.
             CorruptFileError: the parameter was cut off or altered, or could not have been written by this library.
         """
-        read = earlier.parameters if self.preamble.version < WITH_GROUPS else version3.parameters
-        found = read(self._file, self._first, self.header, self.name, bits)
+        found = self._parameters(bits)
         while True:
             with _library_errors(self.name):
                 parameter = next(found, None)
@@ -75,6 +81,15 @@ class OpenFile:
                 return
             yield parameter
 
+    def _parameters(self, bits: int | None) -> Iterator[StoredParameter]:
+        if self.preamble.version < WITH_GROUPS:
+            return earlier.parameters(self._file, self._first, self._own, self.name, bits)
+        if self.base is None:
+            return version3.parameters(self._file, self._first, self._own, self.name, bits)
+        base = Passing(self.base.parameters())
+        changes = version3.parameters(self._file, self._first, self._own, self.name, bits, base)
+        return merged_parameters(changes, base, bits)
+
     def architecture(self) -> Architecture:
         """What it takes to build the model, assets included.
 
@@ -82,10 +97,12 @@ class OpenFile:
             FileError: the file cannot be read.
             CorruptFileError: it was cut off or altered.
         """
-        assets = {}
+        assets: dict[str, bytes] = {}
+        if self.base is not None and "assets" not in self._own.given:
+            return replace(self.header.architecture, assets=self.base.architecture().assets)
         with _library_errors(self.name):
             self._file.seek(self._assets)
-            for asset, size in self.header.assets:
+            for asset, size in self._own.assets:
                 data = self._file.read(chunk_size([size]))
                 assets[asset] = split_chunk(data, [size], self.name, f"the asset {asset!r}")[0]
         return replace(self.header.architecture, assets=assets)
@@ -109,20 +126,25 @@ class OpenFile:
     def _assets(self) -> int:
         """Where the assets begin: in front of the second chunks of groups, where there are groups."""
         behind = self.preamble.version < WITH_GROUPS
-        sizes = [entry.bytes if behind else entry.pieces[0].bytes for entry in self.header.entries]
+        sizes = [entry.bytes if behind else entry.pieces[0].bytes for entry in self._own.entries]
         return self._first + sum(sizes)
 
 
+Base = FilePath | Sequence[FilePath] | None
+
+
 @contextlib.contextmanager
-def open_file(path: FilePath) -> Iterator[OpenFile]:
+def open_file(path: FilePath, base: Base = None) -> Iterator[OpenFile]:
     """A .bw file that holds a model, to read from; it is closed behind the block.
 
     Args:
         path: the file.
+        base: the file that it holds changes of, or several, each the base of the next, the first of them whole. A file
+            that is whole needs none, and none is read for it.
 
     Raises:
-        ConfigError: `path` is not a path.
-        FileError: it cannot be opened.
+        ConfigError: `path` or `base` is not a path.
+        FileError: it cannot be opened, or holds changes of another file than `base`.
         CorruptFileError: it is not a .bw file, or its header was cut off or altered, or describes what no file holds.
         VersionError: a newer version of the format.
 
@@ -131,7 +153,7 @@ def open_file(path: FilePath) -> Iterator[OpenFile]:
         ...     for parameter in file.parameters():
         ...         print(parameter.path, parameter.values.shape)
     """
-    with _open_any(path) as file:
+    with _open_any(path, base) as file:
         with _library_errors(file.name):
             file.header.check_model(file.name)
         yield file
@@ -142,37 +164,60 @@ def open_bytes(data: bytes, name: str) -> Iterator[OpenFile]:
     """A .bw file that is held in memory, as `open_file` returns one of a file on a disk.
 
     Args:
-        data: the bytes of the file.
+        data: the bytes of the file, which is whole.
         name: what to call it in messages.
 
     Raises:
+        FileError: it holds changes of another file.
         CorruptFileError: as `open_file`.
         VersionError: a newer version of the format.
     """
     with _library_errors(name):
         file = BytesIO(data)
         preamble, header = _read_header(file, name)
-        header.check_model(name)
-    yield OpenFile(name, preamble, header, file)
+        found = _on_base(name, preamble, header, None, file)
+        found.header.check_model(name)
+    yield found
 
 
 @contextlib.contextmanager
-def _open_any(path: FilePath) -> Iterator[OpenFile]:
+def _open_any(path: FilePath, base: Base = None) -> Iterator[OpenFile]:
     """A file whose parts are sound each by itself, though they need not make a model."""
+    given = [] if base is None else [base] if isinstance(base, str | bytes | os.PathLike) else list(base)
     name = printable(path_text(path))
-    with opened(path) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(opened(path))
         with _library_errors(name):
             preamble, header = _read_header(file, name)
-        yield OpenFile(name, preamble, header, file)
+        known = stack.enter_context(_open_any(given[-1], given[:-1])) if header.base and given else None
+        yield _on_base(name, preamble, header, known, file)
+
+
+def _on_base(name: str, preamble: Preamble, header: Header, base: OpenFile | None, file: BinaryIO) -> OpenFile:
+    """An open file; one that holds changes together with its base.
+
+    Raises:
+        FileError: there is no base, or it is another.
+    """
+    if not header.base:
+        return OpenFile(name, preamble, header, None, header, file)
+    needed = f"{name}: holds what changed since a file whose values have the hash {header.base}"
+    if base is None:
+        raise FileError(f"{needed}: pass that file as base=")
+    found = values_hash(base.parameters())
+    if found != header.base:
+        raise FileError(f"{needed}; those of {base.name} have {found}")
+    return OpenFile(name, preamble, merged(header, base.header, name), base, header, file)
 
 
 def read_header(path: FilePath) -> tuple[str, Preamble, Header]:
-    """The path as text, and the beginning of a file; raises as `read_content` does."""
-    with _open_any(path) as file:
-        return path_text(path), file.preamble, file.header
+    """The path as text, and the beginning of a file, of which changes need no base; raises as `read_content` does."""
+    name = printable(path_text(path))
+    with opened(path) as file, _library_errors(name):
+        return path_text(path), *_read_header(file, name)
 
 
-def read_content(path: FilePath, bits: int | None = None) -> StoredModel:
+def read_content(path: FilePath, bits: int | None = None, base: Base = None) -> StoredModel:
     """All that a .bw file holds, or the first `bits` bits of each of its codes.
 
     Each part is checked by itself; that they make a model together is what `open_file` asks.
@@ -180,15 +225,46 @@ def read_content(path: FilePath, bits: int | None = None) -> StoredModel:
     Args:
         path: the file.
         bits: at least 2, or None for all; see `OpenFile.parameters`.
+        base: as in `open_file`.
 
     Raises:
-        ConfigError: `path` is not a path.
-        FileError: it cannot be opened.
+        ConfigError: `path` or `base` is not a path.
+        FileError: it cannot be opened, or holds changes of another file than `base`.
         CorruptFileError: it is not a .bw file, or was cut off or altered anywhere.
         VersionError: a newer version of the format.
     """
-    with _open_any(path) as file:
+    with _open_any(path, base) as file:
         return file.stored(bits)
+
+
+def read(path: FilePath, *, bits: int | None = None, base: Base = None) -> dict[str, Array]:
+    """The arrays of a .bw file by the path of their parameter, without TensorFlow and without building the model.
+
+    Args:
+        path: the file.
+        bits: 2 to 16, or None for all; as in `bitwidth.load`.
+        base: as in `bitwidth.load`.
+
+    Returns:
+        Arrays of the parameters' shapes and dtypes, in the model's order; bfloat16 as the float32 of the same values.
+
+    Raises:
+        ConfigError: `path` or `base` is not a path, or `bits` not an integer from 2 to 16.
+        FileError: it cannot be opened, or holds changes of another file than `base`.
+        CorruptFileError: it is not a .bw file, or was cut off or altered.
+        VersionError: a newer version of the format.
+
+    Example:
+        >>> import keras, bitwidth as bw
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="out")])
+        >>> bw.PassManager([bw.Quantize(bits=4)]).run(model).save("model.bw")
+        >>> {path: array.shape for path, array in bw.artifact.read("model.bw").items()}
+        {'out/kernel': (8, 4), 'out/bias': (4,)}
+    """
+    if bits is not None and (not is_integer(bits) or not 2 <= bits <= MAX_BITS):
+        raise ConfigError(f"read: bits must be an integer of 2 to {MAX_BITS}, got {bits!r}")
+    with open_file(path, base) as file:
+        return {parameter.path: parameter.values for parameter in file.parameters(bits)}
 
 
 @contextlib.contextmanager

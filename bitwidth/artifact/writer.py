@@ -10,8 +10,10 @@ from typing import IO, final
 
 from bitwidth.artifact.agreement import check_assets
 from bitwidth.artifact.layout import beginning, chunk
+from bitwidth.artifact.reader import OpenFile
 from bitwidth.artifact.stored import StoredModel
-from bitwidth.artifact.version3 import Chunks, packed_chunks, parse, written
+from bitwidth.artifact.updates import values_hash
+from bitwidth.artifact.version3 import packed_chunks, parse, written
 from bitwidth.errors import CorruptFileError, FileError
 
 _LOG = logging.getLogger(__name__)
@@ -74,23 +76,32 @@ class _Body:
             yield part
 
 
-def pack(model: StoredModel, layers: bool | None = None) -> PackedFile:
+def pack(model: StoredModel, layers: bool | None = None, base: OpenFile | None = None) -> PackedFile:
     """The bytes of the file that holds `model`; equal models give equal bytes.
 
     Args:
         model: the model.
         layers: whether codes of grids of more than 4 bits are coded in layers; None where there are many of them.
+        base: a file that readers have; the new one then holds what changed since.
 
     Raises:
         EncodingError: values that are not finite, or of a dtype that a file cannot hold.
-        FileError: names that a file cannot hold, or no room for the bytes.
+        FileError: names that a file cannot hold, no room for the bytes, or a base with other parameters.
     """
     _check_names(model)
+    _check_base(model, base)
     body, behind = _Body(), _Body()
-    chunks = packed_chunks(model.parameters, body.write, behind.write, layers)
-    for data in model.architecture.assets.values():
-        body.write(chunk([data]))
-    text = _header(model, chunks)
+    before = None if base is None else base.parameters()
+    chunks = packed_chunks(model.parameters, body.write, behind.write, layers, before)
+    known = None if base is None else (values_hash(base.parameters()), _without_parameters(base))
+    if known is None or model.architecture.assets != known[1].architecture.assets:
+        for data in model.architecture.assets.values():
+            body.write(chunk([data]))
+    try:
+        text = written(model, chunks.entries, chunks.groups, known)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.start + 1]
+        raise FileError(f"the model's configuration or names hold half a character ({half!r})") from error
     head = beginning(text, body.size + behind.size)
     sizes = {entry.path: entry.bytes for entry in parse(text, model.name).entries}
     packed = PackedFile(head, [body, behind], sizes)
@@ -98,12 +109,18 @@ def pack(model: StoredModel, layers: bool | None = None) -> PackedFile:
     return packed
 
 
-def _header(model: StoredModel, chunks: Chunks) -> bytes:
-    try:
-        return written(model, chunks.entries, chunks.groups)
-    except UnicodeEncodeError as error:
-        half = error.object[error.start : error.start + 1]
-        raise FileError(f"the model's configuration or names hold half a character ({half!r})") from error
+def _without_parameters(base: OpenFile) -> StoredModel:
+    return StoredModel(base.header.name, base.architecture(), (), base.header.activations)
+
+
+def _check_base(model: StoredModel, base: OpenFile | None) -> None:
+    if base is None:
+        return
+    paths, known = [parameter.path for parameter in model.parameters], [entry.path for entry in base.header.entries]
+    if paths != known:
+        odd = next((path for path in [*paths, *known] if (path in paths) != (path in known)), None)
+        what = "the same in another order" if odd is None else f"{odd!r} is only in one of them"
+        raise FileError(f"{base.name}: a file of other parameters is no base for this model ({what}); save it whole")
 
 
 def _check_names(model: StoredModel) -> None:

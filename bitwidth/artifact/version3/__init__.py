@@ -6,6 +6,6 @@ limits, checks of what was decoded) belongs in `bitwidth.artifact`, versions 1 a
 
 from bitwidth.artifact.version3.header import parse, written
 from bitwidth.artifact.version3.reading import parameters
-from bitwidth.artifact.version3.writing import Chunks, packed_chunks
+from bitwidth.artifact.version3.writing import packed_chunks
 
-__all__ = ["Chunks", "packed_chunks", "parameters", "parse", "written"]
+__all__ = ["packed_chunks", "parameters", "parse", "written"]

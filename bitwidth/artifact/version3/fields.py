@@ -6,7 +6,8 @@ What the coders are called in a file:
 - `layers`: codes of a grid as a base layer of 4 bits and the rest, see `bitwidth.artifact.version3.layers`;
 - `joint`: a mask that is coded with the codes under it;
 - `floats`: 16-bit floating point numbers, coded together with all those of their group;
-- `mask`, `bytes`: any other mask or array, each in a stream of its own.
+- `mask`, `bytes`: any other mask or array, each in a stream of its own;
+- `base`, `change`: an array of the base, or one coded as what changed in it, see `bitwidth.artifact.version3.changes`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bitwidth.encodings import Dense, Encoding, least_format
 from bitwidth.errors import EncodingError
 from bitwidth.typing import Array, JsonDict
 
-JOINT, LAYERS, FLOATS, MASK, BYTES = "joint", "layers", "floats", "mask", "bytes"
+JOINT, LAYERS, FLOATS, MASK, BYTES, BASE, CHANGE = "joint", "layers", "floats", "mask", "bytes", "base", "change"
 KEEP = "keep"
 STEP = "step"  # of the base layer: an array beside those of the encoding
 _SMALL = tuple(np.dtype(name) for name in ("int8", "uint8", "int16", "uint16", "int32"))
@@ -54,12 +55,14 @@ class TakenApart:
     Attributes:
         config: of its encoding, as JSON.
         fields: its arrays; the codes are the last.
+        codes: all of them, as they are stored.
         mask: of the codes, where it is coded with them.
         layers: the base layer and the rest of the codes, where they are coded so.
     """
 
     config: JsonDict
     fields: tuple[Field, ...]
+    codes: Array
     mask: NDArray[np.bool_] | None = None
     layers: Layers | None = None
 
@@ -76,17 +79,12 @@ def taken_apart(encoding: Encoding, values: Array, dtype: str, in_layers: bool |
     Raises:
         EncodingError: values of a dtype that a file cannot hold.
     """
-    codes = encoding.encode(values)
-    if dtype == "bfloat16" and codes.dtype == np.float32:  # as they come back from a file
-        codes = _as_bfloat16(codes)
-    codes = _storable(codes)
-    if codes.dtype.kind in "OSU":
-        raise EncodingError(f"values of dtype {codes.dtype} cannot be stored")
+    codes = stored_codes(encoding.encode(values), dtype)
     arrays = dict(arrays_of(encoding.state()))
     whole = is_code(str(codes.dtype), dtype)
     together = whole and KEEP in arrays and encoding.mask is not None and np.array_equal(arrays[KEEP], encoding.mask)
     layers = layered(encoding, codes, in_layers) if whole else None
-    fields = [Field(stream_of(name, array, together), _stored(array)) for name, array in arrays.items()]
+    fields = [Field(stream_of(name, array, together), stored(array)) for name, array in arrays.items()]
     if layers is not None:
         step = layers.step
         fields.append(Field(Stream(STEP, CODES, "int32", step.shape), step))
@@ -96,7 +94,7 @@ def taken_apart(encoding: Encoding, values: Array, dtype: str, in_layers: bool |
         coder = CODES if whole else coder_of(str(kept.dtype), kept.size)
         last = Field(Stream(CODES, coder, _named(kept, dtype), kept.shape), kept)
     mask = encoding.mask if together else None
-    return TakenApart(config_of(encoding.state()), (*fields, last), mask, layers)
+    return TakenApart(config_of(encoding.state()), (*fields, last), codes, mask, layers)
 
 
 def stream_of(name: str, array: Array, together: bool) -> Stream:
@@ -134,9 +132,26 @@ def restored(stream: Stream, array: Array) -> Array:
     return array.reshape(stream.shape)
 
 
-def _stored(array: Array) -> Array:
-    """As the coders take it: floats in the smallest format that holds them."""
-    return _storable(least_format(array).encode(array) if array.dtype == np.float32 else array)
+def stored(array: Array, dtype: str | None = None) -> Array:
+    """As the coders take it: floats in the smallest format that holds them, or in that of a dtype."""
+    if array.dtype != np.float32:
+        return _storable(array)
+    held = least_format(array) if dtype is None else Dense(dtype)  # type: ignore[arg-type]
+    return _storable(held.encode(array))
+
+
+def stored_codes(codes: Array, dtype: str) -> Array:
+    """The codes of a parameter of a dtype as the coders take them, and as they come back from a file.
+
+    Raises:
+        EncodingError: they are of a dtype that a file cannot hold.
+    """
+    if dtype == "bfloat16" and codes.dtype == np.float32:
+        codes = _as_bfloat16(codes)
+    codes = _storable(codes)
+    if codes.dtype.kind in "OSU":
+        raise EncodingError(f"values of dtype {codes.dtype} cannot be stored")
+    return codes
 
 
 def _named(codes: Array, dtype: str) -> str:

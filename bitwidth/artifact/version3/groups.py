@@ -8,9 +8,9 @@ floats, and then a stream for each other array; a second chunk holds the rest of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import final
 
@@ -22,8 +22,11 @@ from bitwidth.artifact.held import check_dtype, check_known, check_values, codes
 from bitwidth.artifact.prefixes import first_bits
 from bitwidth.artifact.states import arrays_of, config_of, state_of
 from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.version3.changes import changed, predicted, side_of
 from bitwidth.artifact.version3.fields import (
+    BASE,
     BYTES,
+    CHANGE,
     FLOATS,
     JOINT,
     KEEP,
@@ -33,6 +36,7 @@ from bitwidth.artifact.version3.fields import (
     TakenApart,
     coder_of,
     restored,
+    stored,
     stream_of,
 )
 from bitwidth.artifact.version3.layers import can_be_layered, encoding_of_base, flat, flattened, whole
@@ -52,7 +56,7 @@ from bitwidth.encodings import Encoding, encoding_from_state, ordered
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.typing import Array
 
-_TOGETHER = (CODES, LAYERS)  # coders of what goes into the stream of integers
+_TOGETHER = (CODES, LAYERS, CHANGE)  # coders of what goes into the stream of integers
 
 
 # ---- writing
@@ -106,7 +110,12 @@ class _Member:
 
 
 def unpack_group(
-    entries: Sequence[Entry], streams: Sequence[bytes], rest: bytes | None, name: str, bits: int | None
+    entries: Sequence[Entry],
+    streams: Sequence[bytes],
+    rest: bytes | None,
+    name: str,
+    bits: int | None,
+    base: Mapping[str, StoredParameter],
 ) -> Iterator[StoredParameter]:
     """The parameters of a group, one at a time.
 
@@ -116,6 +125,7 @@ def unpack_group(
         rest: the second chunk; None where there is none, or only the base layer is wanted.
         name: of the file, for messages.
         bits: read only the first bits of each code; None for all.
+        base: what a file that holds changes was written against, by path.
 
     Raises:
         UnknownEncodingError: an encoding that is not registered in this process.
@@ -129,7 +139,7 @@ def unpack_group(
     members = []
     for entry, arrays in zip(entries, found, strict=True):
         with _corrupt(f"{name}: {entry.path}"):
-            members.append(_member(entry, arrays))
+            members.append(_member(entry, arrays, base.get(entry.path)))
     if rest is not None:
         with _corrupt(f"{name}: {entries[0].path}{last}"):
             _add_rest([member for member in members if member.step is not None], rest)
@@ -174,12 +184,12 @@ def _decoded(entries: Sequence[Entry], streams: list[bytes]) -> list[dict[str, A
         for stream in entry.streams:
             if stream.coder in _TOGETHER:
                 array, mask = next(codes)
-                arrays[stream.name] = restored(stream, array)
+                arrays[stream.name] = array if stream.coder == CHANGE else restored(stream, array)
                 if mask is not None:
                     arrays[KEEP] = mask
             elif stream.coder == FLOATS:
                 arrays[stream.name] = restored(stream, next(floats))
-            elif stream.coder != JOINT:
+            elif stream.coder not in (JOINT, BASE):
                 arrays[stream.name] = _own(stream, streams.pop())
         found.append(arrays)
     return found
@@ -195,16 +205,44 @@ def _own(stream: Stream, data: bytes) -> Array:
     return restored(stream, decode_array(data, dtype, stream.shape))
 
 
-def _member(entry: Entry, arrays: dict[str, Array]) -> _Member:
-    """The encoding of a parameter, whose description is the one that a writer gives."""
+def _member(entry: Entry, arrays: dict[str, Array], base: StoredParameter | None) -> _Member:
+    """The encoding of a parameter, whose description is the one that a writer gives, and its codes."""
     codes, step = arrays.pop(CODES), arrays.pop(STEP, None)
+    if any(stream.coder in (BASE, CHANGE) for stream in entry.streams):
+        if base is None or base.values.shape != entry.shape or base.dtype != entry.dtype:
+            raise EncodingError("it is a change of a parameter that the base does not have")
+        arrays |= _changed_sides(entry, arrays, base)
     encoding = encoding_from_state(state_of(entry.encoding, arrays))
     encoding.check(entry.shape)
     _check_described(entry, encoding)
+    if base is not None and entry.streams[-1].coder == CHANGE:
+        codes = _changed_codes(entry, codes, encoding, base)
     if step is not None:
-        base = encoding_of_base(encoding, step)
-        base.unmasked.check_codes(codes)
+        encoding_of_base(encoding, step).unmasked.check_codes(codes)
+    elif encoding.mask is not None and codes.shape != entry.shape:
+        codes = _placed(codes, encoding.mask)
     return _Member(entry, encoding, codes, step)
+
+
+def _changed_sides(entry: Entry, arrays: Mapping[str, Array], base: StoredParameter) -> dict[str, Array]:
+    """The arrays beside the codes that are those of the base, or changes of them."""
+    known, found = dict(arrays_of(base.encoding.state())), {}
+    for stream in entry.streams[:-1]:
+        if stream.coder == BASE:
+            found[stream.name] = side_of(stream, known)
+        elif stream.coder == CHANGE:
+            before = stored(side_of(stream, known), stream.dtype)
+            found[stream.name] = restored(stream, changed(stream, arrays[stream.name], before))
+    return found
+
+
+def _changed_codes(entry: Entry, difference: Array, encoding: Encoding, base: StoredParameter) -> Array:
+    """All the codes, or those that a mask keeps, from how they differ from those of the base's values."""
+    stream = entry.streams[-1]
+    before = predicted(encoding, base, entry.dtype)
+    if encoding.mask is not None and difference.shape != entry.shape:
+        before = before[encoding.mask]
+    return restored(stream, changed(stream, difference, before))
 
 
 def _add_rest(members: list[_Member], rest: bytes) -> None:
@@ -228,12 +266,10 @@ def _step(member: _Member) -> NDArray[np.int32]:
 
 def _values(member: _Member, bits: int | None) -> tuple[Encoding, Array]:
     """The encoding and the values; `member` lets go of its codes."""
-    encoding, entry = member.encoding, member.entry
+    encoding = member.encoding
     codes, member.codes = member.codes, np.zeros(0)
     if member.step is not None:
         encoding = encoding_of_base(encoding, member.step)
-    elif encoding.mask is not None and entry.streams[-1].coder not in _TOGETHER:
-        codes = _placed(codes, encoding.mask)
     encoding.unmasked.check_codes(codes)
     if bits is not None:
         encoding, codes = first_bits(encoding, codes, bits)
@@ -273,13 +309,17 @@ def _check_described(entry: Entry, encoding: Encoding) -> None:
 
 def _expected(entry: Entry, encoding: Encoding) -> Iterator[Stream]:
     """The streams as a writer describes them, of its choices the one that was made."""
-    codes = entry.streams[-1]
+    codes, said = entry.streams[-1], {stream.name: stream for stream in entry.streams}
     arrays = dict(arrays_of(encoding.state()))
     dtype = codes_dtype(encoding.unmasked, entry.dtype) or codes.dtype
     of_grid, mask = is_code(dtype, entry.dtype), encoding.mask
     together = of_grid and mask is not None and KEEP in arrays and np.array_equal(arrays[KEEP], mask)
     for name, array in arrays.items():
-        yield stream_of(name, array, together)
+        stream, given = stream_of(name, array, together), said.get(name)
+        if given is not None and given.coder in (BASE, CHANGE):
+            stream = replace(stream, coder=given.coder)
+            together = together and name != KEEP
+        yield stream
     grid = ordered(encoding)
     if of_grid and codes.coder == LAYERS and grid is not None and can_be_layered(encoding):
         yield Stream(STEP, CODES, "int32", grid.scale.shape)
@@ -287,7 +327,8 @@ def _expected(entry: Entry, encoding: Encoding) -> Iterator[Stream]:
         return
     shape = entry.shape if mask is None or together else (int(np.count_nonzero(mask)),)
     named = "bfloat16" if entry.dtype == "bfloat16" and dtype == "uint16" else dtype
-    yield Stream(CODES, CODES if of_grid else coder_of(dtype, prod(shape)), named, shape)
+    coder = CHANGE if codes.coder == CHANGE else CODES if of_grid else coder_of(dtype, prod(shape))
+    yield Stream(CODES, coder, named, shape)
 
 
 def _words(streams: Sequence[Stream]) -> str:

@@ -16,6 +16,8 @@
     groups         [how many parameters, [bytes of each stream], bytes of the rest of their codes if there are such]
     assets         [name, bytes] of each; left out where there are none
     activations    as `activations` writes them, and `layers`: paths of the layers; both left out where there are none
+    base           hash of the values of the file that this one holds changes of; it says of the model what is not as
+                   there, and lists the parameters that changed
 
 In an encoding, a block that is as long as its axis is 0. A stream is [name, coder, dtype, shape]; as its shape stand 0
 for that of the parameter, 1 for one value a block, 2 for one value for each that is stored, or a list.
@@ -57,18 +59,53 @@ MAX_KINDS = 1 << 16
 # ---- to JSON
 
 
-def written(model: StoredModel, entries: Sequence[Entry], groups: Sequence[Group]) -> bytes:
+def written(
+    model: StoredModel, entries: Sequence[Entry], groups: Sequence[Group], base: tuple[str, StoredModel] | None = None
+) -> bytes:
     """The header as UTF-8.
 
     Args:
         model: what the file holds.
-        entries: of its parameters, without pieces.
+        entries: of the parameters that it holds, without pieces.
         groups: the chunks that hold them.
+        base: hash of the values of the base, and what it holds, its parameters left out.
 
     Raises:
         UnicodeEncodeError: half a character in a name.
     """
+    said = _of_model(model)
+    if model.architecture.variables != _variables(entries) or base is not None:
+        said["variables"] = model.architecture.variables
+    if base is not None:
+        before = _of_model(base[1]) | {"variables": base[1].architecture.variables}
+        said = {key: value for key, value in said.items() if key not in before or before[key] != value}
+        said |= {key: _NOTHING[key] for key in before if key in _NOTHING and key not in _of_model(model)}
+        if model.architecture.assets != base[1].architecture.assets:
+            said["assets"] = _assets(model)
+        else:
+            said.pop("assets", None)
+        said["base"] = base[0]
+    return _text(said | _of_parameters(entries, groups)).encode()
+
+
+_NOTHING: JsonDict = {"framework": _KERAS, "reason": "", "assets": [], "activations": {}, "layers": []}
+
+
+def _of_model(model: StoredModel) -> JsonDict:
+    """What a header says beside its parameters and the variables; what is as by default is left out."""
     built = model.architecture
+    said: JsonDict = {"name": model.name, "framework": built.framework, "architecture": _short(built.config)}
+    said |= {"reason": built.reason, "inputs": built.inputs, "assets": _assets(model)}
+    if model.activations:
+        said |= {"activations": activations.written(model.activations), "layers": list(built.layers)}
+    return {key: value for key, value in said.items() if key not in _NOTHING or value != _NOTHING[key]}
+
+
+def _assets(model: StoredModel) -> list[Any]:
+    return [[name, len(asset)] for name, asset in model.architecture.assets.items()]
+
+
+def _of_parameters(entries: Sequence[Entry], groups: Sequence[Group]) -> JsonDict:
     kinds: dict[str, int] = {}
     rows: list[list[Any]] = []
     for entry in entries:
@@ -76,27 +113,13 @@ def written(model: StoredModel, entries: Sequence[Entry], groups: Sequence[Group
         if not rows or rows[-1][0] != first:
             rows.append([first])
         rows[-1].append(kinds.setdefault(_text(_kind(entry, last)), len(kinds)))
-    data: JsonDict = {"name": model.name}
-    if built.framework != _KERAS:
-        data["framework"] = built.framework
-    data["architecture"] = _short(built.config)
-    if built.reason:
-        data["reason"] = built.reason
-    data["inputs"] = built.inputs
-    if built.variables != _variables(entries):
-        data["variables"] = built.variables
-    data |= {
+    return {
         "kinds": [json.loads(kind) for kind in kinds],
         "parameters": _numbered(rows),
         "shapes": [list(entry.shape) for entry in entries],
         "kept": [entry.kept for entry in entries if _has_mask(entry)],
         "groups": [[group.count, list(group.lengths), *group.later] for group in groups],
     }
-    if built.assets:
-        data["assets"] = [[name, len(asset)] for name, asset in built.assets.items()]
-    if model.activations:
-        data |= {"activations": activations.written(model.activations), "layers": list(built.layers)}
-    return _text(data).encode()
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -207,10 +230,16 @@ def parse(text: bytes, name: str) -> Header:
     if not isinstance(data, dict):
         raise CorruptFileError(f"{name}: its header does not describe a model")
     lists = [data.get(key, []) for key in ("kinds", "parameters", "shapes", "kept", "groups", "assets")]
-    texts = [data.get("name"), data.get("framework", _KERAS), data.get("reason", "")]
+    texts = [data.get("name", "" if "base" in data else None), data.get("framework", _KERAS), data.get("reason", "")]
     if not all(isinstance(item, list) for item in lists) or not all(isinstance(item, str) for item in texts):
         raise CorruptFileError(f"{name}: its header does not describe a model")
-    if not {"architecture", "inputs"} <= set(data) or len(lists[2]) > MAX_PARAMETERS or len(lists[0]) > MAX_KINDS:
+    base = data.get("base", "")
+    if (
+        not isinstance(base, str)
+        or not (base or {"name", "architecture", "inputs"} <= set(data))
+        or len(lists[2]) > MAX_PARAMETERS
+        or len(lists[0]) > MAX_KINDS
+    ):
         raise CorruptFileError(f"{name}: its header does not describe a model, or more than a file may hold")
     groups = tuple(_group(item, name) for item in lists[4])
     entries = with_pieces(tuple(_entries(lists[0], lists[1], lists[2], lists[3], name)), groups, name)
@@ -219,9 +248,9 @@ def parse(text: bytes, name: str) -> Header:
         name=texts[0],
         architecture=Architecture(
             framework=texts[1],
-            config=_config(data["architecture"], name),
+            config=_config(data.get("architecture"), name),
             reason=texts[2],
-            inputs=data["inputs"],
+            inputs=data.get("inputs"),
             variables=variables,
             layers=checked_layers(data.get("layers", []), data.get("activations"), name),
             paths=tuple(entry.path for entry in entries),
@@ -230,6 +259,8 @@ def parse(text: bytes, name: str) -> Header:
         groups=groups,
         assets=tuple(_asset(item, name) for item in lists[5]),
         activations=activations.read(data.get("activations", {}), name),
+        base=base,
+        given=frozenset(data) if base else frozenset(),
     )
     header.check_parts(name)
     return header

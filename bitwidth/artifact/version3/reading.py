@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from bitwidth.artifact.header import Header
@@ -12,7 +12,14 @@ from bitwidth.artifact.version3.groups import unpack_group
 from bitwidth.artifact.version3.layers import BITS
 
 
-def parameters(file: BinaryIO, place: int, header: Header, name: str, bits: int | None) -> Iterator[StoredParameter]:
+def parameters(
+    file: BinaryIO,
+    place: int,
+    header: Header,
+    name: str,
+    bits: int | None,
+    base: Mapping[str, StoredParameter] | None = None,
+) -> Iterator[StoredParameter]:
     """Each parameter in the file's order, read and checked when it is asked for; one group is held at a time.
 
     Args:
@@ -21,6 +28,8 @@ def parameters(file: BinaryIO, place: int, header: Header, name: str, bits: int 
         header: of the file.
         name: of the file, for messages.
         bits: read only the first bits of each code; None for all.
+        base: what a file that holds changes was written against, by path; asked for what a group needs before it is
+            read.
 
     Raises:
         UnknownEncodingError: an encoding that is not registered in this process.
@@ -41,4 +50,4 @@ def parameters(file: BinaryIO, place: int, header: Header, name: str, bits: int 
             file.seek(second)
             rest = split_chunk(file.read(chunk_size(group.later)), group.later, name, what)[0]
         second += chunk_size(group.later) if group.later else 0
-        yield from unpack_group(entries, streams, rest, name, bits)
+        yield from unpack_group(entries, streams, rest, name, bits, {} if base is None else base)

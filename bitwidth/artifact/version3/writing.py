@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import final
 
@@ -12,6 +12,7 @@ from bitwidth.artifact.header import Entry, Group, Stream
 from bitwidth.artifact.held import all_finite
 from bitwidth.artifact.layout import chunk
 from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.version3.changes import against, is_same
 from bitwidth.artifact.version3.fields import TakenApart, taken_apart
 from bitwidth.artifact.version3.groups import pack_group
 from bitwidth.artifact.version3.shares import FULL
@@ -34,7 +35,13 @@ class Chunks:
     groups: tuple[Group, ...]
 
 
-def packed_chunks(parameters: Sequence[StoredParameter], first: Keep, second: Keep, layers: bool | None) -> Chunks:
+def packed_chunks(
+    parameters: Iterable[StoredParameter],
+    first: Keep,
+    second: Keep,
+    layers: bool | None,
+    base: Iterable[StoredParameter] | None = None,
+) -> Chunks:
     """Write the chunks of all parameters; those of one group are held at a time.
 
     Args:
@@ -42,6 +49,8 @@ def packed_chunks(parameters: Sequence[StoredParameter], first: Keep, second: Ke
         first: takes the bytes of each first chunk, in order.
         second: takes the bytes of each second chunk, in order.
         layers: whether codes of grids of more than 4 bits are coded in layers; None where there are many of them.
+        base: the parameters of the file against which this one is written, in the same order; those that are the same
+            are left out.
 
     Raises:
         EncodingError: values that are not finite, or of a dtype that a file cannot hold.
@@ -50,20 +59,32 @@ def packed_chunks(parameters: Sequence[StoredParameter], first: Keep, second: Ke
     groups: list[Group] = []
     members: list[TakenApart] = []
     held = 0
-    for place, parameter in enumerate(parameters):
+
+    def close() -> None:
+        streams, later = pack_group(members)
+        groups.append(Group(len(members), tuple(map(len, streams)), tuple(map(len, later))))
+        first(chunk(streams))
+        if later:
+            second(chunk(later))
+        members.clear()
+
+    pairs = ((one, None) for one in parameters) if base is None else zip(parameters, base, strict=True)
+    for parameter, before in pairs:
         if not all_finite(parameter.values):
             raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
-        apart = taken_apart(parameter.encoding, parameter.values, parameter.dtype, layers)
-        entries.append(_entry(parameter, apart))
-        members.append(apart)
-        held += parameter.values.size
-        if held >= FULL or place == len(parameters) - 1:
-            streams, later = pack_group(members)
-            groups.append(Group(len(members), tuple(map(len, streams)), tuple(map(len, later))))
-            first(chunk(streams))
-            if later:
-                second(chunk(later))
-            members, held = [], 0
+        held += parameter.values.size  # of what is left out too: a reader passes it by within the group
+        if before is None or not is_same(parameter, before):
+            apart = taken_apart(parameter.encoding, parameter.values, parameter.dtype, layers)
+            if before is not None:
+                apart = against(apart, parameter.encoding, before, parameter.dtype)
+            entries.append(_entry(parameter, apart))
+            members.append(apart)
+        if held >= FULL:
+            held = 0
+            if members:
+                close()
+    if members:
+        close()
     return Chunks(tuple(entries), tuple(groups))
 
 

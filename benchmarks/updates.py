@@ -1,0 +1,88 @@
+"""Bytes of a file that holds what changed, against those of the whole file.
+
+Each baseline is compressed and saved; all its parameters, or those of its last layer, are trained one further epoch
+(Adam, 1e-4); the compressed outcome is saved whole, and against the first file. Both are loaded again and compared.
+
+Run: python -m benchmarks.updates [--baselines DIR] [--out benchmarks/results/updates.json]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import bitwidth as bw
+from benchmarks.fashion import BASELINES, Fashion, accuracy, arguments, load_baseline, load_data, write_json
+
+RECIPES: dict[str, list[bw.Pass]] = {
+    "4 bits": [bw.Quantize(bits=4)],
+    "8 bits": [bw.Quantize(bits=8)],
+    "90 % pruned, 4 bits": [bw.Prune(0.9), bw.Quantize(bits=4)],
+}
+LIMITS = {"all": 0.4, "last layer": 0.05}
+SEED = 0
+
+
+def trained(model: Any, what: str, data: Fashion) -> Any:
+    """The model after one further epoch of all its parameters, or of those of its last layer."""
+    keras.utils.set_random_seed(SEED)
+    for layer in model.layers:
+        layer.trainable = what == "all" or layer is model.layers[-1]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-4), loss)
+    model.fit(*data.train, epochs=1, batch_size=128, verbose=0)
+    for layer in model.layers:
+        layer.trainable = True
+    return model
+
+
+def rows(args: Any, data: Fashion, folder: Path) -> Iterator[dict[str, Any]]:
+    for name in BASELINES:
+        for recipe, passes in RECIPES.items():
+            for what, limit in LIMITS.items():
+                old, new, update = (folder / f"{part}.bw" for part in ("old", "new", "update"))
+                bw.PassManager(passes).run(load_baseline(args.baselines, name), progress=False).save(old)
+                later = trained(load_baseline(args.baselines, name), what, data)
+                result = bw.PassManager(passes).run(later, progress=False)
+                result.save(new)
+                result.save(update, base=old)
+                whole, again = bw.load(new), bw.load(update, base=old)
+                same = all(
+                    np.array_equal(one, other)
+                    for one, other in zip(whole.get_weights(), again.get_weights(), strict=True)
+                )
+                ratio = update.stat().st_size / new.stat().st_size
+                yield {
+                    "model": name,
+                    "recipe": recipe,
+                    "trained": what,
+                    "whole_bytes": new.stat().st_size,
+                    "update_bytes": update.stat().st_size,
+                    "ratio": round(ratio, 4),
+                    "limit": limit,
+                    "accuracy": accuracy(again, data.test),
+                    "passed": same and ratio <= limit,
+                }
+
+
+def main() -> int:
+    """Measure and write."""
+    args = arguments(__doc__, "updates.json").parse_args()
+    data = load_data()
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for row in rows(args, data, Path(folder)):
+            found.append(row)
+            print(row)
+    write_json(args.out, {"limits": LIMITS, "rows": found})
+    return 0 if all(row["passed"] for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
