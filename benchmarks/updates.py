@@ -1,7 +1,8 @@
 """Bytes of a file that holds what changed, against those of the whole file.
 
-Each baseline is compressed and saved; all its parameters, or those of its last layer, are trained one further epoch
-(Adam, 1e-4); the compressed outcome is saved whole, and against the first file. Both are loaded again and compared.
+Each baseline is compressed and saved. Then all its parameters, or those of its last layer, are trained one further
+epoch (Adam, 1e-4): the float model, which is compressed again, or, where it was pruned, the compressed one under its
+masks and grids. The outcome is saved whole, and against the first file. Both are loaded again and compared.
 
 Run: python -m benchmarks.updates [--baselines DIR] [--out benchmarks/results/updates.json]
 """
@@ -29,17 +30,26 @@ LIMITS = {"all": 0.4, "last layer": 0.05}
 SEED = 0
 
 
-def trained(model: Any, what: str, data: Fashion) -> Any:
-    """The model after one further epoch of all its parameters, or of those of its last layer."""
-    keras.utils.set_random_seed(SEED)
+def chosen(model: Any, what: str) -> Any:
+    """The model with only what is to be trained trainable."""
     for layer in model.layers:
         layer.trainable = what == "all" or layer is model.layers[-1]
+    return model
+
+
+def later(args: Any, name: str, recipe: str, what: str, old: Path, data: Fashion) -> bw.Result:
+    """The compressed model after one further epoch."""
+    keras.utils.set_random_seed(SEED)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if "pruned" in recipe:
+        model = chosen(bw.load(old), what)
+        tune = bw.Finetune(epochs=1, learning_rate=1e-4, loss=loss)
+        model = chosen(bw.PassManager([tune]).run(model, data=data.train, progress=False).model, "all")
+        return bw.PassManager([]).run(model, progress=False)
+    model = chosen(load_baseline(args.baselines, name), what)
     model.compile(keras.optimizers.Adam(1e-4), loss)
     model.fit(*data.train, epochs=1, batch_size=128, verbose=0)
-    for layer in model.layers:
-        layer.trainable = True
-    return model
+    return bw.PassManager(RECIPES[recipe]).run(chosen(model, "all"), progress=False)
 
 
 def rows(args: Any, data: Fashion, folder: Path) -> Iterator[dict[str, Any]]:
@@ -48,8 +58,7 @@ def rows(args: Any, data: Fashion, folder: Path) -> Iterator[dict[str, Any]]:
             for what, limit in LIMITS.items():
                 old, new, update = (folder / f"{part}.bw" for part in ("old", "new", "update"))
                 bw.PassManager(passes).run(load_baseline(args.baselines, name), progress=False).save(old)
-                later = trained(load_baseline(args.baselines, name), what, data)
-                result = bw.PassManager(passes).run(later, progress=False)
+                result = later(args, name, recipe, what, old, data)
                 result.save(new)
                 result.save(update, base=old)
                 whole, again = bw.load(new), bw.load(update, base=old)

@@ -81,9 +81,7 @@ class Diff:
             for one in changed
         ]
         columns = ["parameter", "shape", "what", "held as", "values changed", "largest difference"]
-        update = (
-            "no update is possible" if self.update_bytes is None else f"{bytes_text(self.update_bytes)} bytes update"
-        )
+        update = "no update is possible" if self.update_bytes is None else f"{self.update_bytes:,} bytes as an update"
         head = f"{printable(self.old)} ({self.old_hash}) to {printable(self.new)} ({self.new_hash})"
         counts = (
             f"{len(changed)} of {len(self.parameters)} parameters changed; {update}, {self.new_bytes:,} bytes whole"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bitwidth.artifact.header import Stream
 from bitwidth.artifact.states import arrays_of, config_of
 from bitwidth.artifact.stored import StoredParameter
-from bitwidth.artifact.version3.fields import BASE, CHANGE, STEP, Field, TakenApart, stored, stored_codes
+from bitwidth.artifact.version3.fields import BASE, CHANGE, JOINT, STEP, Field, TakenApart, stored, stored_codes
 from bitwidth.coder import entropy_bits
 from bitwidth.encodings import Encoding
 from bitwidth.errors import EncodingError
@@ -59,10 +59,11 @@ def against(apart: TakenApart, encoding: Encoding, base: StoredParameter, dtype:
     *sides, codes = apart.fields
     sides = [_side(field, arrays.get(field.stream.name), known.get(field.stream.name)) for field in sides]
     found = _shorter(apart.codes, predicted(encoding, base, dtype), encoding.mask)
-    if found is None:
-        return replace(apart, fields=(*sides, codes))
+    if found is None:  # whole codes keep the mask that is coded with them
+        pairs = zip(apart.fields[:-1], sides, strict=True)
+        return replace(apart, fields=(*(old if old.stream.coder == JOINT else new for old, new in pairs), codes))
     sides = [field for field in sides if field.stream.name != STEP]
-    mask = apart.mask if all(field.stream.coder != BASE or field.array.dtype != np.bool_ for field in sides) else None
+    mask = apart.mask if any(field.stream.coder == JOINT for field in sides) else None
     array = found if mask is not None or encoding.mask is None else found[encoding.mask]
     change = Field(Stream(codes.stream.name, CHANGE, codes.stream.dtype, array.shape), array)
     return replace(apart, fields=(*sides, change), mask=mask, layers=None)
@@ -74,8 +75,18 @@ def _side(field: Field, array: Array | None, known: Array | None) -> Field:
         return field
     if same_bits(array, known):
         return replace(field, stream=replace(field.stream, coder=BASE), array=array)
-    found = None if array.dtype == np.bool_ else _shorter(field.array, stored(known, field.stream.dtype), None)
+    if array.dtype == np.bool_:
+        found: Array | None = _flips(array, known)
+    else:
+        found = _shorter(field.array, stored(known, field.stream.dtype), None)
     return field if found is None else Field(replace(field.stream, coder=CHANGE), found)
+
+
+def _flips(mask: Array, base: Array) -> NDArray[np.bool_] | None:
+    """Where a mask is another than that of the base; None where it is so about as often as either is rare."""
+    found: NDArray[np.bool_] = mask ^ base
+    kept = int(np.count_nonzero(mask))
+    return found if 2 * int(np.count_nonzero(found)) < min(kept, mask.size - kept) else None
 
 
 def _shorter(array: Array, base: Array, mask: NDArray[np.bool_] | None) -> NDArray[np.int32] | None:
@@ -102,19 +113,21 @@ def predicted(encoding: Encoding, base: StoredParameter, dtype: str) -> Array:
 # ---- reading
 
 
-def changed(stream: Stream, difference: NDArray[np.int32], base: Array) -> Array:
+def changed(stream: Stream, difference: Array, base: Array) -> Array:
     """The array that is so different from that of the base.
 
     Args:
         stream: of the array.
-        difference: what was stored, of the array's shape.
+        difference: what was stored, of the array's shape; of a mask, where it is another.
         base: as it is stored.
 
     Raises:
         EncodingError: they do not make such an array.
     """
+    if base.dtype == np.bool_ and difference.dtype == np.bool_ and base.shape == difference.shape:
+        return base ^ difference
     other = numbers(base)
-    if other is None or other.shape != difference.shape:
+    if other is None or difference.dtype == np.bool_ or other.shape != difference.shape:
         raise EncodingError(f"{stream.name} is said to be a change of something else than there is in the base")
     return from_numbers(other + difference, base.dtype)
 

@@ -56,7 +56,15 @@ from bitwidth.encodings import Encoding, encoding_from_state, ordered
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.typing import Array
 
-_TOGETHER = (CODES, LAYERS, CHANGE)  # coders of what goes into the stream of integers
+
+def _is_together(stream: Stream) -> bool:
+    """Whether an array goes into the stream of integers."""
+    return stream.coder in (CODES, LAYERS) or (stream.coder == CHANGE and stream.dtype != "bool")
+
+
+def _is_mask(stream: Stream) -> bool:
+    """Whether an array is a mask with a stream of its own."""
+    return stream.coder == MASK or (stream.coder == CHANGE and stream.dtype == "bool")
 
 
 # ---- writing
@@ -69,7 +77,7 @@ def pack_group(members: Sequence[TakenApart]) -> tuple[list[bytes], list[bytes]]
     whole = [
         (field.array, member.mask if field.stream.name == CODES else None)
         for field, member in fields
-        if field.stream.coder in _TOGETHER
+        if _is_together(field.stream)
     ]
     if whole:
         streams.append(encode_codes(whole))
@@ -77,7 +85,7 @@ def pack_group(members: Sequence[TakenApart]) -> tuple[list[bytes], list[bytes]]
     if floats:
         streams.append(encode_floats(floats))
     for one, _ in fields:
-        if one.stream.coder == MASK:
+        if _is_mask(one.stream):
             streams.append(encode_mask(one.array))
         elif one.stream.coder == BYTES:
             streams.append(encode_array(one.array))
@@ -169,10 +177,10 @@ def _decoded(entries: Sequence[Entry], streams: list[bytes]) -> list[dict[str, A
     whole = [
         (stream.shape, stream.name == CODES and entry.path in joint)
         for stream, entry in described
-        if stream.coder in _TOGETHER
+        if _is_together(stream)
     ]
     sizes = [prod(stream.shape) for stream, _ in described if stream.coder == FLOATS]
-    expected = bool(whole) + bool(sizes) + sum(stream.coder in (MASK, BYTES) for stream, _ in described)
+    expected = bool(whole) + bool(sizes) + sum(_is_mask(stream) or stream.coder == BYTES for stream, _ in described)
     if len(streams) != expected:
         raise CorruptFileError(f"{len(streams)} streams, expected {expected}")
     streams.reverse()
@@ -182,7 +190,7 @@ def _decoded(entries: Sequence[Entry], streams: list[bytes]) -> list[dict[str, A
     for entry in entries:
         arrays: dict[str, Array] = {}
         for stream in entry.streams:
-            if stream.coder in _TOGETHER:
+            if _is_together(stream):
                 array, mask = next(codes)
                 arrays[stream.name] = array if stream.coder == CHANGE else restored(stream, array)
                 if mask is not None:
@@ -197,7 +205,7 @@ def _decoded(entries: Sequence[Entry], streams: list[bytes]) -> list[dict[str, A
 
 def _own(stream: Stream, data: bytes) -> Array:
     """An array that has a stream of its own."""
-    if stream.coder == MASK:
+    if _is_mask(stream):
         return decode_mask(data, stream.shape)
     if stream.coder != BYTES:
         raise CorruptFileError(f"a stream of unknown coder {stream.coder!r}")
@@ -231,7 +239,8 @@ def _changed_sides(entry: Entry, arrays: Mapping[str, Array], base: StoredParame
         if stream.coder == BASE:
             found[stream.name] = side_of(stream, known)
         elif stream.coder == CHANGE:
-            before = stored(side_of(stream, known), stream.dtype)
+            before = side_of(stream, known)
+            before = before if stream.dtype == "bool" else stored(before, stream.dtype)
             found[stream.name] = restored(stream, changed(stream, arrays[stream.name], before))
     return found
 
