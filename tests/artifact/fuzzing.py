@@ -43,12 +43,12 @@ def case(seed: int, number: int) -> bytes:
 def judged(data: bytes, path: Path) -> bool:
     """Whether a file is read; raises AssertionError unless it is refused, or what is read is written and read again."""
     path.write_bytes(data)
-    shown, _ = _tried(inspect, path)
+    shown, _ = tried(inspect, path)
     assert all(line.isprintable() for line in shown.split("\n"))
-    shown, found = _tried(read_content, path)
+    shown, found = tried(read_content, path)
     assert shown.isprintable()
-    _, model = _tried(_opened, path)
-    _, short = _tried(partial(read_content, bits=2 + len(data) % 5), path)
+    _, model = tried(_opened, path)
+    _, short = tried(partial(read_content, bits=2 + len(data) % 5), path)
     if found is None:
         assert model is None, "open_file gives what read_content refuses"
     else:
@@ -60,7 +60,7 @@ def judged(data: bytes, path: Path) -> bool:
     return found is not None
 
 
-def _tried(read: Callable[[Path], Any], path: Path) -> tuple[str, Any]:
+def tried(read: Callable[[Path], Any], path: Path) -> tuple[str, Any]:
     """What is shown to a person, and what was read; None where the file was refused."""
     try:
         found = read(path)

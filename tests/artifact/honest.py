@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact import StoredModel, StoredParameter, pack
+from bitwidth.artifact.reader import open_bytes
 from bitwidth.encodings import (
     Dense,
     Encoding,
@@ -24,6 +25,7 @@ from bitwidth.encodings import (
     prefix,
     uniform_levels,
 )
+from tests.artifact import earlier
 from tests.stored import stored_model
 
 Held = Mapping[str, tuple[Encoding, NDArray[Any]]]
@@ -159,10 +161,33 @@ def activations() -> dict[str, Any]:
 def files() -> tuple[bytes, ...]:
     """Each as its bytes; the golden files too."""
     groups = [dense(), dtypes(), grids(), tables(), escaped(), masks()]
-    packed = [pack(content(f"m{index}", held), False).data for index, held in enumerate(groups)]
-    packed += [pack(content("in planes", held), True).data for held in (grids(), masks(), escaped(), wide())]
-    packed.append(pack(content("whole", wide()), False).data)
+    packed = [pack(content(f"m{index}", held), layers=False).data for index, held in enumerate(groups)]
+    packed += [pack(content("in layers", held), layers=True).data for held in (grids(), masks(), escaped(), wide())]
+    packed.append(pack(content("whole", wide()), layers=False).data)
     state = {"assets": {"0/words": b"a\nb", "12/deep/er": b"", "12/deep/ü": b"\0" * 9}, **activations()}
-    packed.append(pack(content("all at once", {**dict(list(grids().items())[:2]), **escaped()}, **state)).data)
+    mixed = content("all at once", {**dict(list(grids().items())[:2]), **escaped()}, **state)
+    packed.append(pack(mixed).data)
     packed.append(pack(content("without", {}, architecture=None, reason="no get_config")).data)
+    packed.append(earlier.pack(mixed, planes=True))
+    packed += [earlier.pack(content("in planes", held), planes=True) for held in (masks(), wide())]
     return (*packed, *((GOLDEN / name).read_bytes() for name in ("v1.bw", "v2.bw")))
+
+
+@cache
+def before() -> bytes:
+    """The base of `update`."""
+    return pack(content("old", {**grids(), **masks(), **dense(), **escaped()})).data
+
+
+@cache
+def update() -> bytes:
+    """A file that holds what changed since `before`: scales, codes, masks, floats, and some parameters not at all."""
+    held = {**grids(), **masks(), **dense(), **escaped()}
+    for path, (encoding, values) in list(held.items())[::2]:
+        moved = values * np.float32(1.01) + np.float32(0.01) if values.dtype.kind == "f" else values
+        held[path] = on(encoding, moved)
+    keep = KEEP.copy()
+    keep[0, 1] = False
+    held["dense/under"] = on(Masked(keep, Dense("float16")))
+    with open_bytes(before(), "before") as base:
+        return pack(content("new", held), base=base).data

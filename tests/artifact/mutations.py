@@ -1,7 +1,8 @@
 """Honest files made dishonest by one who speaks the format: checksums and most lengths fit what was changed.
 
-`mutate` changes a file in a few places; what it does is drawn from `MUTATIONS`, to which others may add (those of Keras
-configurations, for one). A mutation takes the parts of a file apart from its bytes and changes them in place.
+`mutate` changes a file in a few places; what it does is drawn from `mutations_of` by default, and others may bring their
+own (those of Keras configurations, for one). A mutation takes the parts of a file apart from its bytes and changes them
+in place.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.coder import encode_array, encode_integers, encode_mask, encode_planes
-from tests.artifact.files import Parts, taken_apart
+from bitwidth.coder import (
+    encode_array,
+    encode_codes,
+    encode_floats,
+    encode_integers,
+    encode_mask,
+    encode_planes,
+    encode_residuals,
+)
+from tests.artifact.files import Grouped, Parts, taken_apart
 
-Mutation = Callable[[Parts, random.Random], None]
+AnyParts = Parts | Grouped
+Mutation = Callable[[AnyParts, random.Random], None]
 Place = tuple[Any, Any]  # a list or dict, and an index or key of it
 
 NUMBERS: list[Any] = [
@@ -43,7 +53,25 @@ WORDS = [
         "base.scale",
     ),
     *("base.values", "kind", "parts", "config", "format", "width", "low", "high", "block", "dropped", "rows"),
-    *("dense", "quantized", "masked", "escaped", "bytes", "integers", "mask", "planes", "kernel", "state", "other"),
+    *(
+        "dense",
+        "quantized",
+        "masked",
+        "escaped",
+        "bytes",
+        "integers",
+        "mask",
+        "planes",
+        "codes",
+        "layers",
+        "floats",
+        "base",
+        "change",
+        "kernel",
+        "state",
+        "other",
+    ),
+    *("codes", "layers", "joint", "floats", "change", "step", "keep"),
     *("float16", "float32", "float64", "bfloat16", "int8", "uint8", "int32", "uint32", "int64", "bool", "string"),
     *("keras", "torch", "é\u202e", "\x1b[2J", "a\0b", "../a", "0/a", "2/a/b", "a/b/c", "x" * 300, "\ud800"),
 ]
@@ -58,11 +86,11 @@ def mutate(data: bytes, rng: random.Random, mutations: Sequence[Mutation] | None
     Args:
         data: an honest file.
         rng: where the changes are drawn from.
-        mutations: what may be done; all of `MUTATIONS` by default.
+        mutations: what may be done; all of `mutations_of` by default.
     """
     parts = taken_apart(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        change = rng.choice(MUTATIONS if mutations is None else mutations)
+        change = rng.choice(mutations_of(parts) if mutations is None else mutations)
         try:
             change(parts, rng)
         except (
@@ -105,17 +133,17 @@ def some_place(node: Any, rng: random.Random) -> Place:
     return found, key
 
 
-def drop(parts: Parts, rng: random.Random) -> None:
+def drop(parts: Any, rng: random.Random) -> None:
     node, key = some_place(parts.header, rng)
     del node[key]
 
 
-def odd_value(parts: Parts, rng: random.Random) -> None:
+def odd_value(parts: Any, rng: random.Random) -> None:
     node, key = some_place(parts.header, rng)
     node[key] = copy.deepcopy(rng.choice(ODD))
 
 
-def near_value(parts: Parts, rng: random.Random) -> None:
+def near_value(parts: Any, rng: random.Random) -> None:
     """A number near the one that was there, or a word of the same kind."""
     found = [place for place in places(parts.header) if isinstance(place[0][place[1]], int | float | str)]
     node, key = rng.choice(found)
@@ -128,7 +156,7 @@ def near_value(parts: Parts, rng: random.Random) -> None:
         )
 
 
-def exchange(parts: Parts, rng: random.Random) -> None:
+def exchange(parts: Any, rng: random.Random) -> None:
     """The values of two places with the same key."""
     by_key: dict[Any, list[Place]] = {}
     for node, key in places(parts.header):
@@ -137,7 +165,7 @@ def exchange(parts: Parts, rng: random.Random) -> None:
     left[a], right[b] = copy.deepcopy(right[b]), copy.deepcopy(left[a])
 
 
-def repeat(parts: Parts, rng: random.Random) -> None:
+def repeat(parts: Any, rng: random.Random) -> None:
     """An item of a list twice, or lists in another order."""
     lists = [node[key] for node, key in places(parts.header) if isinstance(node[key], list) and node[key]]
     chosen = rng.choice(lists)
@@ -147,12 +175,12 @@ def repeat(parts: Parts, rng: random.Random) -> None:
         rng.shuffle(chosen)
 
 
-def written_oddly(parts: Parts, rng: random.Random) -> None:
+def written_oddly(parts: Any, rng: random.Random) -> None:
     """The header's text: keys twice, other encodings, bytes behind it."""
     text = json.dumps(parts.header, ensure_ascii=rng.random() < 0.5)
     choice = rng.randrange(6)
     if choice == 0:
-        key = rng.choice(["name", "path", "kind", "parameters", "streams", "low", "assets"])
+        key = rng.choice(["name", "path", "kind", "parameters", "kinds", "shapes", "low", "assets", "$"])
         text = text.replace(f'"{key}":', f'"{key}": {json.dumps(rng.choice(["x", 1, [], None]))}, "{key}":', 1)
     elif choice == 1:
         text += rng.choice([" ", "\n", "{}", "\0", ","])
@@ -168,15 +196,15 @@ def written_oddly(parts: Parts, rng: random.Random) -> None:
         parts.text = bytes(raw)
 
 
-def version(parts: Parts, rng: random.Random) -> None:
-    parts.version = rng.choice([0, 1, 1, 1, 3, 65535])
+def version(parts: Any, rng: random.Random) -> None:
+    parts.version = rng.choice([0, 1, 1, 2, 3, 3, 4, 65535])
     parts.flags = rng.choice([0, 0, 0, 1, 0x8000])
 
 
 # ---- parameters
 
 
-def of_entry(parts: Parts, rng: random.Random) -> None:
+def of_entry(parts: Any, rng: random.Random) -> None:
     """A field of a parameter, of the kind that it should be."""
     index = rng.randrange(len(parts.header["parameters"]))
     entry = parts.header["parameters"][index]
@@ -213,7 +241,7 @@ def other_shape(shape: list[int], rng: random.Random) -> list[int]:
     return list(rng.choice(kinds))
 
 
-def whole_parameter(parts: Parts, rng: random.Random) -> None:
+def whole_parameter(parts: Any, rng: random.Random) -> None:
     """A parameter with its streams: gone, twice, or in another place."""
     lists = [parts.header["parameters"], parts.parameters, parts.together]
     left, right = (rng.randrange(len(parts.parameters)) for _ in range(2))
@@ -239,12 +267,12 @@ def whole_parameter(parts: Parts, rng: random.Random) -> None:
 # ---- streams
 
 
-def some_stream(parts: Parts, rng: random.Random) -> tuple[int, int]:
+def some_stream(parts: Any, rng: random.Random) -> tuple[int, int]:
     index = rng.randrange(len(parts.parameters))
     return index, rng.randrange(len(parts.parameters[index]))
 
 
-def flip(parts: Parts, rng: random.Random) -> None:
+def flip(parts: Any, rng: random.Random) -> None:
     index, place = some_stream(parts, rng)
     data = bytearray(parts.parameters[index][place])
     for _ in range(rng.choice((1, 1, 2, 4))):
@@ -253,7 +281,7 @@ def flip(parts: Parts, rng: random.Random) -> None:
     parts.parameters[index][place] = bytes(data)
 
 
-def cut(parts: Parts, rng: random.Random) -> None:
+def cut(parts: Any, rng: random.Random) -> None:
     """A stream shorter or longer, and its length with it as a rule."""
     index, place = some_stream(parts, rng)
     data = parts.parameters[index][place]
@@ -264,7 +292,7 @@ def cut(parts: Parts, rng: random.Random) -> None:
         parts.relength()
 
 
-def splice(parts: Parts, rng: random.Random) -> None:
+def splice(parts: Any, rng: random.Random) -> None:
     """A stream, or the tail of one, from another."""
     (index, place), (other, there) = some_stream(parts, rng), some_stream(parts, rng)
     ours, theirs = parts.parameters[index][place], parts.parameters[other][there]
@@ -273,7 +301,7 @@ def splice(parts: Parts, rng: random.Random) -> None:
     parts.relength()
 
 
-def describe(parts: Parts, rng: random.Random) -> None:
+def describe(parts: Any, rng: random.Random) -> None:
     """What is said of a stream: its name, coder, dtype, shape or length."""
     entry = rng.choice(parts.header["parameters"])
     stream = rng.choice(entry["streams"])
@@ -288,7 +316,7 @@ def describe(parts: Parts, rng: random.Random) -> None:
     stream[field] = rng.choice(choices[field])
 
 
-def shift(parts: Parts, rng: random.Random) -> None:
+def shift(parts: Any, rng: random.Random) -> None:
     """Bytes moved from one stream of a parameter to the next."""
     streams = rng.choice(parts.parameters)
     place, count = rng.randrange(len(streams) - 1), rng.randint(1, 3)
@@ -297,7 +325,7 @@ def shift(parts: Parts, rng: random.Random) -> None:
     parts.relength()
 
 
-def recode(parts: Parts, rng: random.Random) -> None:
+def recode(parts: Any, rng: random.Random) -> None:
     """Other values in the place of a stream, well coded and as described, or in another coder or dtype."""
     index = rng.randrange(len(parts.parameters))
     entry = parts.header["parameters"][index]
@@ -347,7 +375,7 @@ def coded(coder: str, values: NDArray[Any], rng: random.Random) -> list[bytes]:
 # ---- encodings
 
 
-def configs(parts: Parts) -> Iterator[Place]:
+def configs(parts: Any) -> Iterator[Place]:
     """Where each configuration of an encoding is, those inside others too."""
 
     def inside(node: Any, key: Any) -> Iterator[Place]:
@@ -356,11 +384,14 @@ def configs(parts: Parts) -> Iterator[Place]:
         for name in held:
             yield from inside(held, name)
 
+    for kind in parts.header.get("kinds", []):
+        yield from inside(kind, 4)
     for entry in parts.header["parameters"]:
-        yield from inside(entry, "encoding")
+        if isinstance(entry, dict):
+            yield from inside(entry, "encoding")
 
 
-def of_encoding(parts: Parts, rng: random.Random) -> None:
+def of_encoding(parts: Any, rng: random.Random) -> None:
     """A number or word in the configuration of an encoding."""
     node, key = rng.choice(list(configs(parts)))
     config = node[key]
@@ -375,7 +406,7 @@ def of_encoding(parts: Parts, rng: random.Random) -> None:
     config[name] = rng.choice(choices.get(name, NUMBERS))
 
 
-def wrap(parts: Parts, rng: random.Random) -> None:
+def wrap(parts: Any, rng: random.Random) -> None:
     """An encoding put into another, taken out of it, or exchanged for another parameter's."""
     found = list(configs(parts))
     node, key = rng.choice(found)
@@ -387,15 +418,99 @@ def wrap(parts: Parts, rng: random.Random) -> None:
     node[key] = copy.deepcopy(rng.choice([wrapped, inner or wrapped, other[there], DENSE]))
 
 
+# ---- groups, from version 3 on
+
+
+def of_kind(parts: Any, rng: random.Random) -> None:
+    """A field of a kind of parameter, of the kind that it should be, or which parameters are of it."""
+    kinds, rows = parts.header["kinds"], parts.header["parameters"]
+    kind, place = rng.choice(kinds), rng.randrange(5)
+    if place == 4:
+        row = rng.choice(rows)
+        row[rng.randrange(len(row))] = rng.choice([rng.randrange(len(kinds) + 1), row[0], "a/", 0, -1, True])
+    else:
+        choices: list[list[Any]] = [["kernel", "a", ""], ["kernel", "bias", "state", "other"], DTYPES, [0, 1, 2, True]]
+        kind[place] = rng.choice(choices[place])
+
+
+def of_streams(parts: Any, rng: random.Random) -> None:
+    """How a stream is described."""
+    streams = rng.choice(parts.header["kinds"])[5]
+    stream = rng.choice(streams)
+    coders = ["codes", "layers", "joint", "floats", "mask", "bytes", "base", "change", "other"]
+    choices: list[list[Any]] = [WORDS, coders, DTYPES, [0, 1, 2, 3, [2, 3], [], [24], [0], [2**31]]]
+    place = rng.randrange(5)
+    if place < 4:
+        stream[place] = rng.choice(choices[place])
+    else:
+        rng.choice([streams.reverse, streams.pop, lambda: streams.insert(0, copy.deepcopy(stream))])()
+
+
+def of_numbers(parts: Any, rng: random.Random) -> None:
+    """Shapes, how many values are stored, and how many parameters are in a group."""
+    choice = rng.randrange(3)
+    if choice == 0:
+        shapes = parts.header["shapes"]
+        index = rng.randrange(len(shapes))
+        shapes[index] = other_shape(shapes[index], rng)
+    elif choice == 1:
+        kept = parts.header["kept"]
+        kept[rng.randrange(len(kept))] = rng.choice([0, 1, 15, 16, 24, 2**31, -1])
+    else:
+        rng.choice(parts.header["groups"])[0] = rng.choice([0, 1, 2, 3, 2**31, -1])
+
+
+def of_groups(parts: Any, rng: random.Random) -> None:
+    """Groups joined, cut in two, exchanged, or with another second chunk."""
+    groups = parts.header["groups"]
+    index, other = rng.randrange(len(groups)), rng.randrange(len(groups))
+    choice = rng.randrange(4)
+    if choice == 0:
+        for items in (groups, parts.parameters, parts.later):
+            items[index], items[other] = items[other], items[index]
+    elif choice == 1:
+        parts.later[index] = rng.choice([None, b"", b"\0", rng.randbytes(9), parts.later[other]])
+    elif choice == 2:
+        parts.parameters[index].insert(0, rng.choice([b"", b"\1", rng.randbytes(5), parts.parameters[other][0]]))
+    else:
+        count = rng.randrange(groups[index][0])
+        groups.insert(index, [count, [], *groups[index][2:]])
+        groups[index + 1][0] -= count
+        parts.parameters.insert(index, list(parts.parameters[index]))
+        parts.later.insert(index, parts.later[index])
+    parts.relength()
+
+
+def recode_group(parts: Any, rng: random.Random) -> None:
+    """Other integers or floats in the place of those of a group, well coded."""
+    index = rng.randrange(len(parts.parameters))
+    streams, draw = parts.parameters[index], np.random.default_rng(rng.getrandbits(32))
+    counts = [int(np.prod(shape)) for shape in parts.header["shapes"]][:6]
+    spread = rng.choice([0, 1, 9, 200, 2**20])
+    tensors: list[Any] = []
+    for count in counts:
+        codes = draw.integers(-spread, spread, count, np.int32, endpoint=True)
+        tensors.append((codes, draw.random(count) < 0.5 if rng.random() < 0.3 else None))
+    floats = [draw.integers(0, 1 << 16, count).astype(np.uint16) for count in counts]
+    place = rng.randrange(len(streams))
+    data = encode_codes(tensors) if rng.random() < 0.5 else encode_floats(floats)
+    if parts.later[index] is not None and rng.random() < 0.5:
+        codes = np.concatenate([codes for codes, _ in tensors])
+        parts.later[index] = encode_residuals(codes, np.clip(codes, -7, 7), np.ones_like(codes))
+    else:
+        streams[place] = data
+    parts.relength()
+
+
 # ---- what is no parameter
 
 
-def of_assets(parts: Parts, rng: random.Random) -> None:
+def of_assets(parts: Any, rng: random.Random) -> None:
     names = [
         *("0/a", "1/a/b", "1/a", "2/", "/2", "2", "2//a", "../a", "0/../../a", "0/a\0", "0/\x1b[2J", "0/" + "x" * 300),
         *("0/\ud800", "0\\a", "007/a", "0/C:/a", "", "."),
     ]
-    items, choice = parts.header["assets"], rng.randrange(4)
+    items, choice = parts.header.setdefault("assets", []), rng.randrange(4)
     if choice == 0 or not items:
         items.append([rng.choice(names), 3])
         parts.assets.append(b"abc")
@@ -410,8 +525,8 @@ def of_assets(parts: Parts, rng: random.Random) -> None:
         parts.relength()
 
 
-def of_variables(parts: Parts, rng: random.Random) -> None:
-    items, choice = parts.header["variables"], rng.randrange(5)
+def of_variables(parts: Any, rng: random.Random) -> None:
+    items, choice = parts.header.setdefault("variables", [["a", [6, 4], "float32"]]), rng.randrange(5)
     if choice == 0:
         items.append(rng.choice([["more", [2], "float32"], 5, [], ["a"], None]))
     elif choice == 1:
@@ -423,7 +538,7 @@ def of_variables(parts: Parts, rng: random.Random) -> None:
         item[rng.randrange(3)] = rng.choice([other_shape([2, 3], rng), *DTYPES, None, 5, "\x1b"])
 
 
-def of_activations(parts: Parts, rng: random.Random) -> None:
+def of_activations(parts: Any, rng: random.Random) -> None:
     header = parts.header
     low, high = rng.choice([(0, 255), (-7, 7), (-127, 127), (3, 2), (-(2**31), 2**31), (0, 2**64)])
     scale = rng.choice([0.5, 0.1, 0.10000000149011612, 0.0, -1.0, 1e300, float("nan"), float("inf"), 1, True, "1"])
@@ -435,7 +550,7 @@ def of_activations(parts: Parts, rng: random.Random) -> None:
     header["layers"] = rng.choice([header.get("layers", []), ["a"], [], ["a", "a"], [5], None, "ab"])
 
 
-def configuration(parts: Parts, rng: random.Random) -> None:
+def configuration(parts: Any, rng: random.Random) -> None:
     """What the framework builds the model from: here any JSON; backends add mutations of their own."""
     node: Any = rng.choice(ODD)
     for _ in range(rng.choice((0, 1, 3, 50, 2000))):
@@ -443,8 +558,18 @@ def configuration(parts: Parts, rng: random.Random) -> None:
     parts.header[rng.choice(["architecture", "inputs", "reason", "framework"])] = node
 
 
-MUTATIONS: list[Mutation] = [
+GENERAL: list[Mutation] = [
     *(drop, odd_value, odd_value, near_value, near_value, exchange, repeat, written_oddly, version),
-    *(of_entry, of_entry, whole_parameter, flip, flip, flip, cut, splice, describe, describe, shift),
-    *(recode, recode, recode, of_encoding, of_encoding, wrap, of_assets, of_variables, of_activations, configuration),
+    *(flip, flip, flip, cut, splice, shift, of_encoding, of_encoding, wrap),
+    *(of_assets, of_variables, of_activations, configuration),
 ]
+PARAMETERS: list[Mutation] = [of_entry, of_entry, whole_parameter, describe, describe, recode, recode, recode]
+GROUPS: list[Mutation] = [
+    *(of_kind, of_kind, of_streams, of_streams, of_streams, of_numbers, of_numbers, of_groups, of_groups),
+    *(recode_group, recode_group),
+]
+
+
+def mutations_of(parts: AnyParts) -> list[Mutation]:
+    """What may be done to a file of its version."""
+    return [*GENERAL, *(GROUPS if isinstance(parts, Grouped) else PARAMETERS)]
