@@ -7,10 +7,10 @@ the backend. Numpy only.
 
 from bitwidth.artifact.checkpoint import Checkpoint, open_checkpoint, pack_checkpoint
 from bitwidth.artifact.differences import Diff, Difference, diff
+from bitwidth.artifact.format.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.inspection import Inspection, inspect
 from bitwidth.artifact.reader import OpenFile, open_file, read, read_content
 from bitwidth.artifact.replacing import write_file
-from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.writer import pack
 
 __all__ = [

@@ -27,11 +27,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, final
 
-from bitwidth.artifact import layout
-from bitwidth.artifact.limits import MAX_HEADER_BYTES
+from bitwidth.artifact.format import layout
+from bitwidth.artifact.format.limits import MAX_HEADER_BYTES
+from bitwidth.artifact.format.stored import Architecture, StoredModel, StoredParameter
+from bitwidth.artifact.format.strict_json import strict_json
 from bitwidth.artifact.reader import OpenFile, open_bytes
-from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
-from bitwidth.artifact.strict_json import strict_json
 from bitwidth.artifact.writer import pack
 from bitwidth.encodings import Dense
 from bitwidth.errors import CorruptFileError, VersionError

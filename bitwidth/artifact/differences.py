@@ -9,9 +9,9 @@ from typing import final
 import numpy as np
 from typing_extensions import override
 
-from bitwidth.artifact.opening import FilePath
+from bitwidth.artifact.format.opening import FilePath
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.reader import Base, OpenFile, open_file
-from bitwidth.artifact.stored import StoredParameter
 from bitwidth.artifact.updates import values_hash
 from bitwidth.artifact.version3.changes import is_same
 from bitwidth.artifact.writer import pack

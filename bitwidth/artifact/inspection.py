@@ -8,9 +8,9 @@ from typing import final
 
 from typing_extensions import override
 
-from bitwidth.artifact.header import Entry
-from bitwidth.artifact.layout import PREAMBLE
-from bitwidth.artifact.opening import FilePath
+from bitwidth.artifact.format.header import Entry
+from bitwidth.artifact.format.layout import PREAMBLE
+from bitwidth.artifact.format.opening import FilePath
 from bitwidth.artifact.reader import read_header
 from bitwidth.encodings import Encoding
 from bitwidth.text import bytes_text, printable, shape_text, table

@@ -10,9 +10,9 @@ from io import SEEK_END, BytesIO
 from typing import BinaryIO, final
 
 from bitwidth.artifact import earlier, version3
-from bitwidth.artifact.header import Header
-from bitwidth.artifact.held import all_finite
-from bitwidth.artifact.layout import (
+from bitwidth.artifact.format.header import Header
+from bitwidth.artifact.format.held import all_finite
+from bitwidth.artifact.format.layout import (
     PREAMBLE,
     WITH_GROUPS,
     WITH_PLANES,
@@ -22,8 +22,8 @@ from bitwidth.artifact.layout import (
     parse_preamble,
     split_chunk,
 )
-from bitwidth.artifact.opening import FilePath, opened, path_text
-from bitwidth.artifact.stored import Architecture, StoredModel, StoredParameter
+from bitwidth.artifact.format.opening import FilePath, opened, path_text
+from bitwidth.artifact.format.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.updates import Passing, merged, merged_parameters, values_hash
 from bitwidth.encodings import MAX_BITS
 from bitwidth.errors import BitwidthError, ConfigError, CorruptFileError, FileError

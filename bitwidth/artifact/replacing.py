@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from bitwidth.artifact.opening import FilePath, path_text
+from bitwidth.artifact.format.opening import FilePath, path_text
 from bitwidth.artifact.temporary import give_name, remove_left, temporary
 from bitwidth.errors import FileError
 from bitwidth.text import printable

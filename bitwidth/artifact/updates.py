@@ -15,9 +15,9 @@ from typing import final
 import numpy as np
 from typing_extensions import override
 
-from bitwidth.artifact.header import Entry, Header
-from bitwidth.artifact.prefixes import first_bits
-from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.format.header import Entry, Header
+from bitwidth.artifact.format.prefixes import first_bits
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.errors import FileError
 from bitwidth.typing import Array
 

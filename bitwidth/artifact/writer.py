@@ -8,10 +8,10 @@ import weakref
 from collections.abc import Iterator
 from typing import IO, final
 
-from bitwidth.artifact.agreement import check_assets
-from bitwidth.artifact.layout import beginning, chunk
+from bitwidth.artifact.format.agreement import check_assets
+from bitwidth.artifact.format.layout import beginning, chunk
+from bitwidth.artifact.format.stored import StoredModel
 from bitwidth.artifact.reader import OpenFile
-from bitwidth.artifact.stored import StoredModel
 from bitwidth.artifact.updates import values_hash
 from bitwidth.artifact.version3 import packed_chunks, parse, written
 from bitwidth.errors import CorruptFileError, FileError

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from bitwidth.artifact import StoredModel, StoredParameter, inspect, open_file, pack, read_content
-from bitwidth.artifact.states import arrays_of, config_of
+from bitwidth.artifact.format.states import arrays_of, config_of
 from bitwidth.errors import FileError
 from tests.artifact.honest import files
 from tests.artifact.mutations import mutate

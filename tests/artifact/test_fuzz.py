@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitwidth.artifact import StoredModel, StoredParameter, inspect, pack, read_content
-from bitwidth.artifact.layout import MAGIC, framed
+from bitwidth.artifact.format.layout import MAGIC, framed
 from bitwidth.coder import encode_array, encode_integers, encode_mask, encode_planes
 from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
 from bitwidth.errors import CorruptFileError, UnknownEncodingError, VersionError

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwidth.artifact.layout import MAGIC, PREAMBLE, chunk_size, framed, parse_header, parse_preamble, split_chunk
-from bitwidth.artifact.limits import MAX_HEADER_BYTES, checked_shape
+from bitwidth.artifact.format.layout import (
+    MAGIC,
+    PREAMBLE,
+    chunk_size,
+    framed,
+    parse_header,
+    parse_preamble,
+    split_chunk,
+)
+from bitwidth.artifact.format.limits import MAX_HEADER_BYTES, checked_shape
 from bitwidth.errors import CorruptFileError, VersionError
 
 

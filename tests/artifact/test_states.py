@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwidth.artifact.states import arrays_of, config_of, state_of
+from bitwidth.artifact.format.states import arrays_of, config_of, state_of
 from bitwidth.encodings import EncodingState
 
 NAMES = st.text("abc_", min_size=1, max_size=3)

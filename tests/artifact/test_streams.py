@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bitwidth.artifact.streams import pack_parameter, unpack_parameter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bitwidth.artifact.header import Entry, parse
-from bitwidth.artifact.streams import pack_parameter, unpack_parameter
+from bitwidth.artifact.format.header import Entry, parse
 from bitwidth.coder import encode_array, encode_integers, encode_mask
 from bitwidth.encodings import (
     Dense,

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bitwidth.artifact.streams import pack_parameter
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from bitwidth.artifact.header import Entry, Stream
-from bitwidth.artifact.streams import pack_parameter
+from bitwidth.artifact.format.header import Entry, Stream
 from bitwidth.backends.tensorflow.constraints.lowering import evaluate
 from bitwidth.encodings import (
     Dense,

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from bitwidth.artifact.summaries import summary_of
+from bitwidth.artifact.format.summaries import summary_of
 from bitwidth.encodings import (
     Dense,
     Encoding,

@@ -5,20 +5,20 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from bitwidth.artifact.activations import read
-from bitwidth.artifact.agreement import checked_dtype, checked_variables
-from bitwidth.artifact.header import CODES, ROLES, Entry, Group, Header, Piece, Stream, checked_layers
-from bitwidth.artifact.layout import chunk_size
-from bitwidth.artifact.limits import (
+from bitwidth.artifact.format.activations import read
+from bitwidth.artifact.format.agreement import checked_dtype, checked_variables
+from bitwidth.artifact.format.header import CODES, ROLES, Entry, Group, Header, Piece, Stream, checked_layers
+from bitwidth.artifact.format.layout import chunk_size
+from bitwidth.artifact.format.limits import (
     MAX_PARAMETERS,
     MAX_SIDE_ELEMENTS,
     checked_count,
     checked_encoding,
     checked_shape,
 )
-from bitwidth.artifact.stored import Architecture
-from bitwidth.artifact.strict_json import strict_json
-from bitwidth.artifact.summaries import code_bits
+from bitwidth.artifact.format.stored import Architecture
+from bitwidth.artifact.format.strict_json import strict_json
+from bitwidth.artifact.format.summaries import code_bits
 from bitwidth.coder import MAX_PLANES
 from bitwidth.errors import CorruptFileError
 from bitwidth.typing import JsonMapping

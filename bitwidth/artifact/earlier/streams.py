@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact.earlier.header import PLANES
 from bitwidth.artifact.earlier.written import check_written
-from bitwidth.artifact.header import CODES, Entry, Header, Stream
-from bitwidth.artifact.held import check_dtype, check_known, check_values
-from bitwidth.artifact.layout import chunk_size, split_chunk
-from bitwidth.artifact.limits import DTYPES
-from bitwidth.artifact.prefixes import truncated, zero_points
-from bitwidth.artifact.states import state_of
-from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.format.header import CODES, Entry, Header, Stream
+from bitwidth.artifact.format.held import check_dtype, check_known, check_values
+from bitwidth.artifact.format.layout import chunk_size, split_chunk
+from bitwidth.artifact.format.limits import DTYPES
+from bitwidth.artifact.format.prefixes import truncated, zero_points
+from bitwidth.artifact.format.states import state_of
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.coder import decode_array, decode_integers, decode_mask, decode_planes
 from bitwidth.encodings import (
     Dense,

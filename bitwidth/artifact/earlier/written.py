@@ -12,9 +12,9 @@ import json
 import numpy as np
 
 from bitwidth.artifact.earlier.header import PLANES
-from bitwidth.artifact.header import CODES, Entry, Stream
-from bitwidth.artifact.held import codes_dtype, is_code, within
-from bitwidth.artifact.states import arrays_of, config_of
+from bitwidth.artifact.format.header import CODES, Entry, Stream
+from bitwidth.artifact.format.held import codes_dtype, is_code, within
+from bitwidth.artifact.format.states import arrays_of, config_of
 from bitwidth.encodings import Encoding, ordered
 from bitwidth.errors import EncodingError
 from bitwidth.typing import Array

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact.header import Stream
-from bitwidth.artifact.states import arrays_of, config_of
-from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.format.header import Stream
+from bitwidth.artifact.format.states import arrays_of, config_of
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.version3.fields import BASE, CHANGE, JOINT, STEP, Field, TakenApart, stored, stored_codes
 from bitwidth.coder import entropy_bits
 from bitwidth.encodings import Encoding

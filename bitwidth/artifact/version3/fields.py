@@ -18,9 +18,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact.header import CODES, Stream
-from bitwidth.artifact.held import is_code
-from bitwidth.artifact.states import arrays_of, config_of
+from bitwidth.artifact.format.header import CODES, Stream
+from bitwidth.artifact.format.held import is_code
+from bitwidth.artifact.format.states import arrays_of, config_of
 from bitwidth.artifact.version3.layers import Layers, layered
 from bitwidth.encodings import Dense, Encoding, least_format
 from bitwidth.errors import EncodingError
@@ -122,7 +122,7 @@ def restored(stream: Stream, array: Array) -> Array:
     """The array that was described so, from what was decoded: integers as bits become the floats that they are."""
     if stream.dtype == "float16" and array.dtype == np.uint16:
         return array.view(np.float16).reshape(stream.shape)
-    if stream.dtype == "bfloat16" and stream.name != CODES:
+    if stream.dtype == "bfloat16":
         return Dense("bfloat16").decode(array).reshape(stream.shape)
     if stream.coder == CODES and str(array.dtype) != stream.dtype:
         narrow = array.astype(stream.dtype)

@@ -17,11 +17,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact.header import CODES, Entry, Stream
-from bitwidth.artifact.held import check_dtype, check_known, check_values, codes_dtype, is_code, within
-from bitwidth.artifact.prefixes import first_bits
-from bitwidth.artifact.states import arrays_of, config_of, state_of
-from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.format.header import CODES, Entry, Stream
+from bitwidth.artifact.format.held import check_dtype, check_known, check_values, codes_dtype, is_code, within
+from bitwidth.artifact.format.prefixes import first_bits
+from bitwidth.artifact.format.states import arrays_of, config_of, state_of
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.version3.changes import changed, predicted, side_of
 from bitwidth.artifact.version3.fields import (
     BASE,

@@ -31,18 +31,18 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, final
 
-from bitwidth.artifact import activations
-from bitwidth.artifact.agreement import checked_dtype, checked_variables
-from bitwidth.artifact.header import CODES, ROLES, Entry, Group, Header, Stream, checked_layers
-from bitwidth.artifact.limits import (
+from bitwidth.artifact.format import activations
+from bitwidth.artifact.format.agreement import checked_dtype, checked_variables
+from bitwidth.artifact.format.header import CODES, ROLES, Entry, Group, Header, Stream, checked_layers
+from bitwidth.artifact.format.limits import (
     MAX_PARAMETERS,
     MAX_SIDE_ELEMENTS,
     checked_count,
     checked_encoding,
     checked_shape,
 )
-from bitwidth.artifact.stored import Architecture, StoredModel
-from bitwidth.artifact.strict_json import strict_json
+from bitwidth.artifact.format.stored import Architecture, StoredModel
+from bitwidth.artifact.format.strict_json import strict_json
 from bitwidth.artifact.version3.configs import restored, shortened
 from bitwidth.artifact.version3.fields import JOINT, LAYERS
 from bitwidth.artifact.version3.names import next_name, stem_of, with_names, without_names
@@ -54,6 +54,7 @@ from bitwidth.typing import Json, JsonDict, JsonMapping
 _KERAS = "keras"
 _WHOLE, _BLOCKS, _KEPT = range(3)
 MAX_KINDS = 1 << 16
+_LISTS = ("kinds", "parameters", "shapes", "kept", "groups", "assets")
 
 
 # ---- to JSON
@@ -223,24 +224,9 @@ def parse(text: bytes, name: str) -> Header:
         CorruptFileError: it does not describe a model, asks for more than a file may hold, or says it otherwise than a
             writer does.
     """
-    try:
-        data = strict_json(text)
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise CorruptFileError(f"{name}: its header does not describe a model: {error}") from error
-    if not isinstance(data, dict):
-        raise CorruptFileError(f"{name}: its header does not describe a model")
-    lists = [data.get(key, []) for key in ("kinds", "parameters", "shapes", "kept", "groups", "assets")]
-    texts = [data.get("name", "" if "base" in data else None), data.get("framework", _KERAS), data.get("reason", "")]
-    if not all(isinstance(item, list) for item in lists) or not all(isinstance(item, str) for item in texts):
-        raise CorruptFileError(f"{name}: its header does not describe a model")
-    base = data.get("base", "")
-    if (
-        not isinstance(base, str)
-        or not (base or {"name", "architecture", "inputs"} <= set(data))
-        or len(lists[2]) > MAX_PARAMETERS
-        or len(lists[0]) > MAX_KINDS
-    ):
-        raise CorruptFileError(f"{name}: its header does not describe a model, or more than a file may hold")
+    data = _read(text, name)
+    lists = [data.get(key, []) for key in _LISTS]
+    texts = [data.get("name", ""), data.get("framework", _KERAS), data.get("reason", "")]
     groups = tuple(_group(item, name) for item in lists[4])
     entries = with_pieces(tuple(_entries(lists[0], lists[1], lists[2], lists[3], name)), groups, name)
     variables = checked_variables(data["variables"], name) if "variables" in data else _variables(entries)
@@ -259,11 +245,29 @@ def parse(text: bytes, name: str) -> Header:
         groups=groups,
         assets=tuple(_asset(item, name) for item in lists[5]),
         activations=activations.read(data.get("activations", {}), name),
-        base=base,
-        given=frozenset(data) if base else frozenset(),
+        base=data.get("base", ""),
+        given=frozenset(data) if data.get("base") else frozenset(),
     )
     header.check_parts(name)
     return header
+
+
+def _read(text: bytes, name: str) -> JsonDict:
+    """The JSON of a header whose parts are there and of the types that they should be, one level deep."""
+    try:
+        data = strict_json(text)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise CorruptFileError(f"{name}: its header does not describe a model: {error}") from error
+    if not isinstance(data, dict):
+        raise CorruptFileError(f"{name}: its header does not describe a model")
+    texts = [data.get("base", ""), data.get("name", ""), data.get("framework", ""), data.get("reason", "")]
+    good = all(isinstance(data.get(key, []), list) for key in _LISTS) and all(isinstance(item, str) for item in texts)
+    whole = data.get("base") or {"name", "architecture", "inputs"} <= set(data)
+    if not good or not whole:
+        raise CorruptFileError(f"{name}: its header does not describe a model")
+    if len(data.get("shapes", [])) > MAX_PARAMETERS or len(data.get("kinds", [])) > MAX_KINDS:
+        raise CorruptFileError(f"{name}: more parameters than a file may hold")
+    return data
 
 
 def _config(data: Json, name: str) -> Json:

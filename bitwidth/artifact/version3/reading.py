@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-from bitwidth.artifact.header import Header
-from bitwidth.artifact.layout import chunk_size, split_chunk
-from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.format.header import Header
+from bitwidth.artifact.format.layout import chunk_size, split_chunk
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.version3.groups import unpack_group
 from bitwidth.artifact.version3.layers import BITS
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isinf, prod
 
-from bitwidth.artifact.header import CODES, Entry, Group, Piece
-from bitwidth.artifact.layout import chunk_size
+from bitwidth.artifact.format.header import CODES, Entry, Group, Piece
+from bitwidth.artifact.format.layout import chunk_size
 from bitwidth.artifact.version3.fields import LAYERS
 from bitwidth.artifact.version3.layers import BITS
 from bitwidth.errors import CorruptFileError

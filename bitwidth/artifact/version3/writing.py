@@ -8,10 +8,10 @@ from typing import final
 
 import numpy as np
 
-from bitwidth.artifact.header import Entry, Group, Stream
-from bitwidth.artifact.held import all_finite
-from bitwidth.artifact.layout import chunk
-from bitwidth.artifact.stored import StoredParameter
+from bitwidth.artifact.format.header import Entry, Group, Stream
+from bitwidth.artifact.format.held import all_finite
+from bitwidth.artifact.format.layout import chunk
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.version3.changes import against, is_same
 from bitwidth.artifact.version3.fields import TakenApart, taken_apart
 from bitwidth.artifact.version3.groups import pack_group
@@ -58,7 +58,6 @@ def packed_chunks(
     entries: list[Entry] = []
     groups: list[Group] = []
     members: list[TakenApart] = []
-    held = 0
 
     def close() -> None:
         streams, later = pack_group(members)
@@ -68,17 +67,13 @@ def packed_chunks(
             second(chunk(later))
         members.clear()
 
+    held = 0
     pairs = ((one, None) for one in parameters) if base is None else zip(parameters, base, strict=True)
     for parameter, before in pairs:
-        if not all_finite(parameter.values):
-            raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
         held += parameter.values.size  # of what is left out too: a reader passes it by within the group
         if before is None or not is_same(parameter, before):
-            apart = taken_apart(parameter.encoding, parameter.values, parameter.dtype, layers)
-            if before is not None:
-                apart = against(apart, parameter.encoding, before, parameter.dtype)
-            entries.append(_entry(parameter, apart))
-            members.append(apart)
+            members.append(_apart(parameter, layers, before))
+            entries.append(_entry(parameter, members[-1]))
         if held >= FULL:
             held = 0
             if members:
@@ -86,6 +81,13 @@ def packed_chunks(
     if members:
         close()
     return Chunks(tuple(entries), tuple(groups))
+
+
+def _apart(parameter: StoredParameter, layers: bool | None, base: StoredParameter | None) -> TakenApart:
+    if not all_finite(parameter.values):
+        raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
+    apart = taken_apart(parameter.encoding, parameter.values, parameter.dtype, layers)
+    return apart if base is None else against(apart, parameter.encoding, base, parameter.dtype)
 
 
 def _entry(parameter: StoredParameter, apart: TakenApart) -> Entry:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 import bitwidth as bw
-from bitwidth.artifact.layout import framed
+from bitwidth.artifact.format.layout import framed
 from bitwidth.backends.tensorflow.constraints.activations import attached_to
 from bitwidth.backends.tensorflow.models.promises import kept_promises
 from bitwidth.errors import BitwidthError, CorruptFileError, FileError, ModelError, UnsafeFileError

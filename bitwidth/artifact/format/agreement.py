@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from bitwidth.artifact.limits import DTYPES, MAX_PARAMETERS, checked_shape
+from bitwidth.artifact.format.limits import DTYPES, MAX_PARAMETERS, checked_shape
 from bitwidth.errors import CorruptFileError
 
 _MAX_NAME = 1024  # bytes of an asset's name

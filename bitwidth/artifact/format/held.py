@@ -9,7 +9,7 @@ from functools import singledispatch
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact.states import kinds_of
+from bitwidth.artifact.format.states import kinds_of
 from bitwidth.encodings import Dense, Encoding, Escaped, Quantized, is_registered
 from bitwidth.errors import CorruptFileError, EncodingError, UnknownEncodingError
 from bitwidth.typing import Array, Data, JsonMapping

@@ -30,7 +30,7 @@ from functools import cache
 from importlib import resources
 from typing import final
 
-from bitwidth.artifact.limits import MAX_HEADER_BYTES
+from bitwidth.artifact.format.limits import MAX_HEADER_BYTES
 from bitwidth.errors import CorruptFileError, FileError, VersionError
 
 MAGIC = b"\x89BW\r\n\x1a\n\x00"

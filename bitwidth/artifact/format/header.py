@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import final, get_args
 
-from bitwidth.artifact.agreement import check_assets, check_owners, check_variables
-from bitwidth.artifact.layout import PREAMBLE, chunk_size
-from bitwidth.artifact.limits import MAX_ELEMENTS, MAX_PARAMETERS
-from bitwidth.artifact.stored import Architecture
-from bitwidth.artifact.summaries import summary_of
+from bitwidth.artifact.format.agreement import check_assets, check_owners, check_variables
+from bitwidth.artifact.format.layout import PREAMBLE, chunk_size
+from bitwidth.artifact.format.limits import MAX_ELEMENTS, MAX_PARAMETERS
+from bitwidth.artifact.format.stored import Architecture
+from bitwidth.artifact.format.summaries import summary_of
 from bitwidth.encodings import Encoding, EncodingSummary
 from bitwidth.errors import CorruptFileError
 from bitwidth.graph import Role
