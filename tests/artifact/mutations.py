@@ -1,8 +1,7 @@
 """Honest files made dishonest by one who speaks the format: checksums and most lengths fit what was changed.
 
-`mutate` changes a file in a few places; what it does is drawn from `mutations_of` by default, and others may bring their
-own (those of Keras configurations, for one). A mutation takes the parts of a file apart from its bytes and changes them
-in place.
+`mutate` changes a file in a few places; what it does is drawn from `mutations_of` by default, and others may bring
+their own (those of Keras configurations, for one). A mutation changes the parts of a file in place.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitwidth.artifact.version3.configs import restored
+from bitwidth.artifact.version3.names import with_names
 from bitwidth.coder import (
     encode_array,
     encode_codes,
@@ -89,6 +90,10 @@ def mutate(data: bytes, rng: random.Random, mutations: Sequence[Mutation] | None
         mutations: what may be done; all of `mutations_of` by default.
     """
     parts = taken_apart(data)
+    if isinstance(parts, Grouped) and isinstance(parts.header.get("architecture"), dict) and rng.random() < 0.5:
+        parts.header["architecture"] = [
+            restored(with_names(parts.header["architecture"]))
+        ]  # as it was, which is allowed
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         change = rng.choice(mutations_of(parts) if mutations is None else mutations)
         try:

@@ -18,11 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitwidth.artifact import StoredModel, StoredParameter, inspect, pack, read_content
-from bitwidth.artifact.format.layout import MAGIC, framed
+from bitwidth.artifact import StoredModel, StoredParameter, inspect, read_content
+from bitwidth.artifact.format.layout import MAGIC
 from bitwidth.coder import encode_array, encode_integers, encode_mask, encode_planes
 from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
 from bitwidth.errors import CorruptFileError, UnknownEncodingError, VersionError
+from tests.artifact import earlier
+from tests.artifact.earlier import framed
 from tests.stored import stored_model
 
 REFUSED = (CorruptFileError, VersionError, UnknownEncodingError)
@@ -53,7 +55,7 @@ def content() -> StoredModel:
     return stored_model("small", "keras", {"class_name": "Sequential"}, "", [], variables, tuple(parameters), assets)
 
 
-DATA = pack(content(), planes=True).data
+DATA = earlier.pack(content(), planes=True)
 
 
 def unframed(data: bytes) -> tuple[Header, list[bytes]]:
@@ -571,6 +573,8 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
 from bitwidth.artifact import read_content
+from tests.artifact import earlier
+from tests.artifact.earlier import framed
 from tests.stored import stored_model
 try:
     read_content(sys.argv[1])

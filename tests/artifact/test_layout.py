@@ -10,25 +10,34 @@ from hypothesis import strategies as st
 from bitwidth.artifact.format.layout import (
     MAGIC,
     PREAMBLE,
+    VERSION,
+    beginning,
+    chunk,
     chunk_size,
-    framed,
+    dictionary,
     parse_header,
     parse_preamble,
     split_chunk,
 )
 from bitwidth.artifact.format.limits import MAX_HEADER_BYTES, checked_shape
-from bitwidth.errors import CorruptFileError, VersionError
+from bitwidth.errors import CorruptFileError, FileError, VersionError
 
 
-def preamble(version: int = 2, flags: int = 0, stored: int = 0, plain: int = 0) -> bytes:
+def preamble(version: int = VERSION, flags: int = 0, stored: int = 0, plain: int = 0) -> bytes:
     prefix = struct.pack("<8sHHIIQ", MAGIC, version, flags, stored, plain, PREAMBLE + stored)
     return prefix + struct.pack("<I", zlib.crc32(prefix))
+
+
+def framed(header: bytes, chunks: list[list[bytes]]) -> bytes:
+    """A file of the present version."""
+    whole = [chunk(streams) for streams in chunks]
+    return b"".join([beginning(header, sum(map(len, whole))), *whole])
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=400), st.lists(st.lists(st.binary(max_size=20), max_size=3), max_size=4))
 def test_what_is_framed_is_read_back(header: bytes, chunks: list[list[bytes]]) -> None:
-    data = framed(header, [b"".join(streams) for streams in chunks])
+    data = framed(header, chunks)
     first = parse_preamble(data[:PREAMBLE], "m.bw")
     assert first.total == len(data)
     place = PREAMBLE + first.stored
@@ -42,14 +51,20 @@ def test_what_is_framed_is_read_back(header: bytes, chunks: list[list[bytes]]) -
 
 
 def test_the_first_bytes_are_as_documented() -> None:
-    data = framed(b"{}", [b"abc"])
-    stored = zlib.compress(b"{}", 9)
+    data = framed(b"{}", [[b"abc"]])
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zdict=dictionary())
+    stored = deflater.compress(b"{}") + deflater.flush()
     assert data[:8] == bytes([0x89]) + b"BW\r\n\x1a\n\0"
-    assert data[8:12] == b"\x02\x00\x00\x00"
+    assert data[8:12] == b"\x03\x00\x00\x00"
     assert data[12:20] == struct.pack("<II", len(stored), 2)
     assert data[20:28] == struct.pack("<Q", len(data))
     assert data[28:32] == zlib.crc32(data[:28] + stored).to_bytes(4, "little")
     assert data[32:] == stored + zlib.crc32(b"abc").to_bytes(4, "little") + b"abc"
+
+
+def test_a_header_longer_than_a_file_may_hold_is_not_written() -> None:
+    with pytest.raises(FileError, match="more than a file may hold"):
+        beginning(b" " * (MAX_HEADER_BYTES + 1), 0)
 
 
 @pytest.mark.parametrize(
@@ -76,14 +91,15 @@ def test_a_cut_preamble_is_told(length: int) -> None:
         parse_preamble(preamble()[:length], "m.bw")
 
 
-@pytest.mark.parametrize(("version", "flags"), [(3, 0), (0, 0), (65535, 0), (1, 1), (2, 0x8000), (2, 1)])
+@pytest.mark.parametrize(("version", "flags"), [(4, 0), (0, 0), (65535, 0), (1, 1), (2, 0x8000), (2, 1)])
 def test_another_version_is_told(version: int, flags: int) -> None:
-    with pytest.raises(VersionError, match=f"version {version} .*reads versions 1 to 2"):
+    with pytest.raises(VersionError, match=f"version {version} .*reads versions 1 to 3"):
         parse_preamble(preamble(version, flags), "m.bw")
 
 
-def test_the_version_before_is_read() -> None:
-    assert parse_preamble(preamble(version=1), "m.bw").total == PREAMBLE
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_versions_before_are_read(version: int) -> None:
+    assert parse_preamble(preamble(version=version), "m.bw").total == PREAMBLE
 
 
 @pytest.mark.parametrize(("stored", "plain"), [(MAX_HEADER_BYTES + 1, 10), (10, MAX_HEADER_BYTES + 1), (2**32 - 1, 9)])

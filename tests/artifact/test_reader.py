@@ -17,12 +17,12 @@ from bitwidth.artifact import (
     StoredParameter,
     inspect,
     open_file,
-    opening,
     pack,
     read_content,
     reader,
     write_file,
 )
+from bitwidth.artifact.format import opening
 from bitwidth.encodings import Dense
 from bitwidth.errors import ConfigError, CorruptFileError, FileError
 from tests.golden import make
@@ -101,7 +101,7 @@ def test_inspect_says_what_is_inside(path: Path) -> None:
 def test_inspect_prints_a_table(path: Path) -> None:
     lines = str(inspect(path)).splitlines()
     assert lines[0].startswith(f"{path}: 'golden ÿ', ")
-    assert lines[1].split() == ["parameter", "shape", "role", "held", "as", "bytes", "bits/value"]
+    assert lines[1].split() == ["parameter", "shape", "role", "held", "as", "codes", "bytes", "bits/value"]
     assert len(lines) == 3 + len(content().parameters) + 2
     row = next(line for line in lines if line.startswith("masked/asymmetric"))
     assert "26.7% zero, 4-bit" in row
@@ -142,12 +142,12 @@ def test_inspect_does_not_look_at_values(path: Path) -> None:
 def test_an_error_names_the_file_and_the_parameter(path: Path) -> None:
     found = inspect(path)
     data = bytearray(path.read_bytes())
-    data[found.header_bytes + found.parameters[0].bytes + 5] ^= 1
+    data[found.header_bytes + 5] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(CorruptFileError) as caught:
         read_content(path)
     assert str(path) in str(caught.value)
-    assert found.parameters[1].path in str(caught.value)
+    assert f"{found.parameters[0].path} to {found.parameters[-1].path} was altered" in str(caught.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_any_other_error_is_a_corrupt_file(path: Path, monkeypatch: pytest.Monke
     def fails(*_: Any) -> None:
         raise ZeroDivisionError("by\x1bzero")
 
-    monkeypatch.setattr(reader, "unpack_parameter", fails)
+    monkeypatch.setattr(reader, "all_finite", fails)
     with pytest.raises(CorruptFileError, match=r"cannot be understood: ZeroDivisionError: by\\x1bzero"):
         read_content(path)
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bitwidth.artifact.streams import pack_parameter, unpack_parameter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bitwidth.artifact.format.header import Entry, parse
+from bitwidth.artifact.earlier import parse
+from bitwidth.artifact.earlier.streams import unpack_parameter
+from bitwidth.artifact.format.header import Entry
 from bitwidth.coder import encode_array, encode_integers, encode_mask
 from bitwidth.encodings import (
     Dense,
@@ -27,6 +28,7 @@ from bitwidth.encodings import (
     uniform_levels,
 )
 from bitwidth.errors import CorruptFileError, EncodingError
+from tests.artifact.earlier import pack_parameter
 from tests.golden.make import encodings
 
 SHAPE = (6, 4)
@@ -282,8 +284,8 @@ def test_every_prefix_of_every_grid(levels: Any, with_mask: bool, with_zero: boo
         assert same_bits(unpack(config, packed.description, packed.streams, SHAPE)[1], values)
         coded = len(packed.description[-1][4]) if packed.description[-1][1] == "planes" else None
         entry = entry_of(json.loads(json.dumps(config)), packed.description, SHAPE)
-        read = entry.planes_read(bits)
-        streams = packed.streams[: len(packed.first) + max(read - 1, 0)]
+        read = sum(piece.bits <= bits for piece in entry.pieces)
+        streams = packed.streams[: len(packed.first) + read - 1]
         short, back = unpack_parameter(entry, streams, "m.bw: a/kernel", bits)
         grid = ordered(held)
         assert grid is not None

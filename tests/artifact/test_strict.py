@@ -1,4 +1,4 @@
-"""What a writer can never write is refused, though every checksum fits."""
+"""What a writer can never write is refused, though every checksum fits: files of version 2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from bitwidth.coder import encode_array, encode_integers, encode_mask
 from bitwidth.coder.masks import decode_mask
 from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, uniform_levels
 from bitwidth.errors import CorruptFileError, EncodingError, FileError
-from tests.artifact.files import Parts, taken_apart
+from tests.artifact import earlier
+from tests.artifact.files import Parts
+from tests.artifact.files import earlier as taken_apart
 from tests.golden import make, make_v2
 from tests.stored import rebuilt, stored_model
 
@@ -57,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def parts() -> Parts:
-    return taken_apart(pack(CONTENT, planes=True).data)
+    return taken_apart(earlier.pack(CONTENT, planes=True))
 
 
 def opened(path: Path) -> None:
@@ -85,7 +87,7 @@ def test_the_file_itself_is_good(path: Path, parts: Parts) -> None:
     opened(path)
     found = read_content(path)
     assert [p.values.tobytes() for p in found.parameters] == [values.tobytes() for _, _, values in HELD]
-    assert pack(found, planes=True).data == pack(CONTENT, planes=True).data
+    assert earlier.pack(found, planes=True) == earlier.pack(CONTENT, planes=True)
 
 
 # ---- the header's text
@@ -239,7 +241,7 @@ def test_values_that_are_not_finite(path: Path, parts: Parts, value: float, plac
 def test_a_grid_that_reaches_infinity(path: Path) -> None:
     grid = Quantized(uniform_levels(8), np.full((1, 1), 3e38, np.float32), (2, 2))
     stored = StoredParameter("a", "kernel", "float32", True, grid, grid.decode(np.eye(2, dtype=np.int32)))
-    parts = taken_apart(pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))).data)
+    parts = taken_apart(earlier.pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))))
     path.write_bytes(parts.file())
     opened(path)
     data = encode_integers(np.full((2, 2), 7, np.int32))
@@ -303,7 +305,7 @@ def test_codes_that_a_writer_does_not_give(path: Path, scale: float) -> None:
     """Where the scale is zero, or too small to be divided by, every value has the code of zero."""
     grid = Quantized(uniform_levels(4), np.full((1, 1), scale, np.float32), (2, 2))
     stored = StoredParameter("a", "kernel", "float32", True, grid, np.zeros((2, 2), np.float32))
-    parts = taken_apart(pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))).data)
+    parts = taken_apart(earlier.pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "float32"]], (stored,))))
     path.write_bytes(parts.file())
     opened(path)
     data = encode_integers(np.full((2, 2), -7, np.int32))
@@ -322,11 +324,15 @@ def test_bfloat16_parameters_as_they_are_read(path: Path) -> None:
     values = np.array([1.5, -2.0, 0.0], np.float32)
     stored = StoredParameter("a", "bias", "bfloat16", True, Dense(width=16), values)
     held = stored_model("m", "keras", None, "", [], [["a", [3], "bfloat16"]], (stored,))
-    path.write_bytes(pack(held).data)
+    path.write_bytes(earlier.pack(held))
     assert inspect(path).parameters[0].streams[0].dtype == "bfloat16"
     found = read_content(path)
     assert found.parameters[0].values.tobytes() == values.tobytes()
-    assert pack(found).data == path.read_bytes()
+    assert earlier.pack(found) == path.read_bytes()
+    path.write_bytes(pack(held).data)
+    again = read_content(path)
+    assert again.parameters[0].values.tobytes() == values.tobytes()
+    assert pack(again).data == path.read_bytes()
     off = StoredParameter("a", "bias", "bfloat16", True, Dense(width=16), FLOATS)
     with pytest.raises(EncodingError, match="bfloat16 does not hold"):
         pack(stored_model("m", "keras", None, "", [], [["a", [2, 2], "bfloat16"]], (off,)))

@@ -7,7 +7,6 @@ does at the end of the list.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isinf, prod
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bitwidth.artifact.streams import pack_parameter
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from bitwidth.artifact.format.header import Entry, Stream
+from bitwidth.artifact import StoredParameter, pack
+from bitwidth.artifact.reader import open_bytes
 from bitwidth.backends.tensorflow.constraints.lowering import evaluate
 from bitwidth.encodings import (
     Dense,
@@ -44,6 +43,7 @@ from bitwidth.encodings import (
 from bitwidth.encodings.encoding import _KINDS
 from bitwidth.errors import EncodingError
 from bitwidth.testing import check_encoding, check_lowering
+from tests.stored import stored_model
 
 Shape = tuple[int, ...]
 SHAPES: tuple[Shape, ...] = ((0,), (0, 3), (1,), (7,), (10, 4), (3, 3, 7, 5))
@@ -275,10 +275,10 @@ def test_the_header_of_a_file_tells_the_same(case: Case) -> None:
     if isinstance(base(case.encoding), FixedPoint) or prod(case.shape) > 40:
         return
     values = case.encoding.project(case.values())
-    config, packed = pack_parameter(case.encoding, values, "float32", planes=False)
-    described = packed.description
-    streams = tuple(Stream(name, coder, dtype, tuple(shape), size) for name, coder, dtype, shape, size in described)
-    entry = Entry("a/kernel", "kernel", case.shape, "float32", True, json.loads(json.dumps(config)), streams)
+    stored = StoredParameter("a/kernel", "kernel", "float32", True, case.encoding, values)
+    model = stored_model("m", "keras", None, "", None, [["kernel", list(case.shape), "float32"]], (stored,))
+    with open_bytes(pack(model).data, "m.bw") as file:
+        (entry,) = file.header.entries
     assert entry.summary == case.encoding.summary()
     assert entry.kind == case.encoding.describe().replace("dense", "float32")
 

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 import bitwidth as bw
-from bitwidth.artifact import layout
+from bitwidth.artifact.format import layout
 
 FILE = Path(bw.__file__).parent / "artifact" / "version3" / "dictionary.txt"
 BYTES = 6_000

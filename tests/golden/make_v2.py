@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.artifact import StoredModel, StoredParameter, pack, write_file
+from bitwidth.artifact import StoredModel, StoredParameter, write_file
 from bitwidth.encodings import Encoding, IntegerLevels, Masked, PrefixLevels, Quantized
+from tests.artifact import earlier
 from tests.golden import make
 
 FILE = Path(__file__).with_name("v2.bw")
@@ -39,4 +40,4 @@ def content() -> StoredModel:
 
 
 if __name__ == "__main__":
-    write_file(FILE, pack(content(), planes=True).data)
+    write_file(FILE, earlier.pack(content(), planes=True))

@@ -29,7 +29,6 @@ import bitwidth as bw
 from bitwidth.artifact import read_content
 from bitwidth.errors import BitwidthError
 from tests.artifact import mutations
-from tests.artifact.files import Parts
 from tests.zoo import MODELS
 
 SECONDS = 30  # of the processor, for one case: a model is built, and perhaps traced and built twice more
@@ -75,33 +74,33 @@ WORDS = ["relu", "same", "valid", "float16", "float64", "mixed_float16", "int32"
 VALUES: list[Any] = [0, -1, 1, 2, 3, 5, 10**5, 10**9, 10**30, 0.5, None, True, [3], [None, 6], {}, [], *WORDS]
 
 
-def another_class(parts: Parts, rng: random.Random) -> None:
+def another_class(parts: Any, rng: random.Random) -> None:
     item = rng.choice(list(objects(parts.header["architecture"])))
     item["class_name"] = rng.choice(CLASSES)
     item["module"] = rng.choice([item.get("module"), *MODULES])
     item["registered_name"] = rng.choice([item["class_name"], None, "zoo>Residual", "zoo>Mixture"])
 
 
-def another_setting(parts: Parts, rng: random.Random) -> None:
+def another_setting(parts: Any, rng: random.Random) -> None:
     item = rng.choice(list(objects(parts.header["architecture"])))["config"]
     item[rng.choice([*item, "vocabulary", "activation", "dtype", "layers", "stateful"])] = rng.choice(VALUES)
 
 
-def a_function(parts: Parts, rng: random.Random) -> None:
+def a_function(parts: Any, rng: random.Random) -> None:
     item = rng.choice(list(objects(parts.header["architecture"])))["config"]
     name = rng.choice(FUNCTIONS)
     named = {"module": rng.choice(MODULES), "class_name": "function", "config": name, "registered_name": name}
     item[rng.choice([*item, "activation"])] = named
 
 
-def a_shape(parts: Parts, rng: random.Random) -> None:
+def a_shape(parts: Any, rng: random.Random) -> None:
     """Numbers in the settings changed where the values then still fit, or not."""
     places = [(n, k) for n, k in mutations.places(parts.header["architecture"]) if type(n[k]) is int]
     node, key = rng.choice([place for place in places if place[1] != "depth"])  # a class of ours makes so many layers
     node[key] = rng.choice([node[key] + 1, node[key] - 1, node[key] * 2, 10**6, 10**12, 0, -node[key], None])
 
 
-def a_call(parts: Parts, rng: random.Random) -> None:
+def a_call(parts: Any, rng: random.Random) -> None:
     """Another tensor, another argument, another layer in a graph."""
     calls = [n[k] for n, k in mutations.places(parts.header["architecture"]) if k == "inbound_nodes" and n[k]]
     node = rng.choice(rng.choice(calls))
@@ -124,14 +123,14 @@ def a_call(parts: Parts, rng: random.Random) -> None:
         ]
 
 
-def an_exchange(parts: Parts, rng: random.Random) -> None:
+def an_exchange(parts: Any, rng: random.Random) -> None:
     """Two objects of the configuration in each other's place, or one gone, or twice."""
     left, right = rng.choices(list(objects(parts.header["architecture"])), k=2)
     key = rng.choice(["config", "class_name", "build_config", "name"])
     left[key], right[key] = copy.deepcopy(right[key]), copy.deepcopy(left[key])
 
 
-def the_layers(parts: Parts, rng: random.Random) -> None:
+def the_layers(parts: Any, rng: random.Random) -> None:
     lists = [
         n[k] for n, k in mutations.places(parts.header["architecture"]) if k == "layers" and isinstance(n[k], list)
     ]
@@ -149,7 +148,7 @@ OF_KERAS: list[mutations.Mutation] = [
     *(another_class, another_setting, another_setting, a_function, a_shape, a_shape, a_call, a_call, an_exchange),
     the_layers,
 ]
-ALL = [*OF_KERAS, *OF_KERAS, *mutations.MUTATIONS]
+ALL = [*OF_KERAS, *OF_KERAS, *mutations.GENERAL, *mutations.GROUPS]
 
 
 def case(seed: int, number: int) -> bytes:

@@ -16,10 +16,11 @@ import tensorflow as tf
 from keras import layers
 
 import bitwidth as bw
-from bitwidth.artifact.format.layout import framed
+from bitwidth.artifact import read_content
 from bitwidth.backends.tensorflow.constraints.activations import attached_to
 from bitwidth.backends.tensorflow.models.promises import kept_promises
 from bitwidth.errors import BitwidthError, CorruptFileError, FileError, ModelError, UnsafeFileError
+from tests.artifact.earlier import framed, pack
 from tests.artifact.test_fuzz import unframed
 from tests.zoo import MODELS, batch
 
@@ -32,8 +33,8 @@ def saved(model: Any, path: Path, *passes: bw.Pass) -> Path:
 
 
 def rewritten(path: Path, change: Callable[[Header, list[bytes]], None]) -> None:
-    """Change header and chunks of a file, with checksums that fit."""
-    header, chunks = unframed(path.read_bytes())
+    """Change header and chunks of a file, as version 2 has them, with checksums that fit."""
+    header, chunks = unframed(pack(read_content(path)))
     change(header, chunks)
     path.write_bytes(framed(json.dumps(header).encode(), chunks))
 
@@ -178,7 +179,7 @@ def text_file(tmp_path: Path) -> Path:
 
 
 def assets(path: Path) -> list[list[Any]]:
-    found: list[list[Any]] = unframed(path.read_bytes())[0]["assets"]
+    found: list[list[Any]] = unframed(pack(read_content(path)))[0]["assets"]
     return found
 
 
