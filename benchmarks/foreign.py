@@ -89,7 +89,9 @@ def spoken(count: int, seed: int) -> Split:
     inside = np.exp(-(((phase - 0.5) / 0.35) ** 4))
     x = np.zeros((count, 49, 10))
     for formant in range(3):
-        place = (starts[labels, formant] + rng.normal(0, 0.5, count))[:, None] + slopes[labels, formant][:, None] * phase
+        place = (starts[labels, formant] + rng.normal(0, 0.5, count))[:, None] + slopes[labels, formant][
+            :, None
+        ] * phase
         place = place + bends[labels, formant][:, None] * np.sin(np.pi * phase)
         x += (loudness[labels, formant][:, None] * inside)[:, :, None] * np.exp(
             -0.5 * ((np.arange(10)[None, None] - place[:, :, None]) / 0.8) ** 2

@@ -29,6 +29,7 @@ Ints = NDArray[np.int32]
 _TRIED = {2: (0.15, 24), 3: (0.25, 20), 4: (0.3, 17), 5: (0.5, 12), 6: (0.7, 8), 7: (0.8, 6)}
 _LOOKED_AT = 1 << 13  # codes of a block by which its step is chosen, at most
 _FEW_BLOCKS = 1 << 17  # codes of the whole tensor, where it has few blocks
+SHIFT = 0.5
 _PIECE = 1 << 18  # codes that are worked on at a time
 
 
@@ -61,9 +62,7 @@ def steps(codes: Ints, grid: Quantized, bits: int, mask: NDArray[np.bool_] | Non
     return _steps(_signed(codes, grid, mask), grid, bits)
 
 
-def narrow(
-    encoding: Encoding, codes: Ints, bits: int, step: Ints | None = None
-) -> tuple[Encoding, Ints]:
+def narrow(encoding: Encoding, codes: Ints, bits: int, step: Ints | None = None) -> tuple[Encoding, Ints]:
     """The true grid of `bits` bits that is nearest to wider codes, and its codes.
 
     Scales are `scale * step`, in float32; biases and masks stay, and there is no zero point any more. Of a prefix (see
@@ -133,7 +132,9 @@ def _check(bits: int) -> None:
 def _checked(step: Any, grid: Quantized) -> Ints:
     found = np.asarray(step)
     if found.dtype.kind not in "iu" or found.shape != grid.scale.shape:
-        raise EncodingError(f"steps are integers of the scale's shape {grid.scale.shape}, got {found.dtype} of {found.shape}")
+        raise EncodingError(
+            f"steps are integers of the scale's shape {grid.scale.shape}, got {found.dtype} of {found.shape}"
+        )
     if found.min(initial=1) < 1 or found.max(initial=1) > 1 << 22:
         raise EncodingError(f"steps are 1 to {1 << 22}, got {found.min()} to {found.max()}")
     return found.astype(np.int32)
@@ -205,8 +206,8 @@ class _Search:
 
     def __init__(self, rows: Ints, share: float, greatest: NDArray[np.int64], bits: int) -> None:
         """Of blocks: an even selection of codes, (blocks, codes), which stand for `share` codes each."""
-        size, weights = _histogram(np.abs(rows), greatest)
-        self._size, self._weights, self._share = size, weights, share
+        size, weights, excess = _histogram(rows, greatest)
+        self._size, self._weights, self._excess, self._share = size, weights, excess, share
         self._greatest = greatest[:, None].astype(np.float32)
         self._top = np.float32(uniform_levels(bits).bounds[1])
         self._error, self.best = np.full(len(rows), np.inf), np.ones(len(rows), np.float32)
@@ -214,16 +215,18 @@ class _Search:
     def offer(self, step: Array) -> None:
         """Take each block's step, (blocks,), where that errs less than the best so far."""
         step = np.maximum(step, 1).astype(np.float32)
-        error = self._of(self._size, step, self._weights)
+        off = self._off(self._size, step)
+        error = np.einsum("ij,ij,ij->i", off, off, self._weights).astype(np.float64)
         if self._share > 1:  # the greatest may not be among those that are looked at
-            error = error * self._share + self._of(self._greatest, step)
+            error = error * self._share + np.square(self._off(self._greatest, step))[:, 0]
+        else:
+            error += SHIFT * np.square(np.einsum("ij,ij->i", off, self._excess), dtype=np.float64)
         better = error < self._error
         self._error = np.where(better, error, self._error)
         self.best = np.where(better, step, self.best)
 
-    def _of(
-        self, size: NDArray[np.float32], step: NDArray[np.float32], weights: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float64]:
+    def _off(self, size: NDArray[np.float32], step: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What each step makes of magnitudes, (blocks, magnitudes), less these."""
         column = step[:, None]
         level = size + np.floor(column / 2)
         level /= column
@@ -231,34 +234,29 @@ class _Search:
         np.minimum(level, self._top, out=level)
         level *= column
         level -= size
-        if weights is None:
-            return np.einsum("ij,ij->i", level, level).astype(np.float64)
-        return np.einsum("ij,ij,ij->i", level, level, weights).astype(np.float64)
+        return level
 
 
-def _histogram(
-    size: Ints, greatest: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Magnitudes of each block, and how often each occurs: of many codes a histogram, of few themselves, once each.
+def _histogram(rows: Ints, greatest: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+    """Magnitudes in each block, how many codes have each, and how many more are positive than negative of them.
 
-    A histogram has as many bins as tell apart all magnitudes up to 255, or 256 over those of a block.
+    Of few codes the magnitudes are their own, one each; of many those of a histogram, with a bin for each magnitude up
+    to 255, or 256 bins for those of a block. Each is float32 of shape (blocks, magnitudes).
     """
-    bins = min(int(greatest.max(initial=0)) + 1, 256)
+    size, bins = np.abs(rows), min(int(greatest.max(initial=0)) + 1, 256)
     if size.shape[1] <= bins:
-        return size.astype(np.float32), None
+        return size.astype(np.float32), np.ones(size.shape, np.float32), np.sign(rows).astype(np.float32)
     drop = np.array([max(0, int(most).bit_length() - 8) for most in greatest], np.int32)[:, None]
     if drop.any():
-        size = size >> drop
-    size = size + np.arange(len(size), dtype=np.int32)[:, None] * bins
-    weights = np.bincount(size.reshape(-1), minlength=len(size) * bins).reshape(-1, bins).astype(np.float32)
-    width = np.float32(1) * (1 << drop)
-    middles = np.arange(bins, dtype=np.float32) * width + (width - 1) / 2
-    return np.floor(middles).astype(np.float32), weights
+        size >>= drop
+    np.add(size, bins, out=size, where=rows < 0)
+    size += np.arange(len(size), dtype=np.int32)[:, None] * (2 * bins)
+    found = np.bincount(size.reshape(-1), minlength=2 * len(size) * bins).reshape(-1, 2, bins).astype(np.float32)
+    middles = (np.arange(bins, dtype=np.int32) << drop) + ((1 << drop) - 1 >> 1)
+    return middles.astype(np.float32), found[:, 0] + found[:, 1], found[:, 0] - found[:, 1]
 
 
-def _selection(
-    signed: Ints, block: Sequence[int], counts: tuple[int, ...]
-) -> tuple[Ints, float]:
+def _selection(signed: Ints, block: Sequence[int], counts: tuple[int, ...]) -> tuple[Ints, float]:
     """An even selection of the codes of each block, (blocks, codes), and how many codes each of them stands for.
 
     Where the last block of an axis is shorter, zeros stand for what it does not have: no step errs on them.

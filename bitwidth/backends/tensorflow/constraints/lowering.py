@@ -56,7 +56,9 @@ class _Cast(Lowering):
         odd = tf.bitwise.bitwise_and(
             tf.bitwise.right_shift(bits, tf.constant(self.drop, tf.uint32)), tf.constant(1, tf.uint32)
         )
-        rounded = tf.bitwise.bitwise_and(bits + odd + tf.constant((1 << (self.drop - 1)) - 1, tf.uint32), self.state["bits"])
+        rounded = tf.bitwise.bitwise_and(
+            bits + odd + tf.constant((1 << (self.drop - 1)) - 1, tf.uint32), self.state["bits"]
+        )
         return tf.bitcast(rounded, tf.float32)
 
 
