@@ -8,6 +8,7 @@ quantizing to so few bits at once would make, but for the steps in between; `c -
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ Ints = NDArray[np.int32]
 _TRIED = {2: (0.15, 24), 3: (0.25, 20), 4: (0.3, 17), 5: (0.5, 12), 6: (0.7, 8), 7: (0.8, 6)}
 _LOOKED_AT = 1 << 13  # codes of a block by which its step is chosen, at most
 _FEW_BLOCKS = 1 << 17  # codes of the whole tensor, where it has few blocks
-SHIFT = 0.5
+_MEAN = 0.5  # squared mean of an input, as a share of its variance
+_LONGEST = 1 << 16  # codes of a block whose errors are evened out
 _PIECE = 1 << 18  # codes that are worked on at a time
 
 
@@ -101,7 +103,8 @@ def narrow(encoding: Encoding, codes: Ints, bits: int, step: Ints | None = None)
     with np.errstate(over="ignore"):
         scale = grid.scale * chosen.astype(np.float32)
     base = Quantized(IntegerLevels.symmetric(bits), scale, grid.block, bias=grid.bias)
-    return rebased(encoding, base), divided(signed, spread(chosen, grid.block, codes.shape), bits)
+    short = divided(signed, spread(chosen, grid.block, codes.shape), bits)
+    return rebased(encoding, base), _balanced(short, signed, chosen, grid.block, top)
 
 
 def divided(signed: Ints, step: Ints, bits: int) -> Ints:
@@ -206,8 +209,8 @@ class _Search:
 
     def __init__(self, rows: Ints, share: float, greatest: NDArray[np.int64], bits: int) -> None:
         """Of blocks: an even selection of codes, (blocks, codes), which stand for `share` codes each."""
-        size, weights, excess = _histogram(rows, greatest)
-        self._size, self._weights, self._excess, self._share = size, weights, excess, share
+        size, weights = _histogram(np.abs(rows), greatest)
+        self._size, self._weights, self._share = size, weights, share
         self._greatest = greatest[:, None].astype(np.float32)
         self._top = np.float32(uniform_levels(bits).bounds[1])
         self._error, self.best = np.full(len(rows), np.inf), np.ones(len(rows), np.float32)
@@ -219,8 +222,6 @@ class _Search:
         error = np.einsum("ij,ij,ij->i", off, off, self._weights).astype(np.float64)
         if self._share > 1:  # the greatest may not be among those that are looked at
             error = error * self._share + np.square(self._off(self._greatest, step))[:, 0]
-        else:
-            error += SHIFT * np.square(np.einsum("ij,ij->i", off, self._excess), dtype=np.float64)
         better = error < self._error
         self._error = np.where(better, error, self._error)
         self.best = np.where(better, step, self.best)
@@ -237,48 +238,99 @@ class _Search:
         return level
 
 
-def _histogram(rows: Ints, greatest: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
-    """Magnitudes in each block, how many codes have each, and how many more are positive than negative of them.
+def _histogram(size: Ints, greatest: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Magnitudes in each block, and how many codes have each: both float32 of shape (blocks, magnitudes).
 
     Of few codes the magnitudes are their own, one each; of many those of a histogram, with a bin for each magnitude up
-    to 255, or 256 bins for those of a block. Each is float32 of shape (blocks, magnitudes).
+    to 255, or 256 bins for those of a block.
     """
-    size, bins = np.abs(rows), min(int(greatest.max(initial=0)) + 1, 256)
+    bins = min(int(greatest.max(initial=0)) + 1, 256)
     if size.shape[1] <= bins:
-        return size.astype(np.float32), np.ones(size.shape, np.float32), np.sign(rows).astype(np.float32)
+        return size.astype(np.float32), np.ones(size.shape, np.float32)
     drop = np.array([max(0, int(most).bit_length() - 8) for most in greatest], np.int32)[:, None]
     if drop.any():
-        size >>= drop
-    np.add(size, bins, out=size, where=rows < 0)
-    size += np.arange(len(size), dtype=np.int32)[:, None] * (2 * bins)
-    found = np.bincount(size.reshape(-1), minlength=2 * len(size) * bins).reshape(-1, 2, bins).astype(np.float32)
+        size = size >> drop
+    size = size + np.arange(len(size), dtype=np.int32)[:, None] * bins
+    found = np.bincount(size.reshape(-1), minlength=len(size) * bins).reshape(-1, bins).astype(np.float32)
     middles = (np.arange(bins, dtype=np.int32) << drop) + ((1 << drop) - 1 >> 1)
-    return middles.astype(np.float32), found[:, 0] + found[:, 1], found[:, 0] - found[:, 1]
+    return middles.astype(np.float32), found
+
+
+def _balanced(short: Ints, signed: Ints, step: Ints, block: Sequence[int], top: int) -> Ints:
+    """`short`, with the codes nearest to a tie rounded to the other side where that evens out the errors of a block.
+
+    Inputs of a layer have means other than zero more often than not (those behind a ReLU do), so the sum of the errors
+    of an output's weights counts besides the sum of their squares. Of each block the sum of squares, plus `_MEAN` times
+    the square of the sum, is made as small as flips can, those first that cost least. What is zero stays zero.
+    """
+    shape, block = signed.shape, block or signed.shape
+    counts, sizes = grid_shape(shape, block), [min(size, length) for size, length in zip(block, shape, strict=True)]
+    if not 1 < prod(sizes) <= _LONGEST or not signed.size or step.max() == 1:
+        return short
+    rows, codes = (_rows(array, block, counts, sizes) for array in (signed, short))
+    codes = codes.copy()
+    widths, span = step.reshape(-1, 1), max(1, _PIECE // rows.shape[1])
+    order = (np.arange(rows.shape[1], dtype=np.int64) * 0x9E3779B1) & 0xFFFFFFFF  # each place once, in no order
+    for start in range(0, len(rows), span):
+        part = slice(start, start + span)
+        _flip(rows[part], codes[part], widths[part], order, top)
+    return _from_rows(codes, shape, counts, sizes)
+
+
+def _flip(rows: Ints, codes: Ints, step: Ints, order: NDArray[np.int64], top: int) -> None:
+    """Flip codes of blocks, (blocks, codes), in place."""
+    off = codes * step - rows
+    total = off.sum(axis=1, dtype=np.int64)[:, None]
+    side = np.where(total < 0, -1, 1).astype(np.int32)
+    off *= side
+    off[(off <= 0) | (codes * side == -top)] = 0
+    most = min(int((np.abs(total) / step).max() * _MEAN / (1 + _MEAN) * 2) + 2, off.shape[1])
+    key = (off.astype(np.int64) << 32) + order
+    places = np.argpartition(-key, most - 1, axis=1)[:, :most] if most < off.shape[1] else np.argsort(-key, axis=1)
+    places = np.take_along_axis(places, np.argsort(-np.take_along_axis(key, places, 1), axis=1), 1)
+    found = np.take_along_axis(off, places, 1)
+    left = np.abs(total) - np.arange(most) * step
+    flips = (found > 0) & (found + _MEAN * left > step * ((1 + _MEAN) / 2))
+    flips = np.logical_and.accumulate(flips, axis=1)
+    held = np.take_along_axis(codes, places, 1)
+    np.put_along_axis(codes, places, held - np.where(flips, side, 0), 1)
 
 
 def _selection(signed: Ints, block: Sequence[int], counts: tuple[int, ...]) -> tuple[Ints, float]:
-    """An even selection of the codes of each block, (blocks, codes), and how many codes each of them stands for.
-
-    Where the last block of an axis is shorter, zeros stand for what it does not have: no step errs on them.
-    """
-    blocks = int(np.prod(counts, dtype=np.int64))
+    """An even selection of the codes of each block, (blocks, codes), and how many codes each of them stands for."""
     sizes = [min(size, length) for size, length in zip(block, signed.shape, strict=True)]
-    left = max(_LOOKED_AT, _FEW_BLOCKS // max(1, blocks))
+    left = max(_LOOKED_AT, _FEW_BLOCKS // max(1, prod(counts)))
     taken = [1] * len(sizes)
     for rank, axis in enumerate(sorted(range(len(sizes)), key=lambda axis: sizes[axis])):
         taken[axis] = min(sizes[axis], max(1, int(left ** (1 / (len(sizes) - rank)) + 1e-9)))
         left = max(1, left // taken[axis])
-    found: Any = signed
-    for axis, (count, size, kept) in enumerate(zip(counts, sizes, taken, strict=True)):
-        offsets = (np.arange(kept) * 2 + 1) * size // (2 * kept)
-        places = (np.arange(count)[:, None] * block[axis] + offsets).reshape(-1)
-        if kept == size and count * size == signed.shape[axis]:
+    return _rows(signed, block, counts, taken), prod(sizes) / max(1, prod(taken))
+
+
+def _rows(array: Ints, block: Sequence[int], counts: tuple[int, ...], taken: Sequence[int]) -> Ints:
+    """So many elements of each block along each axis, evenly apart: (blocks, elements).
+
+    Where the last block of an axis is shorter, zeros stand for what it does not have.
+    """
+    for axis, (count, kept) in enumerate(zip(counts, taken, strict=True)):
+        length = array.shape[axis]
+        size = min(block[axis], length)
+        if kept == size and count * size == length:
             continue
-        inside = places < signed.shape[axis]
-        found = found.take(np.minimum(places, signed.shape[axis] - 1), axis=axis)
+        offsets = (np.arange(kept) * 2 + 1) * size // (2 * kept)
+        places = (np.arange(count)[:, None] * size + offsets).reshape(-1)
+        inside = places < length
+        array = array.take(np.minimum(places, length - 1), axis=axis)
         if not inside.all():
-            found = found * inside.reshape([-1 if a == axis else 1 for a in range(signed.ndim)])
+            array = array * inside.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
     split = [length for pair in zip(counts, taken, strict=True) for length in pair]
     order = [*range(0, len(split), 2), *range(1, len(split), 2)]
-    rows = found.reshape(split).transpose(order).reshape(blocks, -1)
-    return rows, float(np.prod(sizes, dtype=np.float64)) / max(1, rows.shape[1])
+    return array.reshape(split).transpose(order).reshape(prod(counts), prod(taken))
+
+
+def _from_rows(rows: Ints, shape: tuple[int, ...], counts: tuple[int, ...], taken: Sequence[int]) -> Ints:
+    """What `_rows` made of an array of `shape`, put back; `taken` are all elements of a block."""
+    order = [place for axis in range(len(counts)) for place in (axis, len(counts) + axis)]
+    whole = rows.reshape(*counts, *taken).transpose(order)
+    whole = whole.reshape([count * kept for count, kept in zip(counts, taken, strict=True)])
+    return np.ascontiguousarray(whole[tuple(slice(length) for length in shape)])
