@@ -1,12 +1,12 @@
 """Small nets of kinds that the baselines are not, trained here for a minute each: separable convolutions, outliers.
 
-`mobile` and `outliers` see Fashion-MNIST. `keywords` is a keyword-spotting net of about 25,000 parameters (the DS-CNN of
-Zhang et al. 2017, "Hello Edge: Keyword Spotting on Microcontrollers", section 4.6) on synthetic spectrograms: each of 12
-words is a path of three formants with an envelope, at a random place, pace and loudness, in coloured noise.
+`mobile` and `outliers` see Fashion-MNIST. `keywords` is a keyword-spotting net of about 25,000 parameters (the DS-CNN
+of Zhang et al. 2017, "Hello Edge: Keyword Spotting on Microcontrollers") on synthetic spectrograms: each of 12 words is a path of three formants with an envelope, at a random place, pace and loudness, in coloured noise.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -64,7 +64,7 @@ def outliers(data: Fashion) -> Any:
     _train(model, (data.train[0][:30_000], data.train[1][:30_000]), 2)
     rng = np.random.default_rng(0)
     trained = [layer for layer in model.layers if layer.weights]
-    for layer, after in zip(trained[:-1], trained[1:], strict=True):
+    for layer, after in pairwise(trained):
         kernel, bias = layer.get_weights()
         factor = np.exp(np.log(3) * rng.standard_normal(bias.size)).astype(np.float32)
         layer.set_weights([kernel / factor, bias / factor])

@@ -1,8 +1,8 @@
 """Parameters of one number per channel in few bits: `Quantize(vectors="auto")` against `"16-bit"`.
 
-For each model `Quantize(4)` with the vectors in 16 bits, with `"auto"` on 2,048 calibration images, and with `"auto"`
-without data: bits a number, the divergence of the outputs from those of the float model on the test set relative to that
-with 16 bits, and accuracy.
+For each model `Quantize(4)` and `Quantize(8)` with the vectors in 16 bits, with `"auto"` on 2,048 calibration images,
+and with `"auto"` without data: bits a number, the divergence of the outputs from those of the float model on the test
+set relative to that with 16 bits, and accuracy.
 
 Bits a number: `packed` is the width of the format; `coded` is the order-0 entropy of sign and exponent over all vectors
 of a role, with a byte a symbol for its table, and the mantissa bits in full; `file` is what `encode_array` takes of the

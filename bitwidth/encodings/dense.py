@@ -29,8 +29,8 @@ class Dense(Encoding):
 
     Attributes:
         format: `None` holds the values unchanged, whatever their dtype; `"float32"`, `"float16"` (11 significant
-            bits, 6e-5 to 65504), `"bfloat16"` (8 significant bits, the range of float32) or `"e8m6"` to `"e8m1"` (a sign,
-            the 8 exponent bits of float32 and so many mantissa bits, of which bfloat16 has 7) round them to that
+            bits, 6e-5 to 65504), `"bfloat16"` (8 significant bits, the range of float32) or `"e8m6"` to `"e8m1"` (a
+            sign, the 8 exponent bits of float32 and so many mantissa bits, of which bfloat16 has 7) round them to that
             format, halves to the even neighbour. The codes of bfloat16 and below are the bits of a bfloat16, uint16.
         width: bits of one value; given by `format` unless that is None.
 

@@ -284,7 +284,7 @@ def _flip(rows: Ints, codes: Ints, step: Ints, order: NDArray[np.int64], top: in
     side = np.where(total < 0, -1, 1).astype(np.int32)
     off *= side
     off[(off <= 0) | (codes * side == -top)] = 0
-    most = min(int((np.abs(total) / step).max() * _MEAN / (1 + _MEAN) * 2) + 2, off.shape[1])
+    most = min(int((np.abs(total) / step).max()) + 2, off.shape[1])
     key = (off.astype(np.int64) << 32) + order
     places = np.argpartition(-key, most - 1, axis=1)[:, :most] if most < off.shape[1] else np.argsort(-key, axis=1)
     places = np.take_along_axis(places, np.argsort(-np.take_along_axis(key, places, 1), axis=1), 1)
