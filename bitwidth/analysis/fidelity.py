@@ -50,13 +50,40 @@ def fidelity(likelihoods: Sequence[str], given: Outputs, now: Outputs) -> Mappin
         one, other = before.astype(np.float64), after.astype(np.float64)
         kind, _, form = likelihood.partition(" ")
         if kind == "categorical":
-            divergences.append(_categorical(_log_probabilities(one, form), _log_probabilities(other, form)))
+            each = _categorical(_log_probabilities(one, form), _log_probabilities(other, form))
+            divergences.append(float(each.mean()))
         elif kind == "bernoulli":
-            divergences.append(_bernoulli(_probability(one, form), _probability(other, form)))
+            divergences.append(float(_bernoulli(_probability(one, form), _probability(other, form)).mean()))
         else:
             errors.append(_relative_error(one, other))
     found = {"kl": sum(divergences)} if divergences else {}
     return {**found, "output_error": float(np.mean(errors))} if errors else found
+
+
+def divergences(likelihoods: Sequence[str], given: Outputs, now: Outputs) -> Mapping[str, NDArray[np.float64]]:
+    """What each sample adds to `fidelity`: by the same names, arrays of shape (samples,) whose means those are.
+
+    Example:
+        >>> teacher, student = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> divergences(["categorical logits"], [teacher], [student])["kl"].round(4)
+        array([0.0672, 0.    ])
+    """
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    for likelihood, before, after in zip(likelihoods, given, now, strict=False):
+        if before.dtype.kind not in "fV" or before.shape != after.shape or not before.size:
+            continue
+        one, other = before.astype(np.float64), after.astype(np.float64)
+        kind, _, form = likelihood.partition(" ")
+        if kind == "categorical":
+            each = _categorical(_log_probabilities(one, form), _log_probabilities(other, form))
+        elif kind == "bernoulli":
+            each = _bernoulli(_probability(one, form), _probability(other, form))
+        else:
+            each = np.square(other - one) * (one.size / (float(np.square(one - one.mean(axis=0)).sum()) or 1.0))
+        name = "kl" if kind in ("categorical", "bernoulli") else "output_error"
+        found.setdefault(name, []).append(each.reshape(len(each), -1).mean(axis=1))
+    errors = found.get("output_error", [])
+    return {name: sum(arrays[1:], arrays[0]) / (len(errors) if name != "kl" else 1) for name, arrays in found.items()}
 
 
 @dataclass(frozen=True)
@@ -102,8 +129,10 @@ def _log_probabilities(outputs: NDArray[np.float64], form: str) -> NDArray[np.fl
     return normalised
 
 
-def _categorical(given: NDArray[np.float64], now: NDArray[np.float64]) -> float:
-    return float((np.exp(given) * (given - now)).sum(axis=-1).mean())
+def _categorical(given: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each sample, and each position of a sequence."""
+    each: NDArray[np.float64] = (np.exp(given) * (given - now)).sum(axis=-1)
+    return each
 
 
 def _probability(outputs: NDArray[np.float64], form: str) -> NDArray[np.float64]:
@@ -113,9 +142,11 @@ def _probability(outputs: NDArray[np.float64], form: str) -> NDArray[np.float64]
     return clipped
 
 
-def _bernoulli(given: NDArray[np.float64], now: NDArray[np.float64]) -> float:
+def _bernoulli(given: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each sample."""
     each = given * np.log(given / now) + (1 - given) * np.log((1 - given) / (1 - now))
-    return float(each.reshape(len(each), -1).sum(axis=1).mean())
+    found: NDArray[np.float64] = each.reshape(len(each), -1).sum(axis=1)
+    return found
 
 
 def _relative_error(given: NDArray[np.float64], now: NDArray[np.float64]) -> float:

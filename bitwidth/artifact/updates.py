@@ -16,8 +16,8 @@ import numpy as np
 from typing_extensions import override
 
 from bitwidth.artifact.format.header import Entry, Header
-from bitwidth.artifact.format.prefixes import first_bits
 from bitwidth.artifact.format.stored import StoredParameter
+from bitwidth.encodings import narrow
 from bitwidth.errors import FileError
 from bitwidth.typing import Array
 
@@ -140,7 +140,7 @@ def narrowed(parameter: StoredParameter, bits: int | None) -> StoredParameter:
     """A parameter on the grid of so many bits that is nearest to its own; unchanged where there is none."""
     if bits is None:
         return parameter
-    encoding, codes = first_bits(parameter.encoding, parameter.encoding.encode(parameter.values), bits)
+    encoding, codes = narrow(parameter.encoding, parameter.encoding.encode(parameter.values), bits)
     if encoding is parameter.encoding:
         return parameter
     return replace(parameter, encoding=encoding, values=encoding.decode(codes))

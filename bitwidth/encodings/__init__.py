@@ -6,7 +6,7 @@ encoding is chosen for a tensor belongs in `bitwidth.fitting`, the bytes of its 
 
 from bitwidth.encodings.affine import Affine
 from bitwidth.encodings.blocks import Granularity, block_of, block_reduce, check_granularity, grid_shape, spread
-from bitwidth.encodings.dense import Dense, Format
+from bitwidth.encodings.dense import FEW_MANTISSA_BITS, Dense, Format
 from bitwidth.encodings.encoding import Encoding, EncodingState, encoding_from_state, is_registered, register_encoding
 from bitwidth.encodings.escape import Escaped, escaped_places
 from bitwidth.encodings.floats import least_format, small_format
@@ -14,14 +14,14 @@ from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.leading import PrefixLevels
 from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, TableLevels, uniform_levels
 from bitwidth.encodings.masked import Masked, masked, rebased
-from bitwidth.encodings.narrowing import narrow, narrowed_grid
-from bitwidth.encodings.narrowing import steps as narrowing_steps
+from bitwidth.encodings.narrowing import narrow, steps
 from bitwidth.encodings.prefix import magnitude_bits, ordered, prefix
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.encodings.rows import LevelRows
 from bitwidth.encodings.summary import EncodingSummary
 
 __all__ = [
+    "FEW_MANTISSA_BITS",
     "MAX_BITS",
     "Affine",
     "Dense",
@@ -49,13 +49,12 @@ __all__ = [
     "magnitude_bits",
     "masked",
     "narrow",
-    "narrowed_grid",
-    "narrowing_steps",
     "ordered",
     "prefix",
     "rebased",
     "register_encoding",
     "small_format",
     "spread",
+    "steps",
     "uniform_levels",
 ]

@@ -16,8 +16,10 @@ from bitwidth.encodings.summary import EncodingSummary
 from bitwidth.errors import EncodingError, Refused
 from bitwidth.typing import Array, Integers
 
-Format = Literal["float32", "float16", "bfloat16"]
+Format = Literal["float32", "float16", "bfloat16", "e8m6", "e8m5", "e8m4", "e8m3", "e8m2", "e8m1"]
+FEW_MANTISSA_BITS: tuple[Format, ...] = ("e8m6", "e8m5", "e8m4", "e8m3", "e8m2", "e8m1")
 _WIDTHS: dict[str, int] = {"float32": 32, "float16": 16, "bfloat16": 16}
+_WIDTHS |= {name: 9 + int(name[-1]) for name in FEW_MANTISSA_BITS}
 
 
 @register_encoding("dense")
@@ -27,12 +29,17 @@ class Dense(Encoding):
 
     Attributes:
         format: `None` holds the values unchanged, whatever their dtype; `"float32"`, `"float16"` (11 significant
-            bits, 6e-5 to 65504) or `"bfloat16"` (8 significant bits, the range of float32) round them to that format.
+            bits, 6e-5 to 65504), `"bfloat16"` (8 significant bits, the range of float32) or `"e8m6"` to `"e8m1"` (a
+            sign, the 8 exponent bits of float32 and so many mantissa bits, of which bfloat16 has 7) round them to that
+            format, halves to the even neighbour. The codes of bfloat16 and below are the bits of a bfloat16, uint16.
         width: bits of one value; given by `format` unless that is None.
 
     Example:
         >>> Dense("bfloat16").project(np.array([1.001], np.float32))
         array([1.], dtype=float32)
+        >>> few = Dense("e8m2")
+        >>> few.project(np.array([1.1, 1.13, -7.5], np.float32)), few.width
+        (array([ 1.  ,  1.25, -8.  ], dtype=float32), 11)
     """
 
     format: Format | None = None
@@ -51,8 +58,8 @@ class Dense(Encoding):
         if self.format is None:
             return values
         values = np.asarray(values, np.float32)
-        if self.format == "bfloat16":
-            return _to_bfloat16(values)
+        if self.mantissa_bits is not None:
+            return _shortened(values, self.mantissa_bits)
         with np.errstate(over="ignore"):
             return values.astype(self.format)
 
@@ -60,13 +67,28 @@ class Dense(Encoding):
     def decode(self, codes: Array) -> Array:
         if self.format is None:
             return codes
-        if self.format == "bfloat16":
+        if self.mantissa_bits is not None:
             return (codes.astype(np.uint32) << 16).view(np.float32)
         return codes.astype(np.float32)
+
+    @property
+    def mantissa_bits(self) -> int | None:
+        """How many mantissa bits of a float32 are kept: 7 in bfloat16, less in shorter formats; None for the others."""
+        if self.format == "bfloat16":
+            return 7
+        return int(self.format[-1]) if self.format in FEW_MANTISSA_BITS else None
 
     @override
     def check(self, shape: Sequence[int], name: str = "tensor") -> None:
         """Dense fits every shape."""
+
+    @override
+    def check_codes(self, codes: Array) -> None:
+        """Raise EncodingError where a code has mantissa bits that its format does not have."""
+        if self.mantissa_bits is None or not codes.size:
+            return
+        if (codes & np.uint16((1 << (7 - self.mantissa_bits)) - 1)).any():
+            raise EncodingError(f"codes with more than the {self.mantissa_bits} mantissa bits of {self.format}")
 
     @override
     def packed_bits(self, shape: Sequence[int]) -> int:
@@ -84,6 +106,8 @@ class Dense(Encoding):
         if later.escape_bits > self.width:
             return f"it was held as {self.describe()} and some values would be held in {later.escape_bits} bits"
         if isinstance(later, Dense) and (later.format is None or later.width > self.width):
+            return f"it was held as {self.describe()} and would be held as {later.describe()}"
+        if self.format in FEW_MANTISSA_BITS and later.bits > self.width:
             return f"it was held as {self.describe()} and would be held as {later.describe()}"
         return None
 
@@ -110,8 +134,10 @@ class Dense(Encoding):
         return cls(format=state.config["format"], width=int(state.config["width"]))
 
 
-def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+def _shortened(values: NDArray[np.float32], mantissa_bits: int) -> NDArray[np.uint16]:
+    """The upper halves of float32 bits, rounded to so many mantissa bits (1 to 7) with zeros below them."""
+    drop = np.uint32(23 - mantissa_bits)
     bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16
-    quiet = (bits >> 16) | np.uint32(0x40)
-    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16).reshape(values.shape)
+    rounded = (bits + np.uint32((1 << (22 - mantissa_bits)) - 1) + ((bits >> drop) & np.uint32(1))) >> drop << drop
+    quiet = (bits >> drop << drop) | np.uint32(0x400000)
+    return (np.where(np.isnan(values), quiet, rounded) >> np.uint32(16)).astype(np.uint16).reshape(values.shape)

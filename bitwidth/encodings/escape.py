@@ -60,7 +60,7 @@ class Escaped(Encoding):
             raise EncodingError(f"a plane of escapes holds booleans, got {plane.dtype}")
         if isinstance(self.base, Masked | Escaped):
             raise EncodingError("a mask or escapes under escapes: a mask goes over them, and escapes are one plane")
-        if self.format is None:
+        if self.format not in ("float32", "float16", "bfloat16"):
             raise EncodingError("escaped values have a format: float32, float16 or bfloat16")
         self.base.check(plane.shape, "plane of escapes")
         given = np.asarray(self.values)

@@ -21,7 +21,8 @@ class EncodingSummary:
     Attributes:
         kind: registered name of the encoding under mask and escapes: `"dense"`, `"quantized"`, a user's own.
         bits: width of a code; None where it has no bound.
-        format: `"float32"`, `"float16"` or `"bfloat16"` where every value is rounded to it; else None.
+        format: `"float32"`, `"float16"`, `"bfloat16"`, or `"e8m6"` to `"e8m1"` with so many mantissa bits, where every
+            value is rounded to it; else None.
         levels: the kind of levels of a grid: `"integers"`, `"prefix"` (leading bits of integers), `"table"`,
             `"tables"` (one for each block); None where there is no grid.
         level_count: how many levels, those of all tables; None without a grid and for integers without bounds.
@@ -106,6 +107,8 @@ class EncodingSummary:
 
     def _held(self, dtype: str | None) -> str:
         if self.scale_shape is None or self.levels is None:
+            if self.format is not None and self.format.startswith("e8m"):
+                return f"{self.bits}-bit float {self.format}"
             return self.format or (dtype or "dense" if self.kind == "dense" else self.kind)
         width = "integer steps" if self.bits is None else f"{self.bits:g}-bit"
         table = {"table": " table", "tables": f" table of {self.tables}"}.get(self.levels, "")

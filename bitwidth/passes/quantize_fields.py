@@ -19,7 +19,7 @@ _OWN_WIDTH = ("ternary", "binary")  # rules that need no `bits`
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "scale": ("mse", "max"),
     "rounding": ("nearest", "error_feedback", "entropy"),
-    "vectors": ("16-bit", None),
+    "vectors": ("16-bit", "auto", None),
     "importance": ("fisher", "inputs", None),
     "scope": ("global", "local"),
     "ranges": ("mse", "percentile", "max"),

@@ -89,7 +89,7 @@ def _(encoding: Dense, dtype: str) -> str | None:
     if encoding.format is None:
         return dtype
     _check_float32(encoding, dtype)
-    return "uint16" if encoding.format == "bfloat16" else encoding.format
+    return encoding.format if encoding.mantissa_bits is None else "uint16"
 
 
 @codes_dtype.register

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.encodings import Encoding, Quantized, magnitude_bits, narrow, ordered, prefix, spread
+from bitwidth.encodings import Encoding, Quantized, magnitude_bits, ordered, prefix, spread
 from bitwidth.typing import Array
 
 
@@ -27,22 +27,6 @@ def truncated(encoding: Encoding, codes: Array, shape: tuple[int, ...], bits: in
     if short is encoding:
         return encoding, codes
     return short, np.sign(signed) * (np.abs(signed) >> width - (bits - 1))
-
-
-def first_bits(encoding: Encoding, codes: Array, bits: int) -> tuple[Encoding, Array]:
-    """Codes on the grid of so many bits that is nearest to theirs, and that grid; unchanged where there is none.
-
-    Args:
-        encoding: how the values are held.
-        codes: all of them.
-        bits: at least 2.
-    """
-    grid = ordered(encoding)
-    if grid is None or grid.bits <= bits:
-        return encoding, codes
-    if grid.levels.is_integer:
-        return narrow(encoding, codes, bits)
-    return truncated(encoding, codes, codes.shape, bits)
 
 
 def zero_points(grid: Quantized, mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> NDArray[np.int32]:

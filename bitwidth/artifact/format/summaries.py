@@ -7,11 +7,11 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from bitwidth.encodings import Dense, EncodingSummary
+from bitwidth.encodings import FEW_MANTISSA_BITS, Dense, EncodingSummary
 from bitwidth.encodings.interface import LevelKind
 from bitwidth.typing import JsonMapping
 
-_FORMATS = ("float32", "float16", "bfloat16")
+_FORMATS = ("float32", "float16", "bfloat16", *FEW_MANTISSA_BITS)
 
 
 def summary_of(config: JsonMapping, shapes: Mapping[str, tuple[int, ...]], count: int, kept: int) -> EncodingSummary:

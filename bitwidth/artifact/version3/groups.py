@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact.format.header import CODES, Entry, Stream
 from bitwidth.artifact.format.held import check_dtype, check_known, check_values, codes_dtype, is_code, within
-from bitwidth.artifact.format.prefixes import first_bits
 from bitwidth.artifact.format.states import arrays_of, config_of, state_of
 from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.version3.changes import changed, predicted, side_of
@@ -52,7 +51,7 @@ from bitwidth.coder import (
     encode_mask,
     encode_residuals,
 )
-from bitwidth.encodings import Encoding, encoding_from_state, ordered
+from bitwidth.encodings import Encoding, encoding_from_state, narrow, ordered
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.typing import Array
 
@@ -281,7 +280,7 @@ def _values(member: _Member, bits: int | None) -> tuple[Encoding, Array]:
         encoding = encoding_of_base(encoding, member.step)
     encoding.unmasked.check_codes(codes)
     if bits is not None:
-        encoding, codes = first_bits(encoding, codes, bits)
+        encoding, codes = narrow(encoding, codes, bits)
     with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the values asks whether they are finite
         values = encoding.decode(codes)
     check_values(encoding, values)

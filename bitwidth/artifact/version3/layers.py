@@ -1,8 +1,8 @@
 """Codes of a grid in two layers: a base of 4 bits, which is a grid of its own, and the rest.
 
-The base is `t = clip(sign(c) * ((|c| + s // 2) // s), -7, 7)` of codes c less their zero points, with an integer step s
-for each block. It is what a reader of 4 bits takes: a symmetric grid whose scales are s times those of the codes. The
-rest is `c - s * t`. Both together cost about what the codes do (H. Schwarz et al., "Overview of the Scalable Video
+The base t counts codes c, less their zero points, in steps of an integer s for each block, -7 to 7. It is what a reader
+of 4 bits takes: a symmetric grid whose scales are s times those of the codes (see `bitwidth.encodings.narrow`). The rest
+is `c - s * t`. Both together cost about what the codes do (H. Schwarz et al., "Overview of the Scalable Video
 Coding Extension of the H.264/AVC Standard", 2007, section V, for layers of quality).
 """
 
@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.encodings import Encoding, Quantized, narrowed_grid, narrowing_steps, ordered, spread
+from bitwidth.encodings import Encoding, IntegerLevels, Quantized, narrow, ordered, rebased, spread, steps
 from bitwidth.errors import EncodingError
 from bitwidth.typing import Array
 
@@ -53,23 +53,18 @@ def layered(encoding: Encoding, codes: NDArray[np.int32], wanted: bool | None) -
         return None
     if wanted is None and codes.size < _MANY:
         return None
-    signed = less_zero_points(codes, grid, encoding.mask)
-    step = narrowing_steps(signed, grid, BITS, encoding.mask)
+    step = steps(codes, grid, BITS, encoding.mask)
+    held, base = narrow(encoding, codes, BITS, step)
+    if held is encoding:  # no code needs more bits
+        return None
     wide = np.broadcast_to(spread(step, grid.block, codes.shape), codes.shape)
-    return Layers(step, base_of(signed, wide), signed, wide)
+    return Layers(step, base, less_zero_points(codes, grid, encoding.mask), wide)
 
 
 def can_be_layered(encoding: Encoding) -> bool:
     """Whether codes are those of a grid of integers of more bits than the base layer has."""
     grid = ordered(encoding)
     return grid is not None and grid.levels.is_integer and grid.bits > BITS
-
-
-def base_of(signed: NDArray[np.int32], step: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The base layer of codes less their zero points, from the step of each."""
-    magnitude = np.minimum((np.abs(signed) + step // 2) // step, (1 << BITS - 1) - 1)
-    base: NDArray[np.int32] = np.where(signed < 0, -magnitude, magnitude).astype(np.int32)
-    return base
 
 
 def less_zero_points(codes: NDArray[np.int32], grid: Quantized, mask: NDArray[np.bool_] | None) -> NDArray[np.int32]:
@@ -128,7 +123,8 @@ def encoding_of_base(encoding: Encoding, step: NDArray[np.int32]) -> Encoding:
     grid = _grid(encoding)
     if step.shape != grid.scale.shape or (step < 1).any():
         raise EncodingError("a base layer needs a step of at least 1 for each block")
-    return narrowed_grid(encoding, BITS, step)
+    scale = grid.scale * step.astype(np.float32)
+    return rebased(encoding, Quantized(IntegerLevels.symmetric(BITS), scale, grid.block, bias=grid.bias))
 
 
 def _grid(encoding: Encoding) -> Quantized:

@@ -34,16 +34,18 @@ _LOWERINGS: dict[type[Encoding], Lower] = {}
 
 @final
 class _Cast(Lowering):
-    """A 16-bit float format, through the bits: XLA may drop a pair of casts, but no change of the bits."""
+    """A float format of 16 bits or less, through the bits: XLA may drop a pair of casts, but no change of the bits."""
 
     def __init__(self, encoding: Dense, shape: Sequence[int]) -> None:
         self.format = encoding.format
+        self.drop = 23 - (encoding.mantissa_bits or 0)
         super().__init__(encoding, shape)
 
     @override
     def arrays(self, encoding: Encoding) -> Arrays:
-        word = {"bfloat16": np.uint32(0xFFFF0000), "float16": np.uint16(0xFFFF)}[str(self.format)]
-        return {"bits": np.array(word)}
+        if self.format == "float16":
+            return {"bits": np.array(np.uint16(0xFFFF))}
+        return {"bits": np.array(np.uint32(0x100000000 - (1 << self.drop)))}
 
     @override
     def read(self, master: TFTensor, *learned: TFTensor) -> TFTensor:
@@ -52,9 +54,11 @@ class _Cast(Lowering):
             return tf.cast(tf.bitcast(tf.bitwise.bitwise_and(bits, self.state["bits"]), tf.float16), tf.float32)
         bits = tf.bitcast(master, tf.uint32)
         odd = tf.bitwise.bitwise_and(
-            tf.bitwise.right_shift(bits, tf.constant(16, tf.uint32)), tf.constant(1, tf.uint32)
+            tf.bitwise.right_shift(bits, tf.constant(self.drop, tf.uint32)), tf.constant(1, tf.uint32)
         )
-        rounded = tf.bitwise.bitwise_and(bits + odd + tf.constant(0x7FFF, tf.uint32), self.state["bits"])
+        rounded = tf.bitwise.bitwise_and(
+            bits + odd + tf.constant((1 << (self.drop - 1)) - 1, tf.uint32), self.state["bits"]
+        )
         return tf.bitcast(rounded, tf.float32)
 
 

@@ -1,0 +1,206 @@
+"""How few bits hold the parameters of one number per channel: floats of few mantissa bits, a number of them per role.
+
+Rounding such a parameter moves the outputs of the model; so did rounding the kernels, and by far more. Where the two
+moves have parts in common the divergence from the original may grow by ten times what the new move is worth by itself,
+or fall, and which of both is not to be told from the values. So it is measured, on the inputs of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf, log2, sqrt
+
+import numpy as np
+
+from bitwidth.analysis import Fisher, divergences
+from bitwidth.context import Context
+from bitwidth.encodings import FEW_MANTISSA_BITS, Dense, Encoding, Format, rebased
+from bitwidth.graph import Graph, Parameter
+from bitwidth.probes import OutputProbe
+from bitwidth.typing import Array
+
+_LOG = logging.getLogger(__name__)
+_SAMPLES = 1024  # that are looked at, at most
+_GROWTH = 0.01  # of the divergence, at most, with two standard errors
+_MOVE = 0.05  # divergence from the model with 16-bit vectors, as a share of that model's own from the original
+_NOTHING = 1e-6  # a divergence that nobody needs to spend bits on
+_FEW = 0.02  # share of the numbers: a role of fewer takes the most mantissa bits, unsearched
+_MOST, _FIRST = 6, 4  # mantissa bits: the most, and those by which a role's sensitivity is told
+_UNSEEN = 1e-3  # without data: squared error of a vector, as a share of that of the kernels
+_ROUNDING = 0.045  # squared relative error of values rounded to no mantissa bits: 4^-m of it at m bits
+_ADDED = ("bias", "offset")  # roles that are only added: they need two bits less than those that multiply
+
+Chosen = Mapping[str, int]  # mantissa bits by role
+
+
+def few_bits(
+    before: Graph, after: Graph, context: Context, vectors: Sequence[Parameter], samples: int, with_data: bool
+) -> Graph:
+    """`after` with its vectors in floats of few mantissa bits where that leaves the outputs alone.
+
+    With data the number of bits of each role is searched: the divergence of the outputs from those of `before`, on at
+    most 1,024 samples, may grow by at most 1 % with two standard errors. Without data it goes by what rounding the
+    kernels has cost: the squared error of the vectors is at most a thousandth of theirs.
+
+    Args:
+        before: the model as the pass got it.
+        after: the same with its kernels on grids, and vectors in 16 bits.
+        context: of the run.
+        vectors: the parameters of one number per channel that were chosen, of `after`.
+        samples: how many samples are looked at, at most.
+        with_data: whether to look at the data.
+    """
+    fitting = [p for p in vectors if _is_short(p) and p.size]
+    if not fitting:
+        return after
+    if not with_data:
+        return _by_kernels(before, after, context, fitting)
+    search = _Search(_Judge(before, after, context, min(samples, _SAMPLES)), after, fitting)
+    found = search.run()
+    context.remark(f"vectors: {_words(fitting, search.chosen)}; {search.judge.words(search.reached)}")
+    return found
+
+
+def _is_short(parameter: Parameter) -> bool:
+    held = parameter.encoding.unmasked
+    return isinstance(held, Dense) and held.format is not None and held.width <= 16
+
+
+def held_in(graph: Graph, parameters: Iterable[Parameter], chosen: Chosen) -> Graph:
+    """The graph with parameters in as many mantissa bits as their role has; those of other roles stay.
+
+    One that is in fewer bits already stays too, and so does one that would leave the range of floats.
+    """
+    encodings: dict[str, Encoding] = {}
+    for parameter in parameters:
+        if parameter.role in chosen:
+            short = Dense(format_of(chosen[parameter.role]))
+            finite = np.isfinite(short.project(graph.values.value(parameter.path).start)).all()
+            if short.width < parameter.encoding.bits and finite:
+                encodings[parameter.path] = rebased(parameter.encoding, short)
+    return graph.update(encodings=encodings)
+
+
+def format_of(mantissa_bits: int) -> Format:
+    """The format of so many mantissa bits, 1 to 6.
+
+    Example:
+        >>> format_of(6), format_of(1)
+        ('e8m6', 'e8m1')
+    """
+    return FEW_MANTISSA_BITS[_MOST - mantissa_bits]
+
+
+class _Judge:
+    """How much further from the original than the model with 16-bit vectors another one is."""
+
+    def __init__(self, before: Graph, after: Graph, context: Context, samples: int) -> None:
+        data, session = context.need_data("Quantize"), context.session
+        probe, self._likelihoods = OutputProbe(samples), Fisher().likelihoods(before)
+        self._outputs: Callable[[Graph], tuple[Array, ...]] = lambda graph: session.probe(graph, probe, data)
+        self._given, self._base = self._outputs(before), self._outputs(after)
+        self._held = divergences(self._likelihoods, self._given, self._base)
+
+    def judge(self, graph: Graph) -> tuple[float, float, float]:
+        """Growth of the divergence with two standard errors, growth, and the divergence from the 16-bit model.
+
+        All as shares of the divergence of the 16-bit model, the worst of what there is to measure.
+        """
+        outputs, worst = self._outputs(graph), (-inf, -inf, 0.0)
+        found = divergences(self._likelihoods, self._given, outputs)
+        moved = divergences(self._likelihoods, self._base, outputs)
+        for name, held in self._held.items():
+            more, whole = found[name] - held, max(float(held.mean()), _NOTHING / _GROWTH)
+            error = 2 * float(more.std()) / sqrt(len(more))
+            each = ((more.mean() + error) / whole, more.mean() / whole, moved[name].mean() / whole)
+            worst = tuple(max(float(a), b) for a, b in zip(each, worst, strict=True))  # type: ignore[assignment]
+        return worst
+
+    def words(self, growth: float) -> str:
+        """What was reached."""
+        if not self._held:
+            return "no output to measure"
+        name, held = next(iter(self._held.items()))
+        what = "KL" if name == "kl" else "output error"
+        return f"{what} {growth:+.2%} of {held.mean():.3g} with 16 bits, on {len(held):,} samples"
+
+
+@dataclass
+class _Search:
+    """The fewest mantissa bits of each role that the judge lets pass, the most sensitive role first.
+
+    Attributes:
+        judge: judges a model.
+        graph: with vectors in 16 bits.
+        vectors: of which the roles are.
+        chosen: mantissa bits by role, so far; a role that has none is left in 16 bits.
+        reached: growth of the divergence with `chosen`.
+    """
+
+    judge: _Judge
+    graph: Graph
+    vectors: Sequence[Parameter]
+    chosen: dict[str, int] = field(default_factory=dict)
+    reached: float = 0.0
+
+    def run(self) -> Graph:
+        """Search, and the graph with what was found."""
+        sizes = {p.role: 0 for p in self.vectors}
+        for parameter in self.vectors:
+            sizes[parameter.role] += parameter.size
+        total = sum(sizes.values())
+        few = [role for role, size in sizes.items() if size < _FEW * total]
+        moves = {}
+        for role in sizes:
+            if role not in few:
+                moves[role] = self.judge.judge(self._with({role: _FIRST}))[2]
+        order = sorted(moves, key=lambda role: -moves[role])
+        left = [role for place, role in enumerate(order, 1) if not self._settle(role, moves[role], place / len(order))]
+        for role in few:
+            self._take(role, _MOST, 1.0)
+        for role in left:  # what was chosen since may make up for it
+            self._settle(role, inf, 1.0)
+        return self._with(self.chosen)
+
+    def _settle(self, role: str, move: float, share: float) -> bool:
+        """Choose the bits of a role, from those on that move outputs little enough; False where all grow too much."""
+        least = _FIRST + (log2(max(move, 1e-12) / (_MOVE * share)) / 2 if move < inf else 1)
+        return any(self._take(role, bits, share) for bits in range(min(max(1, round(least)), _MOST), _MOST + 1))
+
+    def _take(self, role: str, bits: int, share: float) -> bool:
+        bound, growth, move = self.judge.judge(self._with({**self.chosen, role: bits}))
+        _LOG.debug("%s in %d mantissa bits: growth %.4f, at most %.4f; moves %.4f", role, bits, growth, bound, move)
+        if bound > _GROWTH * share or move > _MOVE * share:
+            return False
+        self.chosen[role], self.reached = bits, growth
+        return True
+
+    def _with(self, chosen: Chosen) -> Graph:
+        return held_in(self.graph, self.vectors, chosen)
+
+
+def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence[Parameter]) -> Graph:
+    errors = []
+    for parameter in after:
+        if parameter.encoding.grid is not None and parameter.size and before[parameter.path].encoding.grid is None:
+            given = before.values[parameter.path].astype(np.float64)
+            power = float(np.square(given).sum())
+            errors.append(float(np.square(after.values[parameter.path] - given).sum()) / power if power else 0.0)
+    error = float(np.median(errors)) if errors else 0.0
+    needed = log2(_ROUNDING / (_UNSEEN * error)) / 2 if error > 0 else inf
+    if needed > _MOST + 0.1:
+        context.remark(
+            f"vectors: in 16 bits; without data, kernels with a relative squared error of {error:.2g} ask it"
+        )
+        return after
+    most = max(2, round(needed + 0.4))
+    chosen = {p.role: max(1, most - 2) if p.role in _ADDED else most for p in vectors}
+    context.remark(f"vectors: {_words(vectors, chosen)}, by the error of the kernels; there is no data")
+    return held_in(after, vectors, chosen)
+
+
+def _words(vectors: Sequence[Parameter], chosen: Chosen) -> str:
+    roles = sorted({p.role for p in vectors})
+    return ", ".join(f"{role} {format_of(chosen[role]) if role in chosen else '16-bit'}" for role in roles)
