@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import final, get_args
 
@@ -68,6 +68,7 @@ class Entry:
         streams: its arrays, in order; the codes are the last.
         kept: how many values are stored; the others are masked.
         pieces: where they lie. Of streams that it shares with others, its share.
+        more: as in `StoredParameter`.
         coded: in words, how the codes lie in the file: `"whole"`, `"7 planes"`, `"4 bits + rest"`.
     """
 
@@ -80,6 +81,7 @@ class Entry:
     streams: tuple[Stream, ...]
     kept: int
     pieces: tuple[Piece, ...] = ()
+    more: JsonMapping = field(default_factory=dict)
     coded: str = "whole"
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from bitwidth.encodings import Encoding
-from bitwidth.typing import Array, Json
+from bitwidth.typing import Array, Json, JsonMapping
 
 
 @final
@@ -48,6 +48,9 @@ class StoredParameter:
         trainable: whether training may change it.
         encoding: how its values are held.
         values: the values, on the encoding; shape and dtype of the parameter.
+        more: what a pass or a tool keeps with the parameter (the columns of its input that are left, where a cut part
+            came from), as JSON; written and read as it is, and not interpreted.
+        arrays: arrays that belong to that (the float weights behind a grid), by name; any numeric dtype.
     """
 
     path: str
@@ -56,6 +59,8 @@ class StoredParameter:
     trainable: bool
     encoding: Encoding
     values: Array
+    more: JsonMapping = field(default_factory=dict)
+    arrays: Mapping[str, Array] = field(default_factory=dict)
 
 
 @final

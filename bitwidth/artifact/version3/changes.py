@@ -32,7 +32,9 @@ def is_same(parameter: StoredParameter, base: StoredParameter) -> bool:
     one, other = parameter.encoding.state(), base.encoding.state()
     if config_of(one) != config_of(other) or not same_bits(parameter.values, base.values):
         return False
-    first, second = dict(arrays_of(one)), dict(arrays_of(other))
+    if dict(parameter.more) != dict(base.more):
+        return False
+    first, second = dict(arrays_of(one)) | dict(parameter.arrays), dict(arrays_of(other)) | dict(base.arrays)
     return first.keys() == second.keys() and all(same_bits(array, second[name]) for name, array in first.items())
 
 

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from bitwidth.artifact.format.header import CODES, Stream
 from bitwidth.artifact.format.held import is_code
 from bitwidth.artifact.format.states import arrays_of, config_of
+from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.version3.layers import Layers, layered
-from bitwidth.encodings import Dense, Encoding, least_format
+from bitwidth.encodings import Dense, least_format
 from bitwidth.errors import EncodingError
 from bitwidth.typing import Array, JsonDict
 
 JOINT, LAYERS, FLOATS, MASK, BYTES, BASE, CHANGE = "joint", "layers", "floats", "mask", "bytes", "base", "change"
 KEEP = "keep"
+MORE = "more:"  # before the names of arrays that are not the encoding's
 STEP = "step"  # of the base layer: an array beside those of the encoding
 _SMALL = tuple(np.dtype(name) for name in ("int8", "uint8", "int16", "uint16", "int32"))
 _FEW = 1 << 16  # 16-bit floats that are coded together with others; more have a stream of their own
@@ -67,24 +69,24 @@ class TakenApart:
     layers: Layers | None = None
 
 
-def taken_apart(encoding: Encoding, values: Array, dtype: str, in_layers: bool | None) -> TakenApart:
+def taken_apart(parameter: StoredParameter, in_layers: bool | None) -> TakenApart:
     """The arrays of one parameter.
 
     Args:
-        encoding: how the values are held.
-        values: on the encoding.
-        dtype: of the parameter.
+        parameter: the parameter.
         in_layers: whether codes of grids of more than 4 bits are coded in layers; None where there are many of them.
 
     Raises:
         EncodingError: values of a dtype that a file cannot hold.
     """
-    codes = stored_codes(encoding.encode(values), dtype)
+    encoding, dtype = parameter.encoding, parameter.dtype
+    codes = stored_codes(encoding.encode(parameter.values), dtype)
     arrays = dict(arrays_of(encoding.state()))
     whole = is_code(str(codes.dtype), dtype)
     together = whole and KEEP in arrays and encoding.mask is not None and np.array_equal(arrays[KEEP], encoding.mask)
     layers = layered(encoding, codes, in_layers) if whole else None
     fields = [Field(stream_of(name, array, together), stored(array)) for name, array in arrays.items()]
+    fields += [Field(stream_of(MORE + name, array, False), stored(array)) for name, array in parameter.arrays.items()]
     if layers is not None:
         step = layers.step
         fields.append(Field(Stream(STEP, CODES, "int32", step.shape), step))

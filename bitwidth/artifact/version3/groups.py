@@ -31,6 +31,7 @@ from bitwidth.artifact.version3.fields import (
     KEEP,
     LAYERS,
     MASK,
+    MORE,
     STEP,
     TakenApart,
     coder_of,
@@ -108,12 +109,14 @@ class _Member:
         encoding: how it is held.
         codes: all of them, or those of the base layer.
         step: of the base layer; None where there is none.
+        arrays: as in `StoredParameter`.
     """
 
     entry: Entry
     encoding: Encoding
     codes: Array
     step: NDArray[np.int32] | None
+    arrays: dict[str, Array]
 
 
 def unpack_group(
@@ -158,7 +161,8 @@ def unpack_group(
         with _corrupt(f"{name}: {entry.path}"):
             encoding, values = _values(member, bits)
         check_dtype(values, entry.dtype, f"{name}: {entry.path}")
-        yield StoredParameter(entry.path, entry.role, entry.dtype, entry.trainable, encoding, values)
+        described = entry.path, entry.role, entry.dtype, entry.trainable
+        yield StoredParameter(*described, encoding, values, entry.more, member.arrays)
 
 
 @contextmanager
@@ -219,16 +223,17 @@ def _member(entry: Entry, arrays: dict[str, Array], base: StoredParameter | None
         if base is None or base.values.shape != entry.shape or base.dtype != entry.dtype:
             raise EncodingError("it is a change of a parameter that the base does not have")
         arrays |= _changed_sides(entry, arrays, base)
+    more = {name: arrays.pop(name) for name in list(arrays) if name.startswith(MORE)}
     encoding = encoding_from_state(state_of(entry.encoding, arrays))
     encoding.check(entry.shape)
-    _check_described(entry, encoding)
+    _check_described(entry, encoding, more)
     if base is not None and entry.streams[-1].coder == CHANGE:
         codes = _changed_codes(entry, codes, encoding, base)
     if step is not None:
         encoding_of_base(encoding, step).unmasked.check_codes(codes)
     elif encoding.mask is not None and codes.shape != entry.shape:
         codes = _placed(codes, encoding.mask)
-    return _Member(entry, encoding, codes, step)
+    return _Member(entry, encoding, codes, step, {name.removeprefix(MORE): array for name, array in more.items()})
 
 
 def _changed_sides(entry: Entry, arrays: Mapping[str, Array], base: StoredParameter) -> dict[str, Array]:
@@ -278,7 +283,7 @@ def _values(member: _Member, bits: int | None) -> tuple[Encoding, Array]:
     codes, member.codes = member.codes, np.zeros(0)
     if member.step is not None:
         encoding = encoding_of_base(encoding, member.step)
-    encoding.unmasked.check_codes(codes)
+    encoding.unmasked.check_codes(codes if encoding.mask is None else codes[encoding.mask])
     if bits is not None:
         encoding, codes = narrow(encoding, codes, bits)
     with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the values asks whether they are finite
@@ -299,7 +304,7 @@ def _placed(codes: Array, mask: NDArray[np.bool_]) -> Array:
 # ---- what a writer says
 
 
-def _check_described(entry: Entry, encoding: Encoding) -> None:
+def _check_described(entry: Entry, encoding: Encoding, more: Mapping[str, Array]) -> None:
     """Raise unless `entry` describes `encoding`, for its parameter, as a writer does.
 
     Raises:
@@ -307,7 +312,7 @@ def _check_described(entry: Entry, encoding: Encoding) -> None:
     """
     if not within(entry.encoding, json.loads(json.dumps(config_of(encoding.state())))):
         raise EncodingError(f"{encoding.describe()} is not described as {str(dict(entry.encoding))[:200]}")
-    expected = [*_expected(entry, encoding)]
+    expected = [*_expected(entry, encoding, more)]
     if list(entry.streams) != expected:
         raise EncodingError(f"{encoding.describe()} has the streams {_words(expected)}; got {_words(entry.streams)}")
     mask = encoding.mask
@@ -315,7 +320,7 @@ def _check_described(entry: Entry, encoding: Encoding) -> None:
         raise EncodingError(f"{entry.kept:,} values said to be stored, which is not what the mask says")
 
 
-def _expected(entry: Entry, encoding: Encoding) -> Iterator[Stream]:
+def _expected(entry: Entry, encoding: Encoding, more: Mapping[str, Array]) -> Iterator[Stream]:
     """The streams as a writer describes them, of its choices the one that was made."""
     codes, said = entry.streams[-1], {stream.name: stream for stream in entry.streams}
     arrays = dict(arrays_of(encoding.state()))
@@ -328,6 +333,8 @@ def _expected(entry: Entry, encoding: Encoding) -> Iterator[Stream]:
             stream = replace(stream, coder=given.coder)
             together = together and name != KEEP
         yield stream
+    for name, array in more.items():
+        yield stream_of(name, array, False)
     grid = ordered(encoding)
     if of_grid and codes.coder == LAYERS and grid is not None and can_be_layered(encoding):
         yield Stream(STEP, CODES, "int32", grid.scale.shape)

@@ -13,6 +13,7 @@
                    the last one with the same stem and the next number, the number of the stem stands for it
     shapes         one for each parameter
     kept           how many values each parameter with a mask stores
+    more           [number of the parameter, object] of those that have such (see `StoredParameter`); left out if none
     groups         [how many parameters, [bytes of each stream], bytes of the rest of their codes if there are such]
     assets         [name, bytes] of each; left out where there are none
     activations    as `activations` writes them, and `layers`: paths of the layers; both left out where there are none
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, final
 
@@ -54,7 +55,7 @@ from bitwidth.typing import Json, JsonDict, JsonMapping
 _KERAS = "keras"
 _WHOLE, _BLOCKS, _KEPT = range(3)
 MAX_KINDS = 1 << 16
-_LISTS = ("kinds", "parameters", "shapes", "kept", "groups", "assets")
+_LISTS = ("kinds", "parameters", "shapes", "kept", "groups", "assets", "more")
 
 
 # ---- to JSON
@@ -114,11 +115,13 @@ def _of_parameters(entries: Sequence[Entry], groups: Sequence[Group]) -> JsonDic
         if not rows or rows[-1][0] != first:
             rows.append([first])
         rows[-1].append(kinds.setdefault(_text(_kind(entry, last)), len(kinds)))
+    more = [[place, dict(entry.more)] for place, entry in enumerate(entries) if entry.more]
     return {
         "kinds": [json.loads(kind) for kind in kinds],
         "parameters": _numbered(rows),
         "shapes": [list(entry.shape) for entry in entries],
         "kept": [entry.kept for entry in entries if _has_mask(entry)],
+        **({"more": more} if more else {}),
         "groups": [[group.count, list(group.lengths), *group.later] for group in groups],
     }
 
@@ -228,7 +231,8 @@ def parse(text: bytes, name: str) -> Header:
     lists = [data.get(key, []) for key in _LISTS]
     texts = [data.get("name", ""), data.get("framework", _KERAS), data.get("reason", "")]
     groups = tuple(_group(item, name) for item in lists[4])
-    entries = with_pieces(tuple(_entries(lists[0], lists[1], lists[2], lists[3], name)), groups, name)
+    found = _with_more(list(_entries(lists[0], lists[1], lists[2], lists[3], name)), lists[6], name)
+    entries = with_pieces(found, groups, name)
     variables = checked_variables(data["variables"], name) if "variables" in data else _variables(entries)
     header = Header(
         name=texts[0],
@@ -368,6 +372,15 @@ def _entry(path: str, kind: _Kind, shape: tuple[int, ...], left: Iterator[int], 
     if _kind(entry, kind.last)[5] != [list(stream) for stream in kind.streams]:
         raise CorruptFileError(f"{where}: shapes of streams that are not said as a writer says them")
     return entry
+
+
+def _with_more(entries: list[Entry], items: Sequence[Json], name: str) -> list[Entry]:
+    for item in items:
+        good = isinstance(item, list) and len(item) == 2 and type(item[0]) is int and isinstance(item[1], dict)
+        if not good or not 0 <= item[0] < len(entries) or not item[1] or entries[item[0]].more:
+            raise CorruptFileError(f"{name}: its header does not say more of a parameter: {str(item)[:80]}")
+        entries[item[0]] = replace(entries[item[0]], more=item[1])
+    return entries
 
 
 def _group(item: Json, name: str) -> Group:

@@ -1,8 +1,8 @@
 """Codes of a grid in two layers: a base of 4 bits, which is a grid of its own, and the rest.
 
 The base t counts codes c, less their zero points, in steps of an integer s for each block, -7 to 7. It is what a reader
-of 4 bits takes: a symmetric grid whose scales are s times those of the codes (see `bitwidth.encodings.narrow`). The rest
-is `c - s * t`. Both together cost about what the codes do (H. Schwarz et al., "Overview of the Scalable Video
+of 4 bits takes: a symmetric grid whose scales are s times those of the codes (see `bitwidth.encodings.narrow`). The
+rest is `c - s * t`. Both together cost about what the codes do (H. Schwarz et al., "Overview of the Scalable Video
 Coding Extension of the H.264/AVC Standard", 2007, section V, for layers of quality).
 """
 

@@ -86,7 +86,7 @@ def packed_chunks(
 def _apart(parameter: StoredParameter, layers: bool | None, base: StoredParameter | None) -> TakenApart:
     if not all_finite(parameter.values):
         raise EncodingError(f"{parameter.path}: values that are not finite cannot be stored")
-    apart = taken_apart(parameter.encoding, parameter.values, parameter.dtype, layers)
+    apart = taken_apart(parameter, layers)
     return apart if base is None else against(apart, parameter.encoding, base, parameter.dtype)
 
 
@@ -96,5 +96,6 @@ def _entry(parameter: StoredParameter, apart: TakenApart) -> Entry:
     streams: tuple[Stream, ...] = tuple(field.stream for field in apart.fields)
     shape = tuple(parameter.values.shape)
     return Entry(
-        parameter.path, parameter.role, shape, parameter.dtype, parameter.trainable, apart.config, streams, kept
+        *(parameter.path, parameter.role, shape, parameter.dtype, parameter.trainable, apart.config, streams, kept),
+        more=parameter.more,
     )
