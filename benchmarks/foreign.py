@@ -1,7 +1,8 @@
 """Small nets of kinds that the baselines are not, trained here for a minute each: separable convolutions, outliers.
 
 `mobile` and `outliers` see Fashion-MNIST. `keywords` is a keyword-spotting net of about 25,000 parameters (the DS-CNN
-of Zhang et al. 2017, "Hello Edge: Keyword Spotting on Microcontrollers") on synthetic spectrograms: each of 12 words is a path of three formants with an envelope, at a random place, pace and loudness, in coloured noise.
+of Zhang et al. 2017, "Hello Edge: Keyword Spotting on Microcontrollers") on synthetic spectrograms: each of 12 words is
+a path of three formants with an envelope, at a random place, pace and loudness, in coloured noise.
 """
 
 from __future__ import annotations

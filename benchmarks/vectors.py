@@ -76,7 +76,8 @@ def _coded(codes: NDArray[np.uint16], name: str) -> float:
 
 def measure(name: str, model: Any, calibration: NDArray[np.float32], test: Split, bits: int) -> dict[str, Any]:
     """One model at one width of its kernels."""
-    given, rows = outputs(model, test[0]), {}
+    given = outputs(model, test[0])
+    rows: dict[str, dict[str, Any]] = {}
     for way, (vectors, with_data) in WAYS.items():
         start = time.perf_counter()
         item = bw.Quantize(bits, vectors=vectors)

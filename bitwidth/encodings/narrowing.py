@@ -172,7 +172,8 @@ def _steps(signed: Ints, grid: Quantized, bits: int) -> Ints:
     most = np.clip(np.minimum(-(-greatest // top), room), 1, None).astype(np.int32)
     if bits in _TRIED and signed.size and most.max(initial=1) > 1:
         most = _searched(signed, block, counts, greatest, most, bits)
-    return most.reshape(grid.scale.shape)
+    found: Ints = most.reshape(grid.scale.shape)
+    return found
 
 
 def _searched(

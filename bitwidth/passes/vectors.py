@@ -196,7 +196,7 @@ def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence
         )
         return after
     most = max(2, round(needed + 0.4))
-    chosen = {p.role: max(1, most - 2) if p.role in _ADDED else most for p in vectors}
+    chosen: dict[str, int] = {p.role: max(1, most - 2) if p.role in _ADDED else most for p in vectors}
     context.remark(f"vectors: {_words(vectors, chosen)}, by the error of the kernels; there is no data")
     return held_in(after, vectors, chosen)
 

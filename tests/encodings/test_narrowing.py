@@ -111,7 +111,9 @@ def test_codes_are_as_near_as_the_step_allows(
     """What is left is half a step, or less than a whole one where a code was rounded to the other side; zero stays."""
     grid, codes, keep = case
     step, signed, top = steps(codes, grid, bits, keep), signed_of(grid, codes, keep), (1 << (bits - 1)) - 1
-    assert (step.shape, step.dtype, step.min() >= 1) == (grid.scale.shape, np.int32, True)
+    assert step.shape == grid.scale.shape
+    assert step.dtype == np.int32
+    assert step.min() >= 1
     _, short = narrow(Masked(keep, grid) if keep is not None else grid, codes, bits, step)
     if short is codes:
         return
@@ -217,7 +219,7 @@ def test_blocks_of_nothing_and_of_zeros() -> None:
 
 
 def test_one_scale_for_any_shape() -> None:
-    grid = Quantized(IntegerLevels.symmetric(8), np.float32(0.5), ())
+    grid = Quantized(IntegerLevels.symmetric(8), np.array(0.5, np.float32), ())
     found, codes = narrow(grid, np.array([[70, 50], [-30, 14]], np.int32), 4)
     assert codes.tolist() == [[7, 5], [-3, 1]]
     assert found.decode(codes).tolist() == [[35.0, 25.0], [-15.0, 5.0]]
