@@ -16,11 +16,9 @@ Example:
 """
 
 from bitwidth.coder.arrays import decode_array, encode_array
-from bitwidth.coder.codes import (
-    decode_codes,
+from bitwidth.coder.interim import (
     decode_floats,
     decode_residuals,
-    encode_codes,
     encode_floats,
     encode_residuals,
 )

@@ -29,10 +29,12 @@ class Chunks:
     Attributes:
         entries: what the header says of each, without pieces.
         groups: the chunks that hold them.
+        places: the number of each among all parameters.
     """
 
     entries: tuple[Entry, ...]
     groups: tuple[Group, ...]
+    places: tuple[int, ...]
 
 
 def packed_chunks(
@@ -58,6 +60,7 @@ def packed_chunks(
     entries: list[Entry] = []
     groups: list[Group] = []
     members: list[TakenApart] = []
+    places: list[int] = []
 
     def close() -> None:
         streams, later = pack_group(members)
@@ -69,9 +72,10 @@ def packed_chunks(
 
     held = 0
     pairs = ((one, None) for one in parameters) if base is None else zip(parameters, base, strict=True)
-    for parameter, before in pairs:
+    for place, (parameter, before) in enumerate(pairs):
         held += parameter.values.size  # of what is left out too: a reader passes it by within the group
         if before is None or not is_same(parameter, before):
+            places.append(place)
             members.append(_apart(parameter, layers, before))
             entries.append(_entry(parameter, members[-1]))
         if held >= FULL:
@@ -80,7 +84,7 @@ def packed_chunks(
                 close()
     if members:
         close()
-    return Chunks(tuple(entries), tuple(groups))
+    return Chunks(tuple(entries), tuple(groups), tuple(places))
 
 
 def _apart(parameter: StoredParameter, layers: bool | None, base: StoredParameter | None) -> TakenApart:

@@ -15,36 +15,6 @@ from bitwidth.coder.integers import decode_integers, encode_integers
 from bitwidth.coder.masks import decode_mask, encode_mask
 
 
-def encode_codes(tensors: Sequence[tuple[NDArray[Any], NDArray[np.bool_] | None]]) -> bytes:
-    out = b""
-    for codes, mask in tensors:
-        if mask is not None:
-            m = encode_mask(mask)
-            out += varint(len(m)) + m
-            codes = codes[mask]
-        c = encode_integers(codes)
-        out += varint(len(c)) + c
-    return out
-
-
-def decode_codes(
-    data: bytes, shapes: Sequence[tuple[tuple[int, ...], bool]]
-) -> list[tuple[NDArray[np.int32], NDArray[np.bool_] | None]]:
-    reader = Reader(data)
-    out = []
-    for shape, masked in shapes:
-        mask = decode_mask(reader.take(reader.varint()), shape) if masked else None
-        n = prod(shape) if mask is None else int(mask.sum())
-        codes = decode_integers(reader.take(reader.varint()), n).astype(np.int32)
-        if mask is not None:
-            full = np.zeros(shape, np.int32)
-            full[mask] = codes
-            codes = full
-        out.append((codes.reshape(shape), mask))
-    reader.end()
-    return out
-
-
 def encode_residuals(codes: NDArray[Any], base: NDArray[Any], step: NDArray[Any]) -> bytes:
     return encode_integers(codes - base * step)
 
