@@ -16,6 +16,7 @@ Example:
 """
 
 from bitwidth.coder.arrays import decode_array, encode_array
+from bitwidth.coder.codes import decode_codes, encode_codes
 from bitwidth.coder.integers import decode_integers, encode_integers
 from bitwidth.coder.masks import decode_mask, encode_mask
 from bitwidth.coder.planes import MAX_PLANES, decode_planes, encode_planes
@@ -24,11 +25,13 @@ from bitwidth.coder.rans import decode_symbols, encode_symbols, entropy_bits
 __all__ = [
     "MAX_PLANES",
     "decode_array",
+    "decode_codes",
     "decode_integers",
     "decode_mask",
     "decode_planes",
     "decode_symbols",
     "encode_array",
+    "encode_codes",
     "encode_integers",
     "encode_mask",
     "encode_planes",
