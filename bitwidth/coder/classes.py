@@ -190,9 +190,7 @@ def _lengths(joint: NDArray[np.int64]) -> NDArray[np.float32]:
     return lengths
 
 
-def _cheapest(
-    each: NDArray[np.int64], lengths: NDArray[np.float32], before: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def _cheapest(each: NDArray[np.int64], lengths: NDArray[np.float32], before: NDArray[np.uint8]) -> NDArray[np.uint8]:
     shares = np.bincount(before, minlength=len(lengths)) + 0.5
     price = each.astype(np.float32) @ lengths.T - np.log2(shares / shares.sum()).astype(np.float32)
     return price.argmin(axis=1).astype(np.uint8)

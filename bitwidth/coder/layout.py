@@ -284,9 +284,7 @@ def choose_counting(line: Line, stride: int) -> None:
         1
     """
     choices = (_PLAIN, _NEIGHBOUR) if stride < 2 or stride >= line.of_line.size else (_PLAIN, _NEIGHBOUR, _STRIDE)
-    prices = [
-        classes.entropy_of(np.bincount(_counted(line.of_line, kind, stride, line.number))) for kind in choices
-    ]
+    prices = [classes.entropy_of(np.bincount(_counted(line.of_line, kind, stride, line.number))) for kind in choices]
     line.counted = choices[int(np.argmin(prices))]
 
 

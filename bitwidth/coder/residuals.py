@@ -68,7 +68,9 @@ def _checked(base: Array, step: Array) -> tuple[NDArray[np.int8], Array]:
     if base.dtype.kind not in "iu" or step.dtype.kind not in "iu":
         raise EncodingError(f"residuals: integers expected, got base {base.dtype} and step {step.dtype}")
     if base.size and max(-int(base.min()), int(base.max())) > MOST_BASE:
-        raise EncodingError(f"residuals: a base of -{MOST_BASE} to {MOST_BASE} expected, got {base.min()}..{base.max()}")
+        raise EncodingError(
+            f"residuals: a base of -{MOST_BASE} to {MOST_BASE} expected, got {base.min()}..{base.max()}"
+        )
     if step.size and not (0 < int(step.min()) and int(step.max()) <= _INT32.max // 8):
         raise EncodingError(f"residuals: positive steps expected, got {step.min()}..{step.max()}")
     flat = step.reshape(1) if step.size == 1 else np.broadcast_to(step, base.shape).reshape(-1)

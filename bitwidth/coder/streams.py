@@ -49,9 +49,7 @@ _LANE_BYTES = 10  # coded bytes to a lane: a lane costs about a hundredth of a b
 _MOST_ROWS = 1 << 12  # between one splitting and the next
 
 
-def encode(
-    flat: Array, counts: NDArray[np.int64], place: Placing | None = None, contexts: int | None = None
-) -> bytes:
+def encode(flat: Array, counts: NDArray[np.int64], place: Placing | None = None, contexts: int | None = None) -> bytes:
     """Code symbols in contexts; those with much the same symbols are given one table together.
 
     Args:
@@ -125,7 +123,9 @@ def _choose_lanes(coded: float, steps: int, rows: int) -> int:
     least = (steps >> _LOG_ROWS + 1).bit_length()
     fitting = (steps // rows + 1).bit_length() - 1  # rows * (lanes - 1) are coded while lanes grow
     most = min(max(wanted, least), fitting, _MOST_LOG_LANES)
-    return min(range(min(least, most), most + 1), key=lambda log: log * rows + (steps - growing.tail_of(log, rows) >> log))
+    return min(
+        range(min(least, most), most + 1), key=lambda log: log * rows + (steps - growing.tail_of(log, rows) >> log)
+    )
 
 
 def _stacked(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -183,7 +183,9 @@ class _Header:
         if not self.growing:
             _check_steps(steps, self.log_lanes)
         elif steps >> self.log_lanes > 2 << _LOG_ROWS and self.log_lanes < _MOST_LOG_LANES:
-            raise CorruptFileError(f"coded stream: {steps:,} steps in {1 << self.log_lanes} lanes, which nothing writes")
+            raise CorruptFileError(
+                f"coded stream: {steps:,} steps in {1 << self.log_lanes} lanes, which nothing writes"
+            )
 
 
 def decode(data: bytes, count: int, contexts: int, place: Placing | None = None) -> Array:
