@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.coder.bitio import Reader, counts_of, pack_groups, unpack_groups, varint
+from bitwidth.coder.bitio import Reader, pack_groups, unpack_groups, varint
 from bitwidth.coder.rans import decode_symbols, encode_symbols
 from bitwidth.coder.tables import MAX_SYMBOLS
 from bitwidth.coder.tokens import MANTISSAS, choose_mantissa, least_of, tokens_of

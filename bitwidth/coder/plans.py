@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bitwidth.coder import classes
 from bitwidth.coder.bitio import counts_of
-from bitwidth.coder.layout import WITH_CLASSES, Layout, Line, choose_counting
+from bitwidth.coder.layout import WITH_CLASSES, Layout, choose_counting
 from bitwidth.coder.masks import encode_mask
 from bitwidth.coder.tables import entropy_of
 from bitwidth.coder.tokens import MANTISSAS, choose_mantissa, tokens_of

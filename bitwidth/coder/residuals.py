@@ -71,7 +71,7 @@ def _checked(base: Array, step: Array) -> tuple[NDArray[np.int8], Array]:
         raise EncodingError(
             f"residuals: a base of -{MOST_BASE} to {MOST_BASE} expected, got {base.min()}..{base.max()}"
         )
-    if step.size and not (0 < int(step.min()) and int(step.max()) <= _INT32.max // 8):
+    if step.size and not (int(step.min()) > 0 and int(step.max()) <= _INT32.max // 8):
         raise EncodingError(f"residuals: positive steps expected, got {step.min()}..{step.max()}")
     flat = step.reshape(1) if step.size == 1 else np.broadcast_to(step, base.shape).reshape(-1)
     return base.astype(np.int8).reshape(-1), flat
