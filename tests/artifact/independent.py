@@ -10,7 +10,7 @@ import math
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,39 +25,23 @@ DICTIONARY = Path(__file__).parents[2] / "bitwidth" / "artifact" / "version3" / 
 
 
 class Bytes:
-    """Reads bytes from front to back."""
-
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
 
-    def take(self, count: int) -> bytes:
-        assert 0 <= count <= len(self.data) - self.at
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def rest(self) -> bytes:
-        return self.take(len(self.data) - self.at)
+    def take(self, count: int | None = None) -> bytes:
+        begin, self.at = self.at, len(self.data) if count is None else self.at + count
+        assert begin <= self.at <= len(self.data)
+        return self.data[begin : self.at]
 
     def varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
+        byte = self.take(1)[0]
+        return byte if byte < 128 else byte - 128 | self.varint() << 7
 
     def part(self) -> bytes:
-        """A length, and so many bytes."""
         return self.take(self.varint())
 
 
-# ---- the scalar number
-
-
 class Bit:
-    """An adaptive probability."""
-
     def __init__(self) -> None:
         self.zero, self.seen = 1 << 14, 0
 
@@ -67,15 +51,10 @@ class Bit:
 
 
 class Number:
-    """A scalar rANS number."""
-
     def __init__(self, data: bytes) -> None:
         head = len(data) if len(data) <= 6 else 6 - len(data) % 2
         self.state = int.from_bytes(data[:head], "little")
         self.words = [int.from_bytes(data[at : at + 2], "little") for at in range(len(data) - 2, head - 1, -2)]
-
-    def slot(self) -> int:
-        return self.state & 0x7FFF
 
     def advance(self, start: int, freq: int) -> None:
         self.state = freq * (self.state >> 15) + (self.state & 0x7FFF) - start
@@ -83,7 +62,7 @@ class Number:
             self.state = self.state << 16 | self.words.pop()
 
     def bit(self, model: Bit) -> int:
-        value = int(self.slot() >= model.zero)
+        value = int((self.state & 0x7FFF) >= model.zero)
         self.advance(*((model.zero, (1 << 15) - model.zero) if value else (0, model.zero)))
         model.learn(value)
         return value
@@ -93,36 +72,26 @@ class Number:
         while width > 0:
             step = min(width, 12)
             width -= step
-            freq = 1 << 15 - step
-            part = self.slot() // freq
-            self.advance(part * freq, freq)
+            part = (self.state & 0x7FFF) >> 15 - step
+            self.advance(part << 15 - step, 1 << 15 - step)
             value = value << step | part
         return value
 
     def number(self) -> int:
-        width = 0
-        while self.bits(1):
-            width += 1
+        width = next(width for width in range(99) if not self.bits(1))
         return (1 << width | self.bits(width)) - 1
 
 
-# ---- frequency tables
-
-
 class Tables:
-    """Reads the tables of one stream: they share adaptive probabilities."""
-
     def __init__(self, number: Number, precision: int) -> None:
-        self.number, self.precision = number, precision
-        self.kinds = [Bit(), Bit()]
+        self.number, self.precision, self.kinds = number, precision, [Bit(), Bit()]
         self.same = [[Bit(), Bit()] for _ in range(22)]
         self.up, self.far = [Bit() for _ in range(22)], [Bit() for _ in range(22)]
 
     def read(self) -> Array:
-        number = self.number
-        if number.bit(self.kinds[0]):
-            return np.array([0] * number.number() + [1 << self.precision], np.int64)
-        return normalised(self.shape() if number.bit(self.kinds[1]) else self.explicit(), self.precision)
+        if self.number.bit(self.kinds[0]):
+            return np.array([0] * self.number.number() + [1 << self.precision], np.int64)
+        return normalised(self.shape() if self.number.bit(self.kinds[1]) else self.explicit(), self.precision)
 
     def explicit(self) -> Array:
         number = self.number
@@ -138,12 +107,11 @@ class Tables:
         return np.array(weights, np.int64)
 
     def length(self, before: int, earlier: int) -> int:
-        number = self.number
-        if not number.bit(self.same[before][int(before == earlier)]):
+        if not self.number.bit(self.same[before][int(before == earlier)]):
             return before
-        up = before == 0 or (before < 21 and number.bit(self.up[before]) == 1)
+        up = before == 0 or (before < 21 and self.number.bit(self.up[before]) == 1)
         most, steps = (21 - before if up else before), 1
-        while steps < most and number.bit(self.far[before]):
+        while steps < most and self.number.bit(self.far[before]):
             steps += 1
         return before + steps if up else before - steps
 
@@ -179,20 +147,15 @@ def normalised(weights: Array, precision: int) -> Array:
     return freqs
 
 
-def halvings() -> Array:
-    """2**30 * 2**(-i / 1024)."""
-    roots, out = [math.isqrt(1 << 119)], []
-    for _ in range(9):
-        roots.append(math.isqrt(roots[-1] << 60))
-    for index in range(1024):
-        value = 1 << 60
-        for place, root in enumerate(roots):
-            value = value * root >> 60 if index >> 9 - place & 1 else value
-        out.append(value >> 30)
-    return np.array(out, np.int64)
+def halving(index: int) -> int:
+    value, root = 1 << 60, math.isqrt(1 << 119)
+    for place in range(9, -1, -1):
+        value = value * root >> 60 if index >> place & 1 else value
+        root = math.isqrt(root << 60)
+    return value >> 30
 
 
-HALVINGS = halvings()
+HALVINGS = np.array([halving(index) for index in range(1024)], np.int64)
 
 
 def curve_of(size: int, power: int, scale: int, centre: int) -> Array:
@@ -203,11 +166,10 @@ def curve_of(size: int, power: int, scale: int, centre: int) -> Array:
     quarter, square = np.sqrt((half << 10).astype(np.float64)).astype(np.int64), ratio * ratio >> 10
     raised = [half, half * quarter >> 10, ratio, ratio * quarter >> 10, ratio * half >> 10, square]
     exponents = np.clip([*raised, square * ratio >> 10, square * square >> 10][power], 0, 30 << 10)
-    return np.maximum(HALVINGS[exponents & 1023] >> (exponents >> 10), 1)
+    return np.asarray(np.maximum(HALVINGS[exponents & 1023] >> (exponents >> 10), 1))
 
 
 def table_map(number: Number, contexts: int) -> Array:
-    """Which table each context has."""
     several, fresh, same = Bit(), Bit(), Bit()
     out, made, table = np.zeros(contexts, np.int64), 1, 0
     if contexts > 1 and number.bit(several):
@@ -219,16 +181,13 @@ def table_map(number: Number, contexts: int) -> Array:
     return out
 
 
-# ---- a stream of symbols
-
-
 def symbols(data: bytes, count: int, contexts: int = 1, place: Place | None = None) -> Array:
     """`place` makes the table of each position of the table of each context."""
     reader = Bytes(data)
     first, precision, log_lanes, rows = reader.take(1)[0], 15, 0, 0
     if first:
         precision, log_lanes, rows, _ = 12 + (first >> 4), reader.take(1)[0], reader.varint(), reader.varint()
-    number = Number(reader.part() if first else reader.rest())
+    number = Number(reader.part() if first else reader.take())
     assigned = table_map(number, contexts)
     tables = Tables(number, precision)
     freqs = [tables.read() for _ in range(int(assigned.max()) + 1)]
@@ -236,7 +195,7 @@ def symbols(data: bytes, count: int, contexts: int = 1, place: Place | None = No
     out = np.array([int(row.argmax()) for row in freqs])[which]
     coded = np.array([row.max() < 1 << precision for row in freqs])[which]
     if coded.any() and first:
-        out[coded] = lanes(reader.rest(), which[coded], freqs, precision, log_lanes, rows)
+        out[coded] = lanes(reader.take(), which[coded], freqs, precision, log_lanes, rows)
     elif coded.any():
         out[coded] = one_by_one(number, which[coded], freqs)
     return out
@@ -247,15 +206,13 @@ def one_by_one(number: Number, which: Array, freqs: Sequence[Array]) -> list[int
     starts = [(np.cumsum(row) - row)[names].tolist() for row, names in zip(freqs, used, strict=True)]
     out = []
     for table in which.tolist():
-        place = bisect_right(starts[table], number.slot()) - 1
+        place = bisect_right(starts[table], number.state & 0x7FFF) - 1
         out.append(used[table][place])
         number.advance(starts[table][place], int(freqs[table][out[-1]]))
     return out
 
 
 class Lanes:
-    """States and the words that they share."""
-
     def __init__(self, data: bytes) -> None:
         self.states, self.at = np.frombuffer(data, "<u4", 1).astype(np.uint64), 0
         self.words = np.frombuffer(data, "<u2", offset=4).astype(np.uint64)
@@ -318,16 +275,11 @@ def lanes(data: bytes, which: Array, freqs: Sequence[Array], precision: int, log
 
 
 def in_contexts(data: bytes, context: Array) -> Array:
-    """Symbols in contexts, of which those that occur are numbered."""
     present, ranks = np.unique(context.reshape(-1), return_inverse=True)
     return symbols(data, context.size, present.size, lambda tables: tables[ranks])
 
 
-# ---- integers, masks, arrays
-
-
 def raw(reader: Bytes, groups: Sequence[tuple[int, int]], in_planes: bool = True) -> list[Array]:
-    """Numbers of so many bits: their whole bytes, and then the bits above those; by planes, or number by number."""
     whole = [np.frombuffer(reader.take(count * (width >> 3)), np.uint8) for count, width in groups]
     total = sum(count * (width & 7) for count, width in groups)
     bits = np.unpackbits(np.frombuffer(reader.take(total + 7 >> 3), np.uint8)).astype(np.int64)
@@ -343,29 +295,24 @@ def raw(reader: Bytes, groups: Sequence[tuple[int, int]], in_planes: bool = True
 
 
 def widened(reader: Bytes, tokens: Array, mantissa: int, in_planes: bool = True) -> Array:
-    """Tokens with a sign, and the raw bits below them."""
     shifts = np.maximum((np.abs(tokens) >> mantissa) - 1, 0)
     away = (np.abs(tokens) - (shifts << mantissa)) << shifts
     widths, sizes = np.unique(shifts[shifts > 0], return_counts=True)
     groups = [(int(size), int(width)) for width, size in zip(widths, sizes, strict=True)]
     for (_, width), extras in zip(groups, raw(reader, groups, in_planes) if groups else [], strict=True):
         away[shifts == width] |= extras
-    return np.where(tokens < 0, -away, away)
-
-
-def unzigzag(code: int) -> int:
-    return -(code + 1 >> 1) if code & 1 else code >> 1
+    return np.asarray(np.where(tokens < 0, -away, away))
 
 
 def integers(data: bytes, count: int) -> Array:
     reader = Bytes(data)
-    first, origin = reader.take(1)[0], unzigzag(reader.varint())
-    if first & 3 == 0:
-        return np.full(count, origin)
-    if first & 3 == 1:
-        return raw(reader, [(count, reader.take(1)[0])], in_planes=False)[0] + origin
+    first, code = reader.take(1)[0], reader.varint()
+    origin = code >> 1 ^ -(code & 1)
+    if first & 3 < 2:
+        width = reader.take(1)[0] if first & 3 else 0
+        return raw(reader, [(count, width)], in_planes=False)[0] + origin
     if first & 3 == 2:
-        return symbols(reader.rest(), count) + origin
+        return symbols(reader.take(), count) + origin
     below = reader.varint()
     return widened(reader, symbols(reader.part(), count) - below, first >> 2, in_planes=False) + origin
 
@@ -376,16 +323,16 @@ def mask_of(data: bytes, shape: Sequence[int]) -> Array:
     if mode < 2:
         return np.full(shape, mode == 1)
     if mode == 2:
-        flat = np.unpackbits(np.frombuffer(reader.rest(), np.uint8))[:count]
+        flat = np.unpackbits(np.frombuffer(reader.take(), np.uint8))[:count]
     elif mode == 3:
-        flat = symbols(reader.rest(), count)
+        flat = symbols(reader.take(), count)
     elif mode == 4:
         flat, size = np.full(count, 1 - option), reader.varint()
-        flat[np.cumsum(integers(reader.rest(), size) + 1) - 1] = option
+        flat[np.cumsum(integers(reader.take(), size) + 1) - 1] = option
     else:
         lengths = count // shape[-1], shape[-1]
         of = [integers(reader.part(), n) if option >> axis & 1 else np.zeros(n, int) for axis, n in enumerate(lengths)]
-        flat = in_contexts(reader.rest(), of[0][:, None] * (int(of[1].max()) + 1) + of[1][None])
+        flat = in_contexts(reader.take(), of[0][:, None] * (int(of[1].max()) + 1) + of[1][None])
     return flat.astype(bool).reshape(shape)
 
 
@@ -393,12 +340,11 @@ def array_of(data: bytes, dtype: str, shape: Sequence[int]) -> Array:
     word = np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
     count, reader = math.prod(shape), Bytes(data)
     if not count or not reader.take(1)[0]:
-        return np.frombuffer(reader.rest(), word).reshape(shape)
+        return np.frombuffer(reader.take(), word).reshape(shape)
     modes = int.from_bytes(reader.take((word.itemsize + 3) // 4), "little")
     octets, above = np.zeros((count, word.itemsize), np.uint8), np.zeros(0, np.uint8)
     for place in range(word.itemsize - 1, -1, -1):
-        mode = modes >> 2 * place & 3
-        if mode == 0:
+        if not (mode := modes >> 2 * place & 3):
             above = np.frombuffer(reader.take(count), np.uint8)
         else:
             above = symbols(reader.part(), count) if mode == 1 else in_contexts(reader.part(), above)
@@ -406,12 +352,7 @@ def array_of(data: bytes, dtype: str, shape: Sequence[int]) -> Array:
     return octets.reshape(-1).view(word).reshape(shape)
 
 
-# ---- the streams of a group
-
-
 class Tensor:
-    """What the stream of integers says of one tensor."""
-
     def __init__(self, shape: Sequence[int], masked: bool) -> None:
         self.shape, self.masked, self.size = tuple(shape), masked, math.prod(shape)
         self.mantissa, self.origin, self.apart, self.own, self.live = 6, 0, False, False, self.size
@@ -434,7 +375,7 @@ def describe(number: Number, tensors: Sequence[Tensor]) -> None:
     for tensor in (tensor for tensor in tensors if tensor.size):
         before = (6, 4, 3, 2, 1, 0)[number.bits(3)] if number.bit(mantissa) else before
         tensor.mantissa = before
-        tensor.origin = unzigzag(number.number()) if number.bit(origin) else 0
+        tensor.origin = (code := number.number()) >> 1 ^ -(code & 1) if number.bit(origin) else 0
         tensor.apart = tensor.masked and bool(number.bit(apart))
         tensor.own = tensor.masked and not tensor.apart and bool(number.bit(own))
         if tensor.size >= 512 and len(tensor.shape) > 1 and not tensor.apart:
@@ -510,144 +451,110 @@ def floats_of(data: bytes, sizes: Sequence[int]) -> list[Array]:
 
 def rest_of(data: bytes, base: Array, step: Array) -> Array:
     """Codes less their zero points, from their base layer, its steps and the second chunk; all 1-D."""
-    reader = Bytes(data)
+    reader, rest = Bytes(data), np.zeros(base.size, np.int64)
     mode = reader.take(1)[0] if base.size else 0
-    if mode == 0:
-        return base * step
     if mode == 2:
-        rest = codes_of(reader.rest(), [((base.size,), False)])[0][0]
-    else:
+        rest = codes_of(reader.take(), [((base.size,), False)])[0][0]
+    elif mode == 1:
         least, steps = reader.varint(), np.unique(step)
         ranks = np.arange(steps.size) * min(steps.size, 32) // steps.size
         context = np.abs(base) + 8 * ranks[np.searchsorted(steps, step)]
-        rest = symbols(reader.rest(), base.size, 8 * (int(ranks[-1]) + 1), lambda tables: tables[context]) - least
+        rest = symbols(reader.take(), base.size, 8 * (int(ranks[-1]) + 1), lambda tables: tables[context]) - least
     return base * step + np.where(base < 0, -rest, rest)
 
 
-# ---- the file
-
-
 def read(path: Path) -> dict[str, Array]:
-    """The arrays of a file by path."""
-    data = Path(path).read_bytes()
-    magic, version, _, stored, plain, total, crc = struct.unpack_from("<8sHHIIQI", data)
-    assert (magic, version, total) == (b"\x89BW\r\n\x1a\n\0", 3, len(data))
-    assert zlib.crc32(data[:28] + data[32 : 32 + stored]) == crc
-    text = zlib.decompressobj(-15, zdict=DICTIONARY.read_bytes()).decompress(data[32 : 32 + stored])
-    assert len(text) == plain
+    reader, out = Bytes(path.read_bytes()), []
+    magic, version, _, stored, _, total, crc = struct.unpack("<8sHHIIQI", reader.take(32))
+    assert (magic, version, total) == (b"\x89BW\r\n\x1a\n\0", 3, len(reader.data))
+    text = reader.take(stored)
+    assert zlib.crc32(reader.data[:28] + text) == crc
+    text = zlib.decompressobj(-15, zdict=DICTIONARY.read_bytes()).decompress(text)
     header = json.loads(text)
-    reader = Bytes(data)
-    reader.take(32 + stored)
     firsts = [chunk(reader, lengths) for _, lengths, *_ in header["groups"]]
     for _, size in header.get("assets", []):
         chunk(reader, [size])
-    rests = [chunk(reader, later)[0] if later else b"" for _, _, *later in header["groups"]]
-    described, out = iter(entries(header)), []
-    for (count, *_), first, rest in zip(header["groups"], firsts, rests, strict=True):
-        out += group([next(described) for _ in range(count)], first, rest)
+    described = entries(header)
+    for (count, _, *later), streams in zip(header["groups"], firsts, strict=True):
+        out += group([next(described) for _ in range(count)], streams, chunk(reader, later)[0] if later else b"")
     return dict(out)
 
 
 def chunk(reader: Bytes, lengths: Sequence[int]) -> list[bytes]:
-    crc = int.from_bytes(reader.take(4), "little")
-    streams = [reader.take(length) for length in lengths]
-    assert zlib.crc32(b"".join(streams)) == crc
+    crc, streams = reader.take(4), [reader.take(length) for length in lengths]
+    assert zlib.crc32(b"".join(streams)).to_bytes(4, "little") == crc
     return streams
 
 
-def entries(header: Any) -> list[Entry]:
+def entries(header: Any) -> Iterator[Entry]:
     stems: dict[str, str] = {}
-    kept, out = iter(header["kept"]), []
+    kept, shapes = iter(header["kept"]), iter(header["shapes"])
     for first, *kinds in header["parameters"]:
         if isinstance(first, int):
-            stem = list(stems)[first]
-            tail = stems[stem][len(stem) :].lstrip("_")
-            first = f"{stem}_{int(tail or 0) + 1}/"
-        name = first.removesuffix("/")
-        stem, _, tail = name.rpartition("_")
-        stems[stem if tail.isdigit() and tail[0] != "0" and stem else name] = name
+            stem, last = list(stems.items())[first]
+            first = f"{stem}_{int(last[len(stem) + 1 :] or 0) + 1}/"
+        stem, _, number = first.removesuffix("/").rpartition("_")
+        numbered = stem and number.isdigit() and number[0] != "0"
+        stems[stem if numbered else first.removesuffix("/")] = first.removesuffix("/")
         for kind in kinds:
-            last, _, _, _, encoding, streams = header["kinds"][kind]
-            shape = header["shapes"][len(out)]
-            encoding = with_blocks(encoding, shape)
+            (last, _, _, _, encoding, streams), shape = header["kinds"][kind], next(shapes)
+            encoding, blocks = unfolded(encoding, shape)
             masked = any(coder == "joint" or size == 2 for _, coder, _, size in streams)
-            sizes = [shape, blocks(encoding, shape), [next(kept) if masked else math.prod(shape)]]
+            sizes = [shape, blocks, [next(kept) if masked else math.prod(shape)]]
             described = [(*rest, sizes[size] if isinstance(size, int) else size) for *rest, size in streams]
-            out.append((first + last, shape, encoding, described))
-    return out
+            yield first + last, shape, encoding, described
 
 
-def with_blocks(encoding: Any, shape: Sequence[int]) -> Any:
-    found = dict(encoding)
-    if found["kind"] == "quantized":
-        found["block"] = [length or axis for length, axis in zip(found["block"], shape, strict=True)]
-    if "parts" in found:
-        found["parts"] = {name: with_blocks(part, shape) for name, part in found["parts"].items()}
-    return found
-
-
-def blocks(encoding: Any, shape: Sequence[int]) -> list[int]:
+def unfolded(encoding: Any, shape: Sequence[int]) -> tuple[Any, list[int]]:
+    """The encoding with the lengths of its blocks, and how many blocks there are along each axis."""
     if encoding["kind"] == "quantized":
-        return [-(-axis // length) if axis else 0 for axis, length in zip(shape, encoding["block"], strict=True)]
-    return next((blocks(part, shape) for part in encoding.get("parts", {}).values()), [])
+        block = [length or axis for length, axis in zip(encoding["block"], shape, strict=True)]
+        counts = [-(-axis // length) if axis else 0 for axis, length in zip(shape, block, strict=True)]
+        return {**encoding, "block": block}, counts
+    if "parts" not in encoding:
+        return encoding, []
+    part, counts = unfolded(encoding["parts"]["base"], shape)
+    return {**encoding, "parts": {"base": part}}, counts
 
 
 def group(members: Sequence[Entry], streams: list[bytes], rest: bytes) -> list[tuple[str, Array]]:
-    """Path and values of each parameter of a group."""
-    own = iter(streams)
-    all_ = [(path, *stream) for path, _, _, described in members for stream in described]
-    joint = {path for path, _, coder, _, _ in all_ if coder == "joint"}
-    whole = [item for item in all_ if item[2] in ("codes", "layers")]
-    shapes = [(shape, name == "codes" and path in joint) for path, name, _, _, shape in whole]
-    ints = iter(codes_of(next(own), shapes)) if whole else iter(())
-    sizes = [math.prod(item[4]) for item in all_ if item[2] == "floats"]
-    halves = iter(floats_of(next(own), sizes)) if sizes else iter(())
-    found = []
+    own, shapes, sizes = iter(streams), [], []
+    for _, _, _, described in members:
+        joint = any(coder == "joint" for _, coder, _, _ in described)
+        shapes += [(s, joint and name == "codes") for name, coder, _, s in described if coder in ("codes", "layers")]
+        sizes += [math.prod(shape) for _, coder, _, shape in described if coder == "floats"]
+    ints = iter(codes_of(next(own), shapes) if shapes else [])
+    halves, found = iter(floats_of(next(own), sizes) if sizes else []), []
     for _, _, _, described in members:
         arrays: dict[str, Any] = {}
         for name, coder, dtype, shape in described:
-            if coder == "floats":
-                arrays[name] = next(halves).reshape(shape)
+            if coder in ("codes", "layers"):
+                arrays[name], mask = next(ints)
+                arrays |= {} if mask is None else {"keep": mask}
             elif coder == "mask":
                 arrays[name] = mask_of(next(own), shape)
-            elif coder == "bytes":
-                arrays[name] = array_of(next(own), dtype, shape)
             elif coder != "joint":
-                arrays[name], mask = next(ints)
-                if mask is not None:
-                    arrays["keep"] = mask
-            if coder in ("floats", "bytes"):
-                arrays[name] = as_floats(arrays[name], dtype)
+                bits = next(halves).reshape(shape) if coder == "floats" else array_of(next(own), dtype, shape)
+                upper = dtype == "bfloat16"
+                arrays[name] = (bits.astype(np.uint32) << 16).view(np.float32) if upper else bits.view(dtype)
         found.append(arrays)
-    add_rest(members, found, rest)
-    return [
-        (path, valued(encoding, arrays, arrays["codes"], shape))
-        for (path, shape, encoding, _), arrays in zip(members, found, strict=True)
-    ]
+    pairs = list(zip(members, found, strict=True))
+    add_rest([(member, arrays) for member, arrays in pairs if member[3][-1][1] == "layers"], rest)
+    return [(path, valued(encoding, held, held["codes"], shape)) for (path, shape, encoding, _), held in pairs]
 
 
-def as_floats(array: Array, dtype: str) -> Array:
-    if dtype == "float16":
-        return array.view(np.float16)
-    return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else array
-
-
-def add_rest(members: Sequence[Any], found: Sequence[dict[str, Any]], rest: bytes) -> None:
-    layered = [a for m, a in zip(members, found, strict=True) if m[3][-1][1] == "layers"]
-    steps = [spread(a["step"], m[2], m[1]) for m, a in zip(members, found, strict=True) if m[3][-1][1] == "layers"]
-    kept = [a.get("keep", np.ones(s.shape, bool)) for a, s in zip(layered, steps, strict=True)]
+def add_rest(layered: Sequence[tuple[Entry, dict[str, Any]]], rest: bytes) -> None:
+    steps = [spread(arrays["step"], encoding, shape) for (_, shape, encoding, _), arrays in layered]
+    kept = [held.get("keep", np.ones(step.shape, bool)) for (_, held), step in zip(layered, steps, strict=True)]
     if layered:
-        base = np.concatenate([a["codes"][k] for a, k in zip(layered, kept, strict=True)])
-        step = np.concatenate([s[k] for s, k in zip(steps, kept, strict=True)])
-        flat, at = rest_of(rest, base, step), 0
-        for arrays, keep in zip(layered, kept, strict=True):
-            codes = np.zeros(keep.shape, np.int64)
-            codes[keep] = flat[at : at + keep.sum()]
-            arrays["codes"], arrays["signed"], at = codes, True, at + int(keep.sum())
+        base = np.concatenate([held["codes"][keep] for (_, held), keep in zip(layered, kept, strict=True)])
+        flat = rest_of(rest, base, np.concatenate([step[keep] for step, keep in zip(steps, kept, strict=True)]))
+        for (_, held), keep in zip(layered, kept, strict=True):
+            held["codes"], held["signed"] = np.zeros(keep.shape, np.int64), True
+            held["codes"][keep], flat = flat[: keep.sum()], flat[keep.sum() :]
 
 
 def spread(array: Array, encoding: Any, shape: Sequence[int]) -> Array:
-    """One value a block to one a value."""
     while encoding["kind"] != "quantized":
         encoding = encoding["parts"]["base"]
     for axis, length in enumerate(encoding["block"]):
@@ -668,25 +575,23 @@ def valued(encoding: Any, arrays: Mapping[str, Any], codes: Array, shape: Sequen
         held = valued(encoding["parts"]["base"], inner, codes, shape).copy()
         held[arrays["plane"]] = arrays["values"].astype(np.float32)
         return held
+    if encoding["kind"] == "dense" and encoding["format"] in (None, "float32", "float16"):
+        return codes if encoding["format"] is None else codes.astype(np.float32)
     if encoding["kind"] == "dense":
-        if encoding["format"] in (None, "float32", "float16"):
-            return codes if encoding["format"] is None else codes.astype(np.float32)
         return (codes.astype(np.uint32) << 16).view(np.float32)
     return on_grid(encoding, arrays, codes, shape)
 
 
 def on_grid(encoding: Any, arrays: Mapping[str, Any], codes: Array, shape: Sequence[int]) -> Array:
     side = {n: spread(a, encoding, shape) for n, a in arrays.items() if n in ("scale", "zero_point", "bias", "row")}
-    levels = codes.astype(np.float32)
+    levels: Array = codes.astype(np.float32)
     if "zero_point" in side and not arrays.get("signed"):
         levels = (codes - side["zero_point"]).astype(np.float32)
     if "levels" in arrays:
-        tables = np.split(arrays["levels"].astype(np.float32), np.cumsum(encoding.get("rows", []))[:-1])
-        tables = tables if "rows" in encoding else [arrays["levels"].astype(np.float32)]
-        origins = [next(iter(np.flatnonzero(table == 0)), 0) for table in tables]
-        row = side.get("row", np.zeros(shape, int))
-        levels = np.zeros(shape, np.float32)
-        for place, (table, origin) in enumerate(zip(tables, origins, strict=True)):
+        cuts = np.cumsum(encoding.get("rows", []))[:-1].astype(int)
+        row, levels = side.get("row", np.zeros(shape, int)), np.zeros(shape, np.float32)
+        for place, table in enumerate(np.split(arrays["levels"].astype(np.float32), cuts)):
+            origin = next(iter(np.flatnonzero(table == 0)), 0)
             levels[row == place] = table[codes[row == place] + origin]
     elif "dropped" in encoding:
         step = np.float32(1 << encoding["dropped"])
