@@ -223,4 +223,5 @@ def _moved(codes: NDArray[np.int32], origin: int) -> NDArray[np.int32]:
     low, high = int(codes.min(initial=0)) + origin, int(codes.max(initial=0)) + origin
     if low < _INT32.min or high > _INT32.max:
         raise CorruptFileError("coded codes: a code beyond int32")
-    return np.add(codes, np.int32(origin), out=codes)
+    codes += np.int32(origin)
+    return codes
