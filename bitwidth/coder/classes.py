@@ -20,7 +20,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ def choose(symbols: Array, magnitudes: Array) -> Classes:
     stride = -(-symbols.size // _SAMPLE)
     sample, of_rows = symbols[::stride], fine[0][::stride]
     scale = symbols.size / max(sample.size, 1)
-    joint: NDArray[np.float64] = histogram_of(sample, of_rows, fine[1], alphabet) * scale
+    joint = np.asarray(histogram_of(sample, of_rows, fine[1], alphabet) * scale, dtype=np.float64)
     merged = _best_merging(joint, (rows, columns))
     if merged is None:
         return Classes(plain.rows, plain.columns, _price(joint.sum(axis=(0, 1), keepdims=True)))
@@ -128,7 +128,7 @@ def _histogram(symbols: Array, rows: Array, columns: Array, shape: tuple[int, in
     return total.reshape(shape)
 
 
-def _price(joint: NDArray[np.float64] | NDArray[np.int64]) -> float:
+def _price(joint: NDArray[Any]) -> float:
     """Bits of the symbols of a histogram [row class, column class, symbol], with something for the tables."""
     values = joint.reshape(-1, joint.shape[-1]).astype(np.float64)
     total, used = values.sum(axis=1), np.count_nonzero(values, axis=1)

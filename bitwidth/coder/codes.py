@@ -210,7 +210,7 @@ def _widened(reader: Reader, tokens: NDArray[np.int32], mantissa: int) -> NDArra
     groups = [(int(size), width) for width, size in enumerate(sizes.tolist()) if width and size]
     for (_, width), extras in zip(groups, unpack_raw(reader, groups), strict=True):
         magnitude[narrow == width] |= extras
-    codes = magnitude.view(np.int32)
+    codes: NDArray[np.int32] = magnitude.view(np.int32)
     negative = tokens < 0
     if int(magnitude.max()) >= 1 << 31 and ((magnitude > 1 << 31) | ((magnitude == 1 << 31) & ~negative)).any():
         raise CorruptFileError("coded codes: a token beyond int32")
