@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from bitwidth.coder import base_of, decode_residuals, encode_codes, encode_residuals
 from bitwidth.errors import EncodingError
-
-from .hostile import attack
+from tests.coder.hostile import attack
 
 
 def round_trip(codes: NDArray[Any], step: NDArray[Any]) -> int:
