@@ -22,7 +22,7 @@ from bitwidth.typing import Array
 
 Ints = NDArray[np.int32]
 
-MEAN = 0.5  # squared mean of an input, as a share of its variance
+MEAN = 0.25  # squared mean of an input, as a share of its variance
 _LONGEST = 1 << 16  # codes of a block whose errors are evened out
 _PIECE = 1 << 15  # codes that are worked on at a time
 _KEPT = 1 << 20  # codes whose errors are kept at a time
