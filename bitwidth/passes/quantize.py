@@ -158,7 +158,9 @@ class Quantize(Pass, name="quantize"):
             chosen = context.selection(graph, self.where, self._unfit).chosen
             fixed_steps(graph, tuple(p for p in chosen if is_matrix(p)), self.step)
         if self.needs_data:
-            context.session.check_data(context.need_data("Quantize"), "data")
+            context.need_data("Quantize")
+        if context.data is not None and (self.needs_data or self.vectors == "auto"):
+            context.session.check_data(context.data, "data")
 
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:

@@ -22,7 +22,7 @@ from bitwidth.probes import OutputProbe
 from bitwidth.typing import Array
 
 _LOG = logging.getLogger(__name__)
-_SAMPLES = 1024  # that are looked at, at most
+_SAMPLES, _LEAST = 1024, 16  # that are looked at, at most; fewer than that tell nothing
 _GROWTH = 0.01  # of the divergence, at most, with two standard errors
 _MOVE = 0.05  # divergence from the model with 16-bit vectors, as a share of that model's own from the original
 _NOTHING = 1e-6  # a divergence that nobody needs to spend bits on
@@ -56,10 +56,13 @@ def few_bits(
     if not fitting:
         return after
     if not with_data:
-        return _by_kernels(before, after, context, fitting)
-    search = _Search(_Judge(before, after, context, min(samples, _SAMPLES)), after, fitting)
+        return _by_kernels(before, after, context, fitting, "there is no data")
+    judge = _Judge(before, after, context, min(samples, _SAMPLES))
+    if not judge.can_tell:
+        return _by_kernels(before, after, context, fitting, f"outputs of {_LEAST} samples or more would tell")
+    search = _Search(judge, after, fitting)
     found = search.run()
-    context.remark(f"vectors: {_words(fitting, search.chosen)}; {search.judge.words(search.reached)}")
+    context.remark(f"vectors: {_words(fitting, search.chosen)}; {judge.words(search.reached)}")
     return found
 
 
@@ -103,6 +106,11 @@ class _Judge:
         self._given, self._base = self._outputs(before), self._outputs(after)
         self._held = divergences(self._likelihoods, self._given, self._base)
 
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are outputs to measure, of samples enough."""
+        return bool(self._held) and all(len(each) >= _LEAST for each in self._held.values())
+
     def judge(self, graph: Graph) -> tuple[float, float, float]:
         """Growth of the divergence with two standard errors, growth, and the divergence from the 16-bit model.
 
@@ -120,8 +128,6 @@ class _Judge:
 
     def words(self, growth: float) -> str:
         """What was reached."""
-        if not self._held:
-            return "no output to measure"
         name, held = next(iter(self._held.items()))
         what = "KL" if name == "kl" else "output error"
         return f"{what} {growth:+.2%} of {held.mean():.3g} with 16 bits, on {len(held):,} samples"
@@ -172,7 +178,7 @@ class _Search:
     def _take(self, role: str, bits: int, share: float) -> bool:
         bound, growth, move = self.judge.judge(self._with({**self.chosen, role: bits}))
         _LOG.debug("%s in %d mantissa bits: growth %.4f, at most %.4f; moves %.4f", role, bits, growth, bound, move)
-        if bound > _GROWTH * share or move > _MOVE * share:
+        if not (bound <= _GROWTH * share and move <= _MOVE * share):  # NaN passes neither
             return False
         self.chosen[role], self.reached = bits, growth
         return True
@@ -181,7 +187,7 @@ class _Search:
         return held_in(self.graph, self.vectors, chosen)
 
 
-def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence[Parameter]) -> Graph:
+def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence[Parameter], why: str) -> Graph:
     errors = []
     for parameter in after:
         if parameter.encoding.grid is not None and parameter.size and before[parameter.path].encoding.grid is None:
@@ -191,13 +197,11 @@ def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence
     error = float(np.median(errors)) if errors else 0.0
     needed = log2(_ROUNDING / (_UNSEEN * error)) / 2 if error > 0 else inf
     if needed > _MOST + 0.1:
-        context.remark(
-            f"vectors: in 16 bits; without data, kernels with a relative squared error of {error:.2g} ask it"
-        )
+        context.remark(f"vectors: in 16 bits, as kernels with a relative squared error of {error:.2g} ask; {why}")
         return after
     most = max(2, round(needed + 0.4))
     chosen: dict[str, int] = {p.role: max(1, most - 2) if p.role in _ADDED else most for p in vectors}
-    context.remark(f"vectors: {_words(vectors, chosen)}, by the error of the kernels; there is no data")
+    context.remark(f"vectors: {_words(vectors, chosen)}, by the error of the kernels; {why}")
     return held_in(after, vectors, chosen)
 
 

@@ -114,7 +114,23 @@ def test_without_data_they_go_by_the_error_of_the_kernels() -> None:
     assert set(formats(coarse).values()) <= set(FEW_MANTISSA_BITS)
     assert "by the error of the kernels; there is no data" in remark(coarse)
     assert set(formats(fine).values()) == {"float16"}
-    assert "in 16 bits; without data" in remark(fine)
+    assert "vectors: in 16 bits, as kernels with a relative squared error" in remark(fine)
+
+
+def test_few_samples_tell_nothing() -> None:
+    few, none = run(AUTO, data=INPUTS[:15]), run(AUTO, data=None)
+    assert "outputs of 16 samples or more would tell" in remark(few)
+    assert formats(few) == formats(none)
+    assert "on 16 samples" in remark(run(AUTO, data=INPUTS[:16]))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_outputs_that_are_not_numbers_are_no_leave() -> None:
+    model = reference.Network([6, 64, 3], seed=3)
+    model.weights[0][0, 0] = 1e30  # some outputs are infinite, and differences of them NaN
+    model.weights[2][0] = 1e30
+    result = run(bw.Quantize(8, vectors="auto"), model)
+    assert set(formats(result).values()) == {"float16"}
 
 
 def test_kernels_that_stay_ask_for_16_bits() -> None:
@@ -189,8 +205,11 @@ def test_other_values_are_refused(value: Any) -> None:
 
 
 def test_data_that_does_not_fit_is_refused_before_work_starts() -> None:
+    begun: list[Any] = []
+    manager = bw.PassManager([bw.Prune(0.5), AUTO])
     with pytest.raises(DataError):
-        bw.PassManager([AUTO]).run(trained(), data=np.zeros((4, 3), np.float32))
+        manager.run(trained(), data=np.zeros((40, 3), np.float32), on_event=begun.append)
+    assert not [event for event in begun if event.kind == "pass_done"]
 
 
 def test_recipes_hold_it() -> None:
