@@ -138,7 +138,7 @@ def _update_bytes(old: OpenFile, new: OpenFile) -> int | None:
 
 def _differences(old: OpenFile, new: OpenFile) -> Iterator[Difference]:
     paths = [[entry.path for entry in file.header.entries] for file in (old, new)]
-    if paths[0] == paths[1]:
+    if [path.rpartition("/")[2] for path in paths[0]] == [path.rpartition("/")[2] for path in paths[1]]:
         yield from (_difference(*pair) for pair in zip(old.parameters(), new.parameters(), strict=True))
         return
     common = set(paths[0]) & set(paths[1])

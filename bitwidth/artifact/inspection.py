@@ -38,6 +38,8 @@ class Inspection:
         parameters: what the header says of each parameter.
         assets: bytes of each asset, by name.
         activations: how the input tensors of layers are held, by the layer's path; None where it is not quantized.
+        base: of an update, the hash of the values of the file that it holds changes of (see `bitwidth.diff`); the
+            parameters are then those that changed, and what it does not say of the model is as there. Empty otherwise.
     """
 
     path: str
@@ -50,6 +52,7 @@ class Inspection:
     parameters: tuple[Entry, ...]
     assets: Mapping[str, int]
     activations: Mapping[str, tuple[Encoding | None, ...]]
+    base: str = ""
 
     @override
     def __str__(self) -> str:
@@ -79,6 +82,8 @@ class Inspection:
         if any(len(entry.pieces) > 1 for entry in self.parameters):
             prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)
             tail.append(f"bytes that load reads: {prefixes}, all {self.bytes:,}")
+        if self.base:
+            return [*tail, f"what changed since a file whose values have the hash {self.base}"]
         return tail if self.has_architecture else [*tail, f"no architecture: {self.reason}"]
 
     def prefix_bytes(self, bits: int) -> int:
@@ -114,4 +119,5 @@ def inspect(path: FilePath) -> Inspection:
         parameters=header.entries,
         assets=dict(header.assets),
         activations=header.activations,
+        base=header.base,
     )

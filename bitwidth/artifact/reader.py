@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import SEEK_END, BytesIO
 from typing import BinaryIO, final
@@ -24,7 +23,7 @@ from bitwidth.artifact.format.layout import (
 )
 from bitwidth.artifact.format.opening import FilePath, opened, path_text
 from bitwidth.artifact.format.stored import Architecture, StoredModel, StoredParameter
-from bitwidth.artifact.updates import Passing, merged, merged_parameters, values_hash
+from bitwidth.artifact.updates import merged, merged_parameters, values_hash
 from bitwidth.encodings import MAX_BITS
 from bitwidth.errors import BitwidthError, ConfigError, CorruptFileError, FileError
 from bitwidth.text import printable
@@ -86,9 +85,11 @@ class OpenFile:
             return earlier.parameters(self._file, self._first, self._own, self.name, bits)
         if self.base is None:
             return version3.parameters(self._file, self._first, self._own, self.name, bits)
-        base = Passing(self.base.parameters())
-        changes = version3.parameters(self._file, self._first, self._own, self.name, bits, base)
-        return merged_parameters(changes, base, bits)
+
+        def changes(known: Callable[[int], StoredParameter]) -> Iterator[StoredParameter]:
+            return version3.parameters(self._file, self._first, self._own, self.name, bits, known)
+
+        return merged_parameters(self._own, self.base.parameters(), changes, bits)
 
     def architecture(self) -> Architecture:
         """What it takes to build the model, assets included.
@@ -183,14 +184,16 @@ def open_bytes(data: bytes, name: str) -> Iterator[OpenFile]:
 @contextlib.contextmanager
 def _open_any(path: FilePath, base: Base = None) -> Iterator[OpenFile]:
     """A file whose parts are sound each by itself, though they need not make a model."""
-    given = [] if base is None else [base] if isinstance(base, str | bytes | os.PathLike) else list(base)
+    given: list[FilePath] = [*base] if isinstance(base, list | tuple) else [] if base is None else [base]  # type: ignore[list-item]
     name = printable(path_text(path))
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(opened(path))
         with _library_errors(name):
             preamble, header = _read_header(file, name)
         known = stack.enter_context(_open_any(given[-1], given[:-1])) if header.base and given else None
-        yield _on_base(name, preamble, header, known, file)
+        with _library_errors(name):
+            found = _on_base(name, preamble, header, known, file)
+        yield found
 
 
 def _on_base(name: str, preamble: Preamble, header: Header, base: OpenFile | None, file: BinaryIO) -> OpenFile:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import final
 
 import numpy as np
-from typing_extensions import override
 
-from bitwidth.artifact.format.header import Entry, Header
+from bitwidth.artifact.format.header import Header
 from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.encodings import narrow
 from bitwidth.errors import FileError
 from bitwidth.typing import Array
 
+Read = Callable[[Callable[[int], StoredParameter]], Iterator[StoredParameter]]
 _DIGITS = 32  # of the hash: 128 bits
 
 
@@ -58,12 +57,13 @@ def merged(own: Header, base: Header, name: str) -> Header:
 
     Raises:
         FileError: the file changes parameters that the base does not have.
+        CorruptFileError: both together do not make the header of a model.
     """
-    changed = {entry.path: entry for entry in own.entries}
-    missing = changed.keys() - {entry.path for entry in base.entries}
-    if missing:
-        raise FileError(f"{name}: changes {min(missing)!r}, which its base does not have")
-    entries: tuple[Entry, ...] = tuple(changed.get(entry.path, entry) for entry in base.entries)
+    entries = list(base.entries)
+    if own.places and own.places[-1] >= len(entries):
+        raise FileError(f"{name}: changes parameter {own.places[-1]}, and its base has {len(entries)}")
+    for place, entry in zip(own.places, own.entries, strict=True):
+        entries[place] = entry
     one, other = own.architecture, base.architecture
     architecture = replace(
         one,
@@ -75,65 +75,50 @@ def merged(own: Header, base: Header, name: str) -> Header:
         layers=one.layers if "layers" in own.given else other.layers,
         paths=tuple(entry.path for entry in entries),
     )
-    return replace(
+    found = replace(
         own,
         name=own.name if "name" in own.given else base.name,
         architecture=architecture,
-        entries=entries,
+        entries=tuple(entries),
         assets=own.assets if "assets" in own.given else base.assets,
         activations=own.activations if "activations" in own.given else base.activations,
     )
+    found.check_parts(name)
+    return found
 
 
-@final
-class Passing(Mapping[str, StoredParameter]):
-    """Parameters of the base by path, as far as they were passed by: those of the group that is being read."""
-
-    def __init__(self, base: Iterator[StoredParameter]) -> None:
-        self._base = base
-        self._held: dict[str, StoredParameter] = {}
-
-    @override
-    def __getitem__(self, path: str) -> StoredParameter:
-        while path not in self._held:
-            parameter = next(self._base, None)
-            if parameter is None:
-                raise KeyError(path)
-            self._held[parameter.path] = parameter
-        return self._held[path]
-
-    @override
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
-
-    @override
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def upto(self, path: str | None) -> Iterator[StoredParameter]:
-        """Those before `path`, or all that are left: each is let go of as it is returned, `path` itself in the end."""
-        if path is not None:
-            self[path]
-        for one in list(self._held):
-            parameter = self._held.pop(one)
-            if one == path:
-                return
-            yield parameter
-        yield from self._base
-
-
-def merged_parameters(changes: Iterator[StoredParameter], base: Passing, bits: int | None) -> Iterator[StoredParameter]:
+def merged_parameters(
+    own: Header, base: Iterator[StoredParameter], read: Read, bits: int | None
+) -> Iterator[StoredParameter]:
     """Each parameter of the model in the base's order: the changed one, or that of the base.
 
+    Parameters of the base are held from the first to the last one that a group needs.
+
     Args:
-        changes: the parameters that changed, in the base's order, read with the help of `base`.
-        base: those of the base.
-        bits: see `OpenFile.parameters`; what is in `changes` is read so already.
+        own: header of the file with the changes.
+        base: parameters of the base.
+        read: reads the changes, given a function that returns a parameter of the base by its number.
+        bits: see `OpenFile.parameters`; what `read` returns is read so already.
     """
-    for change in changes:
-        yield from (narrowed(parameter, bits) for parameter in base.upto(change.path))
+    held: dict[int, StoredParameter] = {}
+    numbered = enumerate(base)
+
+    def known(place: int) -> StoredParameter:
+        while place not in held:
+            number, parameter = next(numbered)
+            held[number] = parameter
+        return held[place]
+
+    changes = read(known)
+    for place, change in zip(own.places, changes, strict=True):
+        known(place)
+        for number in sorted(number for number in held if number <= place):
+            parameter = held.pop(number)
+            if number != place:
+                yield narrowed(parameter, bits)
         yield change
-    yield from (narrowed(parameter, bits) for parameter in base.upto(None))
+    yield from (narrowed(parameter, bits) for _, parameter in sorted(held.items()))
+    yield from (narrowed(parameter, bits) for _, parameter in numbered)
 
 
 def narrowed(parameter: StoredParameter, bits: int | None) -> StoredParameter:

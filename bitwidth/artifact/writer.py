@@ -98,7 +98,7 @@ def pack(model: StoredModel, layers: bool | None = None, base: OpenFile | None =
         for data in model.architecture.assets.values():
             body.write(chunk([data]))
     try:
-        text = written(model, chunks.entries, chunks.groups, known)
+        text = written(model, chunks.entries, chunks.groups, known, chunks.places)
     except UnicodeEncodeError as error:
         half = error.object[error.start : error.start + 1]
         raise FileError(f"the model's configuration or names hold half a character ({half!r})") from error
@@ -117,10 +117,11 @@ def _check_base(model: StoredModel, base: OpenFile | None) -> None:
     if base is None:
         return
     paths, known = [parameter.path for parameter in model.parameters], [entry.path for entry in base.header.entries]
-    if paths != known:
-        odd = next((path for path in [*paths, *known] if (path in paths) != (path in known)), None)
-        what = "the same in another order" if odd is None else f"{odd!r} is only in one of them"
-        raise FileError(f"{base.name}: a file of other parameters is no base for this model ({what}); save it whole")
+    if len(paths) != len(known):
+        raise FileError(f"{base.name}: a file of {len(known)} parameters is no base for this model of {len(paths)}")
+    for own, other in zip(paths, known, strict=True):  # names of layers may have other numbers
+        if own.rpartition("/")[2] != other.rpartition("/")[2]:
+            raise FileError(f"{base.name}: no base for this model: it has {other!r} in the place of {own!r}")
 
 
 def _check_names(model: StoredModel) -> None:

@@ -16,21 +16,17 @@ Example:
 """
 
 from bitwidth.coder.arrays import decode_array, encode_array
-from bitwidth.coder.codes import (
-    decode_codes,
-    decode_floats,
-    decode_residuals,
-    encode_codes,
-    encode_floats,
-    encode_residuals,
-)
+from bitwidth.coder.codes import decode_codes, encode_codes
+from bitwidth.coder.floats import decode_floats, encode_floats
 from bitwidth.coder.integers import decode_integers, encode_integers
 from bitwidth.coder.masks import decode_mask, encode_mask
 from bitwidth.coder.planes import MAX_PLANES, decode_planes, encode_planes
 from bitwidth.coder.rans import decode_symbols, encode_symbols, entropy_bits
+from bitwidth.coder.residuals import base_of, decode_residuals, encode_residuals
 
 __all__ = [
     "MAX_PLANES",
+    "base_of",
     "decode_array",
     "decode_codes",
     "decode_floats",

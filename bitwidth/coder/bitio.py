@@ -130,6 +130,55 @@ def unpack_groups(reader: Reader, groups: Sequence[tuple[int, int]]) -> list[NDA
     return out
 
 
+def pack_raw(groups: Sequence[tuple[NDArray[np.uint32], int]]) -> bytes:
+    """Pack groups of (1-D uint32 values below 2**width, width): widths 1..32.
+
+    The whole low bytes of each group come first, byte plane by byte plane; then the `width % 8` bits above them, bit
+    plane by bit plane, of all groups as one run of bits.
+
+    Example:
+        >>> pack_raw([(np.array([1, 2, 3], np.uint32), 2)]).hex()
+        'ac'
+    """
+    whole, odd = [], [np.zeros(0, dtype=np.uint8)]
+    for values, width in groups:
+        whole += [(values >> np.uint32(8 * index)).astype(np.uint8).tobytes() for index in range(width >> 3)]
+        high = (values >> np.uint32(width & 24)).astype(np.uint8) if width & 7 else values
+        odd += [high >> np.uint8(bit) & np.uint8(1) for bit in range(width & 7)]
+    return b"".join(whole) + np.packbits(np.concatenate(odd)).tobytes()
+
+
+def unpack_raw(reader: Reader, groups: Sequence[tuple[int, int]]) -> list[NDArray[np.uint32]]:
+    r"""Read what `pack_raw` wrote, for groups of (count, width); a uint32 array for each.
+
+    Raises:
+        CorruptFileError: bytes missing, or padding that is not zero.
+
+    Example:
+        >>> unpack_raw(Reader(b"\xac"), [(3, 2)])[0].tolist()
+        [1, 2, 3]
+    """
+    whole = [[reader.take(count) for _ in range(width >> 3)] for count, width in groups]
+    total = sum(count * (width & 7) for count, width in groups)
+    packed = np.frombuffer(reader.take(total + 7 >> 3), dtype=np.uint8)
+    if total & 7 and int(packed[-1]) & (255 >> (total & 7)):
+        raise CorruptFileError("coded stream: padding bits are not zero")
+    out, at = [], 0
+    for (count, width), parts in zip(groups, whole, strict=True):
+        high = np.zeros(count, dtype=np.uint8)
+        for bit in range(width & 7):
+            begin = at >> 3
+            bits = np.unpackbits(packed[begin : at + count + 7 >> 3])[at & 7 : (at & 7) + count]
+            high |= bits << np.uint8(bit)
+            at += count
+        values = high.astype(np.uint32)
+        for part in reversed(parts):
+            values <<= np.uint32(8)
+            values |= np.frombuffer(part, dtype=np.uint8)
+        out.append(values)
+    return out
+
+
 def counts_of(symbols: Array, length: int = 0) -> NDArray[np.int64]:
     """How often each of 0..max occurs in a non-negative integer array (as `np.bincount`, in blocks to spare memory).
 

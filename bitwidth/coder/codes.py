@@ -1,68 +1,226 @@
-"""Interim."""
+"""The integer codes of several tensors in one stream, with their masks, in contexts of tensors, rows and columns.
+
+Each tensor is a context of its own, or several: classes of its rows and columns (`bitwidth.coder.classes`), which are
+sent where that pays. Contexts with much the same symbols share a table, within a tensor and between tensors, so that
+many small tensors cost few tables. A code is a token (`bitwidth.coder.tokens`): itself where it is small, an exponent
+and raw bits where it is large. A pruned element is a symbol of its own, or that of zero where no kept code is zero; of
+very sparse tensors, the mask is coded by itself (`bitwidth.coder.masks`) where that is smaller.
+
+    side:    its length; a scalar rANS number: of each tensor its token widths, origin, kind of mask, numbers of classes
+    masks:   of each tensor whose mask is coded by itself, its length and the stream
+    classes: their length and the symbols of all lines of all tensors (differences between neighbours), if any
+    symbols: their length and the stream (`bitwidth.coder.streams`)
+    raw:     the bits below large tokens, tensor by tensor, by width
+
+Example:
+    >>> codes, mask = np.array([[0, 3], [-2, 0]]), np.array([[True, True], [True, False]])
+    >>> back = decode_codes(encode_codes([(codes, mask), (codes, None)]), [((2, 2), True), ((2, 2), False)])
+    >>> back[0][0].tolist(), back[0][1].tolist(), back[1][1] is None
+    ([[0, 3], [-2, 0]], [[True, True], [True, False]], True)
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.coder.arrays import decode_array, encode_array
-from bitwidth.coder.bitio import Reader, varint
-from bitwidth.coder.integers import decode_integers, encode_integers
-from bitwidth.coder.masks import decode_mask, encode_mask
+from bitwidth.coder import streams
+from bitwidth.coder.bitio import Reader, pack_raw, unpack_raw, varint
+from bitwidth.coder.layout import (
+    Layout,
+    contexts_of,
+    counts_in,
+    placing,
+    read_classes,
+    read_side,
+    write_classes,
+    write_side,
+)
+from bitwidth.coder.masks import decode_mask
+from bitwidth.coder.plans import plan_tensor
+from bitwidth.coder.scalar import Decoder, Encoder
+from bitwidth.coder.tables import MAX_SYMBOLS
+from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.typing import Array
+
+_INT32 = np.iinfo(np.int32)
+
+Tensor = tuple[Array, NDArray[np.bool_] | None]
+"""Codes and, where some are pruned, the mask of those that are kept."""
 
 
-def encode_codes(tensors: Sequence[tuple[NDArray[Any], NDArray[np.bool_] | None]]) -> bytes:
-    out = b""
-    for codes, mask in tensors:
-        if mask is not None:
-            m = encode_mask(mask)
-            out += varint(len(m)) + m
-            codes = codes[mask]
-        c = encode_integers(codes)
-        out += varint(len(c)) + c
-    return out
+def encode_codes(tensors: Sequence[Tensor]) -> bytes:
+    """Code the integers of one or more tensors, and their masks.
+
+    Args:
+        tensors: (codes, mask) of each: codes are integers of any shape within int32, the mask a bool array of that
+            shape or None. Codes where the mask is False do not matter.
+
+    Returns:
+        A self-contained stream; empty for no elements.
+
+    Raises:
+        EncodingError: codes that are not integers within int32, or a mask of another type or shape.
+
+    Example:
+        >>> len(encode_codes([(np.full((100, 100), -7), None)])) < 12
+        True
+    """
+    plans = [plan_tensor(*_checked(codes, mask)) for codes, mask in tensors]
+    if not any(plan.layout.size for plan in plans):
+        return b""
+    layouts = [plan.layout for plan in plans]
+    pruned = int(any(layout.own_symbol for layout in layouts))
+    below = max((plan.below for plan in plans), default=0)
+    side = Encoder()
+    write_side(side, layouts)
+    side.number(below)
+    head = side.finish()
+    masks = b"".join(varint(len(plan.mask)) + plan.mask for plan in plans if plan.layout.apart)
+    parts = [plan.symbols(below + pruned) for plan in plans if plan.layout.live]
+    body = b""
+    if parts:
+        live = [layout for layout in layouts if layout.live]
+        flat = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        counts = counts_in(live, parts, int(flat.max()) + 1)
+        body = streams.encode(flat, counts, placing(live))
+    lines = write_classes(layouts)
+    raw = b"".join(pack_raw(plan.extras) for plan in plans if plan.extras)
+    return varint(len(head)) + head + masks + lines + varint(len(body)) + body + raw
+
+
+def _checked(codes: Array, mask: NDArray[np.bool_] | None) -> Tensor:
+    """Codes as integers within int32, and a mask that leaves something out or None."""
+    codes = np.asarray(codes)
+    if codes.dtype.kind not in "biu":
+        raise EncodingError(f"codes: integers expected, got {codes.dtype}")
+    if codes.dtype == np.bool_:
+        codes = codes.view(np.uint8)
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != codes.shape:
+            raise EncodingError(f"mask: bools of shape {codes.shape} expected, got {mask.dtype} of {mask.shape}")
+    kept = codes if mask is None else codes[mask]
+    if kept.size and codes.dtype.itemsize >= 4:
+        low, high = int(kept.min()), int(kept.max())
+        if low < _INT32.min or high > _INT32.max:
+            raise EncodingError(f"codes: values within int32 expected, got {low} to {high}")
+    return codes, mask
 
 
 def decode_codes(
     data: bytes, shapes: Sequence[tuple[tuple[int, ...], bool]]
 ) -> list[tuple[NDArray[np.int32], NDArray[np.bool_] | None]]:
+    """Decode what `encode_codes` wrote.
+
+    Args:
+        data: the whole stream; untrusted.
+        shapes: the shape of each tensor and whether it has a mask.
+
+    Returns:
+        Of each tensor its codes, int32, 0 where pruned, and its mask or None.
+
+    Raises:
+        CorruptFileError: `data` is not a stream of these tensors.
+
+    Example:
+        >>> decode_codes(encode_codes([(np.array([5, 5, 6]), None)]), [((3,), False)])[0][0]
+        array([5, 5, 6], dtype=int32)
+    """
     reader = Reader(data)
-    out = []
-    for shape, masked in shapes:
-        mask = decode_mask(reader.take(reader.varint()), shape) if masked else None
-        n = prod(shape) if mask is None else int(mask.sum())
-        codes = decode_integers(reader.take(reader.varint()), n).astype(np.int32)
+    if not any(math.prod(shape) for shape, _ in shapes):
+        reader.end()
+        return [(np.zeros(shape, np.int32), np.zeros(shape, np.bool_) if has else None) for shape, has in shapes]
+    layouts, below, masks = _read_layouts(reader, shapes)
+    pruned = int(any(layout.own_symbol for layout in layouts))
+    live = [layout for layout in layouts if layout.live]
+    body = reader.take(reader.varint())
+    symbols: Array = np.zeros(0, dtype=np.uint8)
+    if live:
+        count = sum(layout.live for layout in live)
+        symbols = streams.decode(body, count, contexts_of(live), placing(live))
+    elif body:
+        raise CorruptFileError("coded codes: symbols of no elements")
+    return _place_codes(reader, layouts, masks, symbols, below + pruned)
+
+
+def _read_layouts(
+    reader: Reader, shapes: Sequence[tuple[tuple[int, ...], bool]]
+) -> tuple[list[Layout], int, list[NDArray[np.bool_] | None]]:
+    """Everything before the symbols."""
+    side = Decoder(reader.take(reader.varint()))
+    layouts = read_side(side, shapes)
+    below = side.number(MAX_SYMBOLS)
+    side.end()
+    masks: list[NDArray[np.bool_] | None] = []
+    for layout in layouts:
+        mask = None
+        if layout.apart:
+            mask = decode_mask(reader.take(reader.varint()), layout.shape).reshape(-1)
+            layout.live = int(np.count_nonzero(mask))
+        masks.append(mask)
+    read_classes(reader, layouts)
+    return layouts, below, masks
+
+
+def _place_codes(
+    reader: Reader, layouts: Sequence[Layout], masks: Sequence[NDArray[np.bool_] | None], symbols: Array, zero: int
+) -> list[tuple[NDArray[np.int32], NDArray[np.bool_] | None]]:
+    """Symbols to codes, tensor by tensor; then the raw bits below them."""
+    out: list[tuple[NDArray[np.int32], NDArray[np.bool_] | None]] = []
+    at = 0
+    for layout, mask in zip(layouts, masks, strict=True):
+        part = symbols[at : at + layout.live]
+        at += layout.live
+        codes = np.subtract(part, np.int32(zero), dtype=np.int32)
+        kept = mask
+        if layout.masked and mask is None:
+            kept = part != (0 if layout.own_symbol else zero)
+            np.multiply(codes, kept, out=codes)
+        whole = codes
+        if codes.size and max(-int(codes.min()), int(codes.max())) >= 2 << layout.mantissa:
+            whole = _widened(reader, codes, layout.mantissa)
+        if layout.origin:
+            whole = _moved(whole, layout.origin)
+            if kept is not None and mask is None:
+                np.multiply(whole, kept, out=whole)
         if mask is not None:
-            full = np.zeros(shape, np.int32)
-            full[mask] = codes
-            codes = full
-        out.append((codes.reshape(shape), mask))
+            full = np.zeros(layout.size, dtype=np.int32)
+            full[mask] = whole
+            whole = full
+        out.append((whole.reshape(layout.shape), kept.reshape(layout.shape) if kept is not None else None))
     reader.end()
     return out
 
 
-def encode_residuals(codes: NDArray[Any], base: NDArray[Any], step: NDArray[Any]) -> bytes:
-    return encode_integers(codes - base * step)
+def _widened(reader: Reader, tokens: NDArray[np.int32], mantissa: int) -> NDArray[np.int32]:
+    """Codes of signed tokens and the raw bits below them."""
+    magnitude = np.abs(tokens)
+    shifts = np.maximum((magnitude >> mantissa) - 1, 0)
+    if int(shifts.max()) + mantissa > 31:
+        raise CorruptFileError("coded codes: a token beyond int32")
+    magnitude -= shifts << mantissa
+    magnitude = magnitude.view(np.uint32) << shifts.view(np.uint32)
+    narrow = shifts.astype(np.uint8)
+    del shifts
+    sizes = np.bincount(narrow)
+    groups = [(int(size), width) for width, size in enumerate(sizes.tolist()) if width and size]
+    for (_, width), extras in zip(groups, unpack_raw(reader, groups), strict=True):
+        magnitude[narrow == width] |= extras
+    codes = magnitude.view(np.int32)
+    negative = tokens < 0
+    if int(magnitude.max()) >= 1 << 31 and ((magnitude > 1 << 31) | ((magnitude == 1 << 31) & ~negative)).any():
+        raise CorruptFileError("coded codes: a token beyond int32")
+    np.negative(codes, out=codes, where=negative)
+    return codes
 
 
-def decode_residuals(data: bytes, base: NDArray[Any], step: NDArray[Any]) -> NDArray[np.int32]:
-    return (decode_integers(data, base.size) + base * step).astype(np.int32)
-
-
-def encode_floats(arrays: Sequence[NDArray[np.uint16]]) -> bytes:
-    out = b""
-    for a in arrays:
-        e = encode_array(a.reshape(-1))
-        out += varint(len(e)) + e
-    return out
-
-
-def decode_floats(data: bytes, sizes: Sequence[int]) -> list[NDArray[np.uint16]]:
-    reader = Reader(data)
-    out = [decode_array(reader.take(reader.varint()), np.dtype(np.uint16), (n,)) for n in sizes]
-    reader.end()
-    return out
+def _moved(codes: NDArray[np.int32], origin: int) -> NDArray[np.int32]:
+    """Codes counted from an origin."""
+    low, high = int(codes.min(initial=0)) + origin, int(codes.max(initial=0)) + origin
+    if low < _INT32.min or high > _INT32.max:
+        raise CorruptFileError("coded codes: a code beyond int32")
+    return np.add(codes, np.int32(origin), out=codes)

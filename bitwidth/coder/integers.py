@@ -17,15 +17,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.coder.bitio import Reader, counts_of, pack_groups, unpack_groups, varint
+from bitwidth.coder.bitio import Reader, pack_groups, unpack_groups, varint
 from bitwidth.coder.rans import decode_symbols, encode_symbols
-from bitwidth.coder.tables import MAX_SYMBOLS, entropy_of
+from bitwidth.coder.tables import MAX_SYMBOLS
+from bitwidth.coder.tokens import MANTISSAS, choose_mantissa, least_of, tokens_of
 from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.typing import Array
 
 _CONSTANT, _PACKED, _DIRECT, _TOKENS = range(4)
-_MANTISSAS = (6, 4, 3, 2, 1, 0)
-_WEIGHT_BITS = 3.5  # what one more symbol in a table costs, roughly
 _TRY_BOTH = 1 << 14  # up to this many codes, both codings are tried rather than estimated
 _NARROW = 1 << 8
 _INT64 = np.iinfo(np.int64)
@@ -93,26 +92,6 @@ def _unzigzag(reader: Reader) -> int:
     return value
 
 
-def _bit_lengths(values: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The bit length of each value; in two halves, since a double holds 53 bits only."""
-    upper = (values >> np.uint64(32)).astype(np.float64)
-    lower = (values & np.uint64(0xFFFFFFFF)).astype(np.float64)
-    return np.where(upper > 0, np.frexp(upper)[1] + 32, np.frexp(lower)[1]).astype(np.int64)
-
-
-def _tokens(values: NDArray[np.uint64], mantissa: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """(token, how many low bits are left out of it) of each magnitude."""
-    shifts = np.maximum(_bit_lengths(values) - 1 - mantissa, 0)
-    unsigned = shifts.astype(np.uint64)
-    return (shifts << mantissa) + (values >> unsigned).astype(np.int64), unsigned
-
-
-def _least(tokens: NDArray[np.int64], mantissa: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """(the least magnitude of each token, how many low bits it leaves out)."""
-    shifts = np.maximum((tokens >> mantissa) - 1, 0)
-    return (tokens - (shifts << mantissa)).astype(np.uint64) << shifts.astype(np.uint64), shifts
-
-
 def _encode_tokens(
     flat: NDArray[np.int64], low: int, high: int, context: Array | None, rival: int | None
 ) -> bytes | None:
@@ -121,35 +100,16 @@ def _encode_tokens(
     away = flat.view(np.uint64) - np.uint64(origin % (1 << 64))
     negative = away.view(np.int64) < 0
     magnitude = np.where(negative, np.uint64(0) - away, away)
-    mantissa, estimate = _choose_mantissa(magnitude, negative)
+    mantissa, estimate = choose_mantissa(magnitude, negative)
     if rival is not None and estimate / 8 > rival + (64 if flat.size <= _TRY_BOTH else 0):
         return None
-    tokens, shifts = _tokens(magnitude, mantissa)
+    tokens, shifts = tokens_of(magnitude, mantissa)
     below = int(tokens[negative].max()) if negative.any() else 0
     stream = encode_symbols(np.where(negative, below - tokens, below + tokens), context)
     extras = magnitude & ((np.uint64(1) << shifts) - np.uint64(1))
     groups = [(extras[shifts == width], int(width)) for width in np.unique(shifts) if width]
     head = bytes([_TOKENS | mantissa << 2]) + _zigzag(origin) + varint(below) + varint(len(stream))
     return head + stream + pack_groups(groups)
-
-
-def _choose_mantissa(magnitude: NDArray[np.uint64], negative: NDArray[np.bool_]) -> tuple[int, float]:
-    """The mantissa bits of least estimated cost, and that cost in bits: coarser tokens are unions of finer ones."""
-    finest = _MANTISSAS[0]
-    fine = _tokens(magnitude, finest)[0] * 2 + negative
-    counts = counts_of(fine)
-    used = np.flatnonzero(counts)
-    counts = counts[used]
-    least = _least(used >> 1, finest)[0]
-    best, best_cost = 0, float("inf")
-    for mantissa in _MANTISSAS:
-        tokens, shifts = _tokens(least, mantissa)
-        merged = np.bincount(tokens * 2 + (used & 1), weights=counts).astype(np.int64)
-        raw = float(counts @ shifts.astype(np.float64))
-        cost = entropy_of(merged) + raw + _WEIGHT_BITS * np.count_nonzero(merged)
-        if cost < best_cost:
-            best, best_cost = mantissa, cost
-    return best, best_cost
 
 
 def decode_integers(data: bytes, count: int, context: Array | None = None) -> Array:
@@ -176,7 +136,7 @@ def decode_integers(data: bytes, count: int, context: Array | None = None) -> Ar
         return np.zeros(0, dtype=np.int32)
     header = reader.byte()
     mode, mantissa = header & 3, header >> 2
-    if mantissa > (_MANTISSAS[0] if mode == _TOKENS else 0):
+    if mantissa > (MANTISSAS[0] if mode == _TOKENS else 0):
         raise CorruptFileError("coded integers: an unknown header")
     origin = _unzigzag(reader)
     if mode == _DIRECT:
@@ -208,7 +168,7 @@ def _decode_tokens(reader: Reader, count: int, mantissa: int, context: Array | N
     if below >= MAX_SYMBOLS:
         raise CorruptFileError("coded integers: more negative tokens than symbols")
     signed = decode_symbols(reader.take(reader.varint()), count, context).astype(np.int64) - below
-    magnitude, shifts = _least(np.abs(signed), mantissa)
+    magnitude, shifts = least_of(np.abs(signed), mantissa)
     if int(shifts.max()) + mantissa >= 64:
         raise CorruptFileError("coded integers: a token beyond 64 bits")
     widths, sizes = np.unique(shifts, return_counts=True)

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from bitwidth.backend import Progress
 from bitwidth.context import Context, Notes
-from bitwidth.encodings import ordered, prefix, rebased
+from bitwidth.encodings import PrefixLevels, Quantized, ordered, prefix, rebased
 from bitwidth.errors import ConfigError
 from bitwidth.events import Watch
 from bitwidth.fitting import fit_scale
@@ -146,7 +146,8 @@ class Nested(Wrapping, name="nested"):
             if short is not None and encoding is not before[path].encoding:
                 floats = after.values.value(path).start
                 scale = fit_scale(floats, short.levels, short.block, "mse", encoding.mask).scale
-                encodings[path] = rebased(encoding, replace(encoding.unmasked, scale=scale))  # type: ignore[call-arg]
+                levels = PrefixLevels(short.levels.integer_bounds[1], 0)  # integers whose first bits are to be read
+                encodings[path] = rebased(encoding, Quantized(levels, scale, short.block))
         return after.update(encodings=encodings)
 
 

@@ -82,7 +82,7 @@ HIDDEN = Masked(np.ones((4, 2), bool), GRID)
         (PLANE, THREE, HIDDEN, "float32", "a mask goes over them"),
         (PLANE, THREE, Escaped.of(X, PLANE, GRID), "float32", "escapes are one plane"),
         (PLANE, THREE, GRID, None, "have a format"),
-        (PLANE, THREE, GRID, "float8", "format must be"),
+        (PLANE, THREE, GRID, "float8", "have a format"),
     ],
 )
 def test_escapes_that_make_no_sense_are_refused(plane: Any, values: Any, base: Any, format: Any, words: str) -> None:

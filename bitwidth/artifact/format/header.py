@@ -141,6 +141,7 @@ class Header:
         base: hash of the values of the file that it holds changes of (see `bitwidth.artifact.updates`), or empty. The
             entries are then those of the parameters that changed.
         given: names of what such a file says of the model; the rest is as in the base.
+        places: of such a file, for each entry the number of the parameter of the base in whose place it is.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Header:
     activations: Mapping[str, tuple[Encoding | None, ...]]
     base: str = ""
     given: frozenset[str] = frozenset()
+    places: tuple[int, ...] = ()
 
     def file_bytes(self, stored: int) -> int:
         """Bytes of the whole file, if its header takes `stored` of them."""

@@ -27,7 +27,8 @@ _INT32 = np.iinfo(np.int32)
 
 def is_same(parameter: StoredParameter, base: StoredParameter) -> bool:
     """Whether a parameter is that of the base: what it is, how it is held, and each bit of its values."""
-    if (parameter.role, parameter.dtype, parameter.trainable) != (base.role, base.dtype, base.trainable):
+    described = ((one.path, one.role, one.dtype, one.trainable) for one in (parameter, base))
+    if next(described) != next(described):
         return False
     one, other = parameter.encoding.state(), base.encoding.state()
     if config_of(one) != config_of(other) or not same_bits(parameter.values, base.values):
@@ -52,7 +53,7 @@ def against(apart: TakenApart, encoding: Encoding, base: StoredParameter, dtype:
     Args:
         apart: the parameter.
         encoding: how it is held.
-        base: what the base has under its path.
+        base: what the base has in its place.
         dtype: of the parameter.
     """
     if base.values.shape != apart.codes.shape or base.dtype != dtype:

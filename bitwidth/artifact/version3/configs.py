@@ -7,8 +7,9 @@ key, is left as it is.
 
 Example:
     >>> layer = {"module": "keras.layers", "class_name": "ReLU", "config": {"name": "a"}, "registered_name": None}
-    >>> shortened(layer) == layer  # keys of ReLU that are missing here would come back
-    True
+    >>> short = shortened(layer)
+    >>> short["$"], short["c"], restored(short) == layer
+    ('ReLU', {'name': 'a'}, True)
 """
 
 from __future__ import annotations

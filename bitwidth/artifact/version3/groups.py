@@ -125,7 +125,7 @@ def unpack_group(
     rest: bytes | None,
     name: str,
     bits: int | None,
-    base: Mapping[str, StoredParameter],
+    base: Sequence[StoredParameter | None],
 ) -> Iterator[StoredParameter]:
     """The parameters of a group, one at a time.
 
@@ -135,7 +135,7 @@ def unpack_group(
         rest: the second chunk; None where there is none, or only the base layer is wanted.
         name: of the file, for messages.
         bits: read only the first bits of each code; None for all.
-        base: what a file that holds changes was written against, by path.
+        base: of a file that holds changes, what each entry is a change of.
 
     Raises:
         UnknownEncodingError: an encoding that is not registered in this process.
@@ -147,9 +147,9 @@ def unpack_group(
     with _corrupt(f"{name}: {entries[0].path}{last}"):
         found = _decoded(entries, list(streams))
     members = []
-    for entry, arrays in zip(entries, found, strict=True):
+    for entry, arrays, before in zip(entries, found, base, strict=True):
         with _corrupt(f"{name}: {entry.path}"):
-            members.append(_member(entry, arrays, base.get(entry.path)))
+            members.append(_member(entry, arrays, before))
     if rest is not None:
         with _corrupt(f"{name}: {entries[0].path}{last}"):
             _add_rest([member for member in members if member.step is not None], rest)

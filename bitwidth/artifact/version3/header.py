@@ -19,6 +19,7 @@
     activations    as `activations` writes them, and `layers`: paths of the layers; both left out where there are none
     base           hash of the values of the file that this one holds changes of; it says of the model what is not as
                    there, and lists the parameters that changed
+    places         with `base`: the numbers of these parameters, rising, counted from 0
 
 In an encoding, a block that is as long as its axis is 0. A stream is [name, coder, dtype, shape]; as its shape stand 0
 for that of the parameter, 1 for one value a block, 2 for one value for each that is stored, or a list.
@@ -27,8 +28,10 @@ for that of the parameter, 1 for one value a block, 2 for one value for each tha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from typing import Any, final
 
@@ -55,6 +58,7 @@ from bitwidth.typing import Json, JsonDict, JsonMapping
 _KERAS = "keras"
 _WHOLE, _BLOCKS, _KEPT = range(3)
 MAX_KINDS = 1 << 16
+_HASH = re.compile("[0-9a-f]{32}")
 _LISTS = ("kinds", "parameters", "shapes", "kept", "groups", "assets", "more")
 
 
@@ -62,7 +66,11 @@ _LISTS = ("kinds", "parameters", "shapes", "kept", "groups", "assets", "more")
 
 
 def written(
-    model: StoredModel, entries: Sequence[Entry], groups: Sequence[Group], base: tuple[str, StoredModel] | None = None
+    model: StoredModel,
+    entries: Sequence[Entry],
+    groups: Sequence[Group],
+    base: tuple[str, StoredModel] | None = None,
+    places: Sequence[int] = (),
 ) -> bytes:
     """The header as UTF-8.
 
@@ -71,6 +79,7 @@ def written(
         entries: of the parameters that it holds, without pieces.
         groups: the chunks that hold them.
         base: hash of the values of the base, and what it holds, its parameters left out.
+        places: of an update, the number of the parameter of the base in whose place each entry is.
 
     Raises:
         UnicodeEncodeError: half a character in a name.
@@ -86,7 +95,7 @@ def written(
             said["assets"] = _assets(model)
         else:
             said.pop("assets", None)
-        said["base"] = base[0]
+        said |= {"base": base[0], "places": list(places)}
     return _text(said | _of_parameters(entries, groups)).encode()
 
 
@@ -251,6 +260,7 @@ def parse(text: bytes, name: str) -> Header:
         activations=activations.read(data.get("activations", {}), name),
         base=data.get("base", ""),
         given=frozenset(data) if data.get("base") else frozenset(),
+        places=_places(data, len(entries), name),
     )
     header.check_parts(name)
     return header
@@ -272,6 +282,19 @@ def _read(text: bytes, name: str) -> JsonDict:
     if len(data.get("shapes", [])) > MAX_PARAMETERS or len(data.get("kinds", [])) > MAX_KINDS:
         raise CorruptFileError(f"{name}: more parameters than a file may hold")
     return data
+
+
+def _places(data: JsonDict, count: int, name: str) -> tuple[int, ...]:
+    if not data.get("base"):
+        return ()
+    if not _HASH.fullmatch(data["base"]):
+        raise CorruptFileError(f"{name}: its header does not name a base by 32 hexadecimal digits")
+    places = data.get("places")
+    if not isinstance(places, list) or len(places) != count or not all(type(place) is int for place in places):
+        raise CorruptFileError(f"{name}: its header does not say which parameters it changes")
+    if any(later <= before for before, later in pairwise([-1, *places])):
+        raise CorruptFileError(f"{name}: its header changes parameters in another order than that of its base")
+    return tuple(places)
 
 
 def _config(data: Json, name: str) -> Json:

@@ -2,8 +2,11 @@
 
 The base t counts codes c, less their zero points, in steps of an integer s for each block, -7 to 7. It is what a reader
 of 4 bits takes: a symmetric grid whose scales are s times those of the codes (see `bitwidth.encodings.narrow`). The
-rest is `c - s * t`. Both together cost about what the codes do (H. Schwarz et al., "Overview of the Scalable Video
-Coding Extension of the H.264/AVC Standard", 2007, section V, for layers of quality).
+rest is `c - s * t`. Where a grid was trained so that its first bits make a good model (`PrefixLevels`), t is these
+bits. Both together cost about what the codes do.
+
+Source: layers of quality as in H. Schwarz et al., "Overview of the Scalable Video Coding Extension of the H.264/AVC
+Standard", 2007, section V.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.encodings import Encoding, IntegerLevels, Quantized, narrow, ordered, rebased, spread, steps
+from bitwidth.encodings import Encoding, IntegerLevels, Quantized, narrow, ordered, prefix, rebased, spread, steps
 from bitwidth.errors import EncodingError
 from bitwidth.typing import Array
 
@@ -53,7 +56,7 @@ def layered(encoding: Encoding, codes: NDArray[np.int32], wanted: bool | None) -
         return None
     if wanted is None and codes.size < _MANY:
         return None
-    step = steps(codes, grid, BITS, encoding.mask)
+    step = steps(codes, grid, BITS, encoding.mask) if grid.levels.is_integer else _of_prefix(grid)
     held, base = narrow(encoding, codes, BITS, step)
     if held is encoding:  # no code needs more bits
         return None
@@ -61,10 +64,17 @@ def layered(encoding: Encoding, codes: NDArray[np.int32], wanted: bool | None) -
     return Layers(step, base, less_zero_points(codes, grid, encoding.mask), wide)
 
 
+def _of_prefix(grid: Quantized) -> NDArray[np.int32]:
+    """The steps of a grid that was trained so that its first bits make a good model: their place value."""
+    short = ordered(prefix(grid, BITS))
+    dropped = 0 if short is None else short.levels.dropped_bits - grid.levels.dropped_bits
+    return np.full(grid.scale.shape, 1 << dropped, np.int32)
+
+
 def can_be_layered(encoding: Encoding) -> bool:
     """Whether codes are those of a grid of integers of more bits than the base layer has."""
     grid = ordered(encoding)
-    return grid is not None and grid.levels.is_integer and grid.bits > BITS
+    return grid is not None and grid.bits > BITS
 
 
 def less_zero_points(codes: NDArray[np.int32], grid: Quantized, mask: NDArray[np.bool_] | None) -> NDArray[np.int32]:
@@ -123,6 +133,10 @@ def encoding_of_base(encoding: Encoding, step: NDArray[np.int32]) -> Encoding:
     grid = _grid(encoding)
     if step.shape != grid.scale.shape or (step < 1).any():
         raise EncodingError("a base layer needs a step of at least 1 for each block")
+    if not grid.levels.is_integer:
+        if not np.array_equal(step, _of_prefix(grid)):
+            raise EncodingError("the base layer of first bits counts in their place value")
+        return prefix(encoding, BITS)
     scale = grid.scale * step.astype(np.float32)
     return rebased(encoding, Quantized(IntegerLevels.symmetric(BITS), scale, grid.block, bias=grid.bias))
 

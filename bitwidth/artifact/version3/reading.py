@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from bitwidth.artifact.format.header import Header
@@ -18,7 +18,7 @@ def parameters(
     header: Header,
     name: str,
     bits: int | None,
-    base: Mapping[str, StoredParameter] | None = None,
+    base: Callable[[int], StoredParameter] | None = None,
 ) -> Iterator[StoredParameter]:
     """Each parameter in the file's order, read and checked when it is asked for; one group is held at a time.
 
@@ -28,8 +28,8 @@ def parameters(
         header: of the file.
         name: of the file, for messages.
         bits: read only the first bits of each code; None for all.
-        base: what a file that holds changes was written against, by path; asked for what a group needs before it is
-            read.
+        base: returns a parameter of the file that a file with changes was written against, by its number; asked in
+            rising order.
 
     Raises:
         UnknownEncodingError: an encoding that is not registered in this process.
@@ -50,4 +50,9 @@ def parameters(
             file.seek(second)
             rest = split_chunk(file.read(chunk_size(group.later)), group.later, name, what)[0]
         second += chunk_size(group.later) if group.later else 0
-        yield from unpack_group(entries, streams, rest, name, bits, {} if base is None else base)
+        before = (
+            [None] * group.count
+            if base is None
+            else [base(place) for place in header.places[start - group.count : start]]
+        )
+        yield from unpack_group(entries, streams, rest, name, bits, before)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import final
 
@@ -18,6 +20,7 @@ from bitwidth.artifact.version3.groups import pack_group
 from bitwidth.artifact.version3.shares import FULL
 from bitwidth.errors import EncodingError
 
+_WORKERS = 2
 Keep = Callable[[bytes], object]
 
 
@@ -29,10 +32,12 @@ class Chunks:
     Attributes:
         entries: what the header says of each, without pieces.
         groups: the chunks that hold them.
+        places: the number of each among all parameters.
     """
 
     entries: tuple[Entry, ...]
     groups: tuple[Group, ...]
+    places: tuple[int, ...]
 
 
 def packed_chunks(
@@ -42,7 +47,7 @@ def packed_chunks(
     layers: bool | None,
     base: Iterable[StoredParameter] | None = None,
 ) -> Chunks:
-    """Write the chunks of all parameters; those of one group are held at a time.
+    """Write the chunks of all parameters; those of a few groups are held at a time.
 
     Args:
         parameters: in the model's order.
@@ -57,30 +62,65 @@ def packed_chunks(
     """
     entries: list[Entry] = []
     groups: list[Group] = []
-    members: list[TakenApart] = []
+    places: list[int] = []
+    for packed in _in_turn(_grouped(parameters, base), layers):
+        entries += packed.entries
+        places += packed.places
+        groups.append(Group(len(packed.entries), tuple(map(len, packed.streams)), tuple(map(len, packed.later))))
+        first(chunk(packed.streams))
+        if packed.later:
+            second(chunk(packed.later))
+    return Chunks(tuple(entries), tuple(groups), tuple(places))
 
-    def close() -> None:
-        streams, later = pack_group(members)
-        groups.append(Group(len(members), tuple(map(len, streams)), tuple(map(len, later))))
-        first(chunk(streams))
-        if later:
-            second(chunk(later))
-        members.clear()
 
+_Member = tuple[int, StoredParameter, StoredParameter | None]  # number, parameter, what the base has in its place
+
+
+@final
+@dataclass(frozen=True)
+class _Packed:
+    """One group: what the header says of its parameters, their numbers, and its streams."""
+
+    entries: list[Entry]
+    places: list[int]
+    streams: list[bytes]
+    later: list[bytes]
+
+
+def _grouped(parameters: Iterable[StoredParameter], base: Iterable[StoredParameter] | None) -> Iterator[list[_Member]]:
+    """The parameters of each group; those that are the same in the base are in none."""
+    members: list[_Member] = []
     held = 0
     pairs = ((one, None) for one in parameters) if base is None else zip(parameters, base, strict=True)
-    for parameter, before in pairs:
+    for place, (parameter, before) in enumerate(pairs):
         held += parameter.values.size  # of what is left out too: a reader passes it by within the group
         if before is None or not is_same(parameter, before):
-            members.append(_apart(parameter, layers, before))
-            entries.append(_entry(parameter, members[-1]))
+            members.append((place, parameter, before))
         if held >= FULL:
-            held = 0
             if members:
-                close()
+                yield members
+            members, held = [], 0
     if members:
-        close()
-    return Chunks(tuple(entries), tuple(groups))
+        yield members
+
+
+def _in_turn(groups: Iterator[list[_Member]], layers: bool | None) -> Iterator[_Packed]:
+    """Each group packed, in order; two at a time, since most of the work is numpy's and leaves Python alone."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        waiting: deque[Future[_Packed]] = deque()
+        for members in groups:
+            waiting.append(pool.submit(_packed, members, layers))
+            if len(waiting) > _WORKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _packed(members: list[_Member], layers: bool | None) -> _Packed:
+    taken = [_apart(parameter, layers, before) for _, parameter, before in members]
+    streams, later = pack_group(taken)
+    entries = [_entry(parameter, apart) for (_, parameter, _), apart in zip(members, taken, strict=True)]
+    return _Packed(entries, [place for place, _, _ in members], streams, later)
 
 
 def _apart(parameter: StoredParameter, layers: bool | None, base: StoredParameter | None) -> TakenApart:
