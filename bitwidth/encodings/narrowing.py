@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bitwidth.encodings.blocks import block_reduce, grid_shape, spread
 from bitwidth.encodings.encoding import Encoding
+from bitwidth.encodings.evening import block_columns, divided
 from bitwidth.encodings.leading import PrefixLevels
 from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, uniform_levels
 from bitwidth.encodings.masked import rebased
@@ -28,10 +29,8 @@ Ints = NDArray[np.int32]
 
 # Steps are tried from the one that clips nothing down to this share of it, and so many of them.
 _TRIED = {2: (0.15, 24), 3: (0.25, 20), 4: (0.3, 17), 5: (0.5, 12), 6: (0.7, 8), 7: (0.8, 6)}
-_LOOKED_AT = 1 << 13  # codes of a block by which its step is chosen, at most
+_LOOKED_AT = 1 << 11  # codes of a block by which its step is chosen, at most
 _FEW_BLOCKS = 1 << 17  # codes of the whole tensor, where it has few blocks
-_MEAN = 0.5  # squared mean of an input, as a share of its variance
-_LONGEST = 1 << 16  # codes of a block whose errors are evened out
 _PIECE = 1 << 18  # codes that are worked on at a time
 
 
@@ -103,28 +102,7 @@ def narrow(encoding: Encoding, codes: Ints, bits: int, step: Ints | None = None)
     with np.errstate(over="ignore"):
         scale = grid.scale * chosen.astype(np.float32)
     base = Quantized(IntegerLevels.symmetric(bits), scale, grid.block, bias=grid.bias)
-    short = divided(signed, spread(chosen, grid.block, codes.shape), bits)
-    return rebased(encoding, base), _balanced(short, signed, chosen, grid.block, top)
-
-
-def divided(signed: Ints, step: Ints, bits: int) -> Ints:
-    """`clip(sign(c) * ((|c| + s // 2) // s), -top, top)`, top the greatest integer of a symmetric grid.
-
-    Args:
-        signed: the codes c less their zero points, int32.
-        step: s, int32 of at least 1; broadcasts against `signed`.
-        bits: 2 to 16.
-
-    Example:
-        >>> divided(np.array([-25, -4, 5, 14, 15, 99], np.int32), np.array([10], np.int32), 4)
-        array([-3,  0,  1,  1,  2,  7], dtype=int32)
-    """
-    size = np.abs(signed)
-    size += step // 2
-    size //= step
-    np.minimum(size, np.int32(uniform_levels(bits).bounds[1]), out=size)
-    np.negative(size, out=size, where=signed < 0)
-    return size
+    return rebased(encoding, base), divided(signed, chosen, grid.block, top)
 
 
 def _check(bits: int) -> None:
@@ -180,12 +158,12 @@ def _searched(
     signed: Ints, block: Sequence[int], counts: tuple[int, ...], greatest: NDArray[np.int64], most: Ints, bits: int
 ) -> Ints:
     """The step of least error of each block, (blocks,), among `most` and less."""
-    rows, share = _selection(signed, block, counts)
+    columns, share = _selection(signed, block, counts)
     found = most.copy()
-    span = max(1, _PIECE // max(1, rows.shape[1]))
-    for start in range(0, len(rows), span):
+    span = max(1, _PIECE // max(1, len(columns)))
+    for start in range(0, len(found), span):
         part = slice(start, start + span)
-        search = _Search(rows[part], share, greatest[part], bits)
+        search = _Search(np.ascontiguousarray(columns[:, part].T), share, greatest[part], bits)
         widest = int(most[part].max())
         lowest, count = _TRIED[bits]
         if widest <= count:  # every integer that is worth trying
@@ -257,81 +235,12 @@ def _histogram(size: Ints, greatest: NDArray[np.int64]) -> tuple[NDArray[np.floa
     return middles.astype(np.float32), found
 
 
-def _balanced(short: Ints, signed: Ints, step: Ints, block: Sequence[int], top: int) -> Ints:
-    """`short`, with the codes nearest to a tie rounded to the other side where that evens out the errors of a block.
-
-    Inputs of a layer have means other than zero more often than not (those behind a ReLU do), so the sum of the errors
-    of an output's weights counts besides the sum of their squares. Of each block the sum of squares, plus `_MEAN` times
-    the square of the sum, is made as small as flips can, those first that cost least. What is zero stays zero.
-    """
-    shape, block = signed.shape, block or signed.shape
-    counts, sizes = grid_shape(shape, block), [min(size, length) for size, length in zip(block, shape, strict=True)]
-    if not 1 < prod(sizes) <= _LONGEST or not signed.size or step.max() == 1:
-        return short
-    rows, codes = (_rows(array, block, counts, sizes) for array in (signed, short))
-    codes = codes.copy()
-    widths, span = step.reshape(-1, 1), max(1, _PIECE // rows.shape[1])
-    order = (np.arange(rows.shape[1], dtype=np.int64) * 0x9E3779B1) & 0xFFFFFFFF  # each place once, in no order
-    for start in range(0, len(rows), span):
-        part = slice(start, start + span)
-        _flip(rows[part], codes[part], widths[part], order, top)
-    return _from_rows(codes, shape, counts, sizes)
-
-
-def _flip(rows: Ints, codes: Ints, step: Ints, order: NDArray[np.int64], top: int) -> None:
-    """Flip codes of blocks, (blocks, codes), in place."""
-    off = codes * step - rows
-    total = off.sum(axis=1, dtype=np.int64)[:, None]
-    side = np.where(total < 0, -1, 1).astype(np.int32)
-    off *= side
-    off[(off <= 0) | (codes * side == -top)] = 0
-    most = min(int((np.abs(total) / step).max()) + 2, off.shape[1])
-    key = (off.astype(np.int64) << 32) + order
-    places = np.argpartition(-key, most - 1, axis=1)[:, :most] if most < off.shape[1] else np.argsort(-key, axis=1)
-    places = np.take_along_axis(places, np.argsort(-np.take_along_axis(key, places, 1), axis=1), 1)
-    found = np.take_along_axis(off, places, 1)
-    left = np.abs(total) - np.arange(most) * step
-    flips = (found > 0) & (found + _MEAN * left > step * ((1 + _MEAN) / 2))
-    flips = np.logical_and.accumulate(flips, axis=1)
-    held = np.take_along_axis(codes, places, 1)
-    np.put_along_axis(codes, places, held - np.where(flips, side, 0), 1)
-
-
 def _selection(signed: Ints, block: Sequence[int], counts: tuple[int, ...]) -> tuple[Ints, float]:
-    """An even selection of the codes of each block, (blocks, codes), and how many codes each of them stands for."""
+    """An even selection of the codes of each block, (codes, blocks), and how many codes each of them stands for."""
     sizes = [min(size, length) for size, length in zip(block, signed.shape, strict=True)]
     left = max(_LOOKED_AT, _FEW_BLOCKS // max(1, prod(counts)))
     taken = [1] * len(sizes)
     for rank, axis in enumerate(sorted(range(len(sizes)), key=lambda axis: sizes[axis])):
         taken[axis] = min(sizes[axis], max(1, int(left ** (1 / (len(sizes) - rank)) + 1e-9)))
         left = max(1, left // taken[axis])
-    return _rows(signed, block, counts, taken), prod(sizes) / max(1, prod(taken))
-
-
-def _rows(array: Ints, block: Sequence[int], counts: tuple[int, ...], taken: Sequence[int]) -> Ints:
-    """So many elements of each block along each axis, evenly apart: (blocks, elements).
-
-    Where the last block of an axis is shorter, zeros stand for what it does not have.
-    """
-    for axis, (count, kept) in enumerate(zip(counts, taken, strict=True)):
-        length = array.shape[axis]
-        size = min(block[axis], length)
-        if kept == size and count * size == length:
-            continue
-        offsets = (np.arange(kept) * 2 + 1) * size // (2 * kept)
-        places = (np.arange(count)[:, None] * size + offsets).reshape(-1)
-        inside = places < length
-        array = array.take(np.minimum(places, length - 1), axis=axis)
-        if not inside.all():
-            array = array * inside.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
-    split = [length for pair in zip(counts, taken, strict=True) for length in pair]
-    order = [*range(0, len(split), 2), *range(1, len(split), 2)]
-    return array.reshape(split).transpose(order).reshape(prod(counts), prod(taken))
-
-
-def _from_rows(rows: Ints, shape: tuple[int, ...], counts: tuple[int, ...], taken: Sequence[int]) -> Ints:
-    """What `_rows` made of an array of `shape`, put back; `taken` are all elements of a block."""
-    order = [place for axis in range(len(counts)) for place in (axis, len(counts) + axis)]
-    whole = rows.reshape(*counts, *taken).transpose(order)
-    whole = whole.reshape([count * kept for count, kept in zip(counts, taken, strict=True)])
-    return np.ascontiguousarray(whole[tuple(slice(length) for length in shape)])
+    return block_columns(signed, block, counts, taken), prod(sizes) / max(1, prod(taken))

@@ -101,11 +101,11 @@ class Quantize(Pass, name="quantize"):
         damping: added to the diagonal of the input covariance, as a share of its mean, at least; of few samples for
             many inputs it is more, by how far the covariance is expected to be off.
         price: with `rounding="entropy"`: what a bit costs, in units of `step^2` times the mean error weight.
-        vectors: of the one-number-per-channel parameters: `"16-bit"`; `"auto"` for floats of few mantissa bits (`e8m6`
-            to `e8m1` of `bitwidth.encodings.Dense`), as many for each role as leave the outputs alone. With data they
-            are searched: on at most 1,024 samples the divergence from the outputs that the pass was given may grow by
-            1 %; a remark says what was chosen. Without data they go by the error of the kernels. None leaves them
-            unchanged.
+        vectors: of the one-number-per-channel parameters: `"16-bit"`; `"auto"` for floats of few mantissa bits
+            (`bfloat16`, or `e8m6` to `e8m1` of `bitwidth.encodings.Dense`), as many for each role as leave the outputs
+            alone. With data they are searched: on at most 1,024 samples the divergence from the outputs that the pass
+            was given may grow by 1 %. Without data all are `e8m6` where kernels are as coarse as with 4 bits, else in
+            16 bits. A remark says what was chosen. None leaves them unchanged.
 
     Raises:
         ConfigError: a field is out of its range, or does not go with another.
@@ -158,7 +158,9 @@ class Quantize(Pass, name="quantize"):
             chosen = context.selection(graph, self.where, self._unfit).chosen
             fixed_steps(graph, tuple(p for p in chosen if is_matrix(p)), self.step)
         if self.needs_data:
-            context.session.check_data(context.need_data("Quantize"), "data")
+            context.need_data("Quantize")
+        if context.data is not None and (self.needs_data or self.vectors == "auto"):
+            context.session.check_data(context.data, "data")
 
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:
@@ -195,8 +197,9 @@ class Quantize(Pass, name="quantize"):
             )
         if 1 in widths_of(self.bits):
             raise ConfigError("Quantize(1) cannot be ramped: one bit has other levels than two; ramp to 2 bits first")
-        vectors = "16-bit" if self.vectors == "auto" and strength < 1 else self.vectors
-        return replace(self, bits=with_widths(self.bits, lambda bits: _milder(bits, strength)), vectors=vectors)
+        if self.vectors == "auto":
+            raise ConfigError('Quantize: vectors="auto" goes by what a finished model does; in a ramp use "16-bit"')
+        return replace(self, bits=with_widths(self.bits, lambda bits: _milder(bits, strength)))
 
     def _unfit(self, parameter: Parameter) -> str | None:
         if not parameter.is_float:

@@ -22,15 +22,14 @@ from bitwidth.probes import OutputProbe
 from bitwidth.typing import Array
 
 _LOG = logging.getLogger(__name__)
-_SAMPLES = 1024  # that are looked at, at most
+_SAMPLES, _LEAST = 1024, 16  # that are looked at, at most; fewer than that tell nothing
 _GROWTH = 0.01  # of the divergence, at most, with two standard errors
 _MOVE = 0.05  # divergence from the model with 16-bit vectors, as a share of that model's own from the original
 _NOTHING = 1e-6  # a divergence that nobody needs to spend bits on
 _FEW = 0.02  # share of the numbers: a role of fewer takes the most mantissa bits, unsearched
-_MOST, _FIRST = 6, 4  # mantissa bits: the most, and those by which a role's sensitivity is told
-_UNSEEN = 1e-3  # without data: squared error of a vector, as a share of that of the kernels
-_ROUNDING = 0.045  # squared relative error of values rounded to no mantissa bits: 4^-m of it at m bits
-_ADDED = ("bias", "offset")  # roles that are only added: they need two bits less than those that multiply
+_MOST, _FIRST = 7, 4  # mantissa bits: the most, and those by which a role's sensitivity is told
+_UNSEEN = 6  # mantissa bits without data
+_COARSE = 3e-3  # relative squared error of kernels from which on these are safe: that of 4 bits or fewer
 
 Chosen = Mapping[str, int]  # mantissa bits by role
 
@@ -41,8 +40,9 @@ def few_bits(
     """`after` with its vectors in floats of few mantissa bits where that leaves the outputs alone.
 
     With data the number of bits of each role is searched: the divergence of the outputs from those of `before`, on at
-    most 1,024 samples, may grow by at most 1 % with two standard errors. Without data it goes by what rounding the
-    kernels has cost: the squared error of the vectors is at most a thousandth of theirs.
+    most 1,024 samples, may grow by at most 1 % with two standard errors. Without data, with fewer than 16 samples, or
+    where no output is of floats, all take 6 mantissa bits beside kernels as coarse as those of 4 bits are, and stay in
+    16 bits beside finer ones.
 
     Args:
         before: the model as the pass got it.
@@ -52,45 +52,50 @@ def few_bits(
         samples: how many samples are looked at, at most.
         with_data: whether to look at the data.
     """
-    fitting = [p for p in vectors if _is_short(p) and p.size]
+    fitting = [p for p in vectors if _mantissa_bits(p.encoding.unmasked) and p.size]
     if not fitting:
         return after
     if not with_data:
-        return _by_kernels(before, after, context, fitting)
-    search = _Search(_Judge(before, after, context, min(samples, _SAMPLES)), after, fitting)
+        return _by_kernels(before, after, context, fitting, "there is no data")
+    judge = _Judge(before, after, context, min(samples, _SAMPLES))
+    if not judge.can_tell:
+        return _by_kernels(before, after, context, fitting, f"outputs of {_LEAST} samples or more would tell")
+    search = _Search(judge, after, fitting)
     found = search.run()
-    context.remark(f"vectors: {_words(fitting, search.chosen)}; {search.judge.words(search.reached)}")
+    context.remark(f"vectors: {_words(fitting, search.chosen)}; {judge.words(search.reached)}")
     return found
-
-
-def _is_short(parameter: Parameter) -> bool:
-    held = parameter.encoding.unmasked
-    return isinstance(held, Dense) and held.format is not None and held.width <= 16
 
 
 def held_in(graph: Graph, parameters: Iterable[Parameter], chosen: Chosen) -> Graph:
     """The graph with parameters in as many mantissa bits as their role has; those of other roles stay.
 
-    One that is in fewer bits already stays too, and so does one that would leave the range of floats.
+    One that has fewer already stays too, and so does one that would leave the range of floats.
     """
     encodings: dict[str, Encoding] = {}
     for parameter in parameters:
         if parameter.role in chosen:
             short = Dense(format_of(chosen[parameter.role]))
             finite = np.isfinite(short.project(graph.values.value(parameter.path).start)).all()
-            if short.width < parameter.encoding.bits and finite:
+            if finite and chosen[parameter.role] < _mantissa_bits(parameter.encoding.unmasked):
                 encodings[parameter.path] = rebased(parameter.encoding, short)
     return graph.update(encodings=encodings)
 
 
+def _mantissa_bits(encoding: Encoding) -> float:
+    """Of what 16 bits or fewer hold; of nothing else, none that could be fewer."""
+    if not isinstance(encoding, Dense) or encoding.format is None or encoding.width > 16:
+        return 0
+    return 10 if encoding.mantissa_bits is None else encoding.mantissa_bits
+
+
 def format_of(mantissa_bits: int) -> Format:
-    """The format of so many mantissa bits, 1 to 6.
+    """The format of so many mantissa bits, 1 to 7.
 
     Example:
-        >>> format_of(6), format_of(1)
-        ('e8m6', 'e8m1')
+        >>> format_of(7), format_of(6), format_of(1)
+        ('bfloat16', 'e8m6', 'e8m1')
     """
-    return FEW_MANTISSA_BITS[_MOST - mantissa_bits]
+    return (*reversed(FEW_MANTISSA_BITS), "bfloat16")[mantissa_bits - 1]
 
 
 class _Judge:
@@ -102,6 +107,11 @@ class _Judge:
         self._outputs: Callable[[Graph], tuple[Array, ...]] = lambda graph: session.probe(graph, probe, data)
         self._given, self._base = self._outputs(before), self._outputs(after)
         self._held = divergences(self._likelihoods, self._given, self._base)
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are outputs to measure, of samples enough."""
+        return bool(self._held) and all(len(each) >= _LEAST for each in self._held.values())
 
     def judge(self, graph: Graph) -> tuple[float, float, float]:
         """Growth of the divergence with two standard errors, growth, and the divergence from the 16-bit model.
@@ -120,8 +130,6 @@ class _Judge:
 
     def words(self, growth: float) -> str:
         """What was reached."""
-        if not self._held:
-            return "no output to measure"
         name, held = next(iter(self._held.items()))
         what = "KL" if name == "kl" else "output error"
         return f"{what} {growth:+.2%} of {held.mean():.3g} with 16 bits, on {len(held):,} samples"
@@ -172,7 +180,7 @@ class _Search:
     def _take(self, role: str, bits: int, share: float) -> bool:
         bound, growth, move = self.judge.judge(self._with({**self.chosen, role: bits}))
         _LOG.debug("%s in %d mantissa bits: growth %.4f, at most %.4f; moves %.4f", role, bits, growth, bound, move)
-        if bound > _GROWTH * share or move > _MOVE * share:
+        if not (bound <= _GROWTH * share and move <= _MOVE * share):  # NaN passes neither
             return False
         self.chosen[role], self.reached = bits, growth
         return True
@@ -181,7 +189,7 @@ class _Search:
         return held_in(self.graph, self.vectors, chosen)
 
 
-def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence[Parameter]) -> Graph:
+def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence[Parameter], why: str) -> Graph:
     errors = []
     for parameter in after:
         if parameter.encoding.grid is not None and parameter.size and before[parameter.path].encoding.grid is None:
@@ -189,15 +197,11 @@ def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence
             power = float(np.square(given).sum())
             errors.append(float(np.square(after.values[parameter.path] - given).sum()) / power if power else 0.0)
     error = float(np.median(errors)) if errors else 0.0
-    needed = log2(_ROUNDING / (_UNSEEN * error)) / 2 if error > 0 else inf
-    if needed > _MOST + 0.1:
-        context.remark(
-            f"vectors: in 16 bits; without data, kernels with a relative squared error of {error:.2g} ask it"
-        )
+    if error < _COARSE:
+        context.remark(f"vectors: in 16 bits, as kernels with a relative squared error of {error:.2g} ask; {why}")
         return after
-    most = max(2, round(needed + 0.4))
-    chosen: dict[str, int] = {p.role: max(1, most - 2) if p.role in _ADDED else most for p in vectors}
-    context.remark(f"vectors: {_words(vectors, chosen)}, by the error of the kernels; there is no data")
+    chosen: dict[str, int] = {p.role: _UNSEEN for p in vectors}
+    context.remark(f"vectors: {_words(vectors, chosen)}, by the error of the kernels; {why}")
     return held_in(after, vectors, chosen)
 
 

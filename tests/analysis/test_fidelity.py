@@ -12,7 +12,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 import bitwidth as bw
-from bitwidth.analysis import fidelity, fidelity_to
+from bitwidth.analysis import divergences, fidelity, fidelity_to
 from bitwidth.context import Context
 from bitwidth.reading import opened_session
 from tests import reference
@@ -44,6 +44,28 @@ def test_it_is_zero_for_the_same_outputs_and_above_for_others(kind: str, shape: 
     assert same == pytest.approx(0, abs=1e-9)
     assert apart >= -1e-9
     assert np.isfinite(apart)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
+    st.lists(st.integers(1, 5), min_size=2, max_size=3),
+    st.integers(0, 9),
+)
+def test_what_each_sample_adds_has_the_mean_that_it_is_part_of(kinds: list[str], shape: list[int], seed: int) -> None:
+    """Of any outputs of a model together."""
+    one, other = ([outputs(kind, tuple(shape), seed + step) for kind in kinds] for step in (0, 100))
+    whole, parts = fidelity(kinds, one, other), divergences(kinds, one, other)
+    assert set(parts) == set(whole)
+    for name, each in parts.items():
+        assert each.shape == (shape[0],)
+        if name == "kl" or min(np.ptp(a, axis=0).max() for a in one) > 0:
+            assert each.mean() == pytest.approx(whole[name], rel=1e-6, abs=1e-9)
+
+
+def test_outputs_of_integers_and_of_nothing_add_nothing() -> None:
+    numbers, nothing = np.arange(6).reshape(3, 2), np.zeros((0, 2))
+    assert divergences(["categorical logits"] * 2, [numbers, nothing], [numbers, nothing]) == {}
 
 
 def test_logits_and_their_probabilities_are_the_same_distribution() -> None:

@@ -64,9 +64,13 @@ def dense() -> Held:
         "a": Dense("float32"),
         "h": Dense("float16"),
         "b": Dense("bfloat16"),
+        "six": Dense("e8m6"),
+        "three": Dense("e8m3"),
+        "one": Dense("e8m1"),
     }
     return {f"dense/{name}": on(held) for name, held in kinds.items()} | {
-        "dense/under": on(Masked(KEEP, Dense("float16")))
+        "dense/under": on(Masked(KEEP, Dense("float16"))),
+        "dense/few under": on(Masked(KEEP, Dense("e8m2"))),
     }
 
 

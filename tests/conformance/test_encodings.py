@@ -127,6 +127,9 @@ CASES: list[Case] = [
     *cases("float32", lambda shape: Dense("float32")),
     *cases("float16", lambda shape: Dense("float16")),
     *cases("bfloat16", lambda shape: Dense("bfloat16")),
+    *cases("e8m6", lambda shape: Dense("e8m6")),
+    *cases("e8m3", lambda shape: Dense("e8m3")),
+    *cases("e8m1", lambda shape: Dense("e8m1")),
 ]
 for _bits in range(1, 17):
     CASES += cases(f"{_bits}-bit per channel", grid(uniform_levels(_bits), "channel"), FLAT)
@@ -156,6 +159,7 @@ for _block in BLOCKS:
 
 
 CASES += cases("escaped dense", escaped(lambda shape: Dense("float16")))
+CASES += cases("escaped e8m4", escaped(lambda shape: Dense("e8m4"), "float16"))
 
 
 @register_encoding("tests.fixed_point")
@@ -213,6 +217,7 @@ SCALAR: tuple[Shape, ...] = ((),)
 CASES += cases("dense scalar", lambda shape: Dense(), SCALAR)
 CASES += cases("float16 scalar", lambda shape: Dense("float16"), SCALAR)
 CASES += cases("bfloat16 scalar", lambda shape: Dense("bfloat16"), SCALAR)
+CASES += cases("e8m2 scalar", lambda shape: Dense("e8m2"), SCALAR)
 CASES += cases("4-bit scalar", grid(uniform_levels(4), "tensor"), SCALAR)
 CASES += cases("unsigned scalar", grid(IntegerLevels(0, 15), "tensor", "zero point"), SCALAR)
 CASES += cases("rows scalar", grid(ROWS, "tensor"), SCALAR)
@@ -398,7 +403,8 @@ def code_bits(held: Encoding) -> int:
     if isinstance(held, Quantized) and isinstance(held.levels, LevelRows):
         return max(width_of(row) for row in held.levels.rows)
     if isinstance(held, Dense):
-        return 16 if held.format in ("float16", "bfloat16") else 32
+        few = {"float16": 16, "bfloat16": 16, "e8m6": 15, "e8m4": 13, "e8m3": 12, "e8m2": 11, "e8m1": 10}
+        return few.get(held.format or "", 32)
     if isinstance(held, Quantized):
         assert not isinstance(held.levels, LevelRows)
         return width_of(held.levels)
@@ -535,6 +541,13 @@ KEPT = [
     (Dense(), Dense("float16")),
     (Dense(), bits(4)),
     (Dense("float16"), Dense("bfloat16")),
+    (Dense("float16"), Dense("e8m6")),
+    (Dense("bfloat16"), Dense("e8m1")),
+    (Dense("e8m3"), Dense("e8m3")),
+    (Dense("e8m3"), Dense("e8m2")),
+    (Dense("e8m3"), bits(4)),
+    (Dense("e8m3"), Masked(KEEP, Dense("e8m3"))),
+    (Masked(KEEP, Dense("e8m3")), Masked(LESS, Dense("e8m1"))),
     (Dense("float16"), bits(8)),
     (bits(4), bits(4)),
     (bits(4), bits(2)),
@@ -557,6 +570,14 @@ BROKEN = [
     (Dense("float16"), Dense(), "float16"),
     (Dense("bfloat16"), Dense("float32"), "bfloat16"),
     (Dense("float16"), Masked(KEEP, Dense()), "float16"),
+    (Dense("e8m3"), Dense("e8m4"), "would be held as 13-bit float e8m4"),
+    (Dense("e8m6"), Dense("bfloat16"), "would be held as bfloat16"),
+    (Dense("e8m6"), Dense("float16"), "it was held as 15-bit float e8m6"),
+    (Dense("e8m6"), Dense(), "e8m6"),
+    (Dense("e8m3"), bits(16), "would be held as 16-bit"),
+    (Dense("e8m3"), beside(FEW, bits(4)), "32 bits"),
+    (Dense("e8m3"), beside(FEW, bits(4), "float16"), "16 bits"),
+    (Masked(KEEP, Dense("e8m3")), Dense("e8m3"), "pruned"),
     (bits(4), bits(5), "4-bit"),
     (bits(4), Dense(), "4-bit"),
     (bits(4), Masked(KEEP), "4-bit"),
@@ -586,6 +607,7 @@ def test_a_broken_promise_is_told(before: Encoding, after: Encoding, words: str)
 def test_promises_are_kept_along_a_chain() -> None:
     """What may follow what may follow an encoding may follow it directly."""
     encodings = [Dense("float16"), Dense(), bits(2), bits(4), Masked(KEEP), Masked(LESS, bits(3)), Masked(LESS)]
+    encodings += [Dense("bfloat16"), Dense("e8m5"), Dense("e8m2"), Masked(KEEP, Dense("e8m2")), bits(13)]
     encodings += [beside(FEW, bits(3)), beside(SOME, bits(4)), Masked(LESS, beside(FEW, bits(2), "float16"))]
     for first, second, third in itertools.permutations(encodings, 3):
         if first.broken_by(second) is None and second.broken_by(third) is None:

@@ -33,6 +33,7 @@ PASSES: dict[str, bw.Pass] = {
     "quantize 8": bw.Quantize(8),
     "quantize 4 groups": bw.Quantize(4, granularity=2),
     "quantize 3 per tensor": bw.Quantize(3, granularity="tensor", scale="max", vectors=None),
+    "quantize few-bit vectors": bw.Quantize(4, vectors="auto", samples=32),
     "quantize 1": bw.Quantize(1),
     "quantize 16": bw.Quantize(16),
     "quantize lopsided": bw.Quantize(4, symmetric=False),

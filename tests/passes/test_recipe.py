@@ -51,6 +51,7 @@ PASSES: list[bw.Pass] = [
     bw.Quantize(bits=4),
     bw.Quantize({"conv1": 8, None: 4}, where=bw.AllBut(["logits", "head*"])),
     bw.Quantize(2, granularity=64, where="conv*", scale="max", vectors=None),
+    bw.Quantize(4, vectors="auto"),
     bw.Quantize(8, granularity="tensor", where=("a", "b/kernel")),
     bw.Quantize(8, where=["a", "b/kernel"]),
     bw.Quantize(8, where=is_wide),
