@@ -16,7 +16,7 @@ Example:
 """
 
 from bitwidth.coder.arrays import decode_array, encode_array
-from bitwidth.coder.codes import decode_codes, encode_codes
+from bitwidth.coder.codes import decode_codes, encode_codes, table_bytes
 from bitwidth.coder.floats import decode_floats, encode_floats
 from bitwidth.coder.integers import decode_integers, encode_integers
 from bitwidth.coder.masks import decode_mask, encode_mask
@@ -44,4 +44,5 @@ __all__ = [
     "encode_residuals",
     "encode_symbols",
     "entropy_bits",
+    "table_bytes",
 ]

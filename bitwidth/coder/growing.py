@@ -229,13 +229,9 @@ def decode(
     Args:
         data: exactly the bytes that `encode` returned; untrusted.
         count: how many symbols.
-        freqs: as given to `encode`.
+        freqs, bits, log_lanes, rows, tables: as given to `encode`.
         values: what to return for each index of the flattened `freqs`, any dtype.
-        bits: as given to `encode`.
-        log_lanes: as given to `encode`.
-        rows: as given to `encode`.
         padding: as returned by `encode`.
-        tables: as given to `encode`.
 
     Returns:
         [count] of the dtype of `values`.
