@@ -89,7 +89,8 @@ def choose(symbols: Array, magnitudes: Array) -> Classes:
     if stride == 1:
         counts = joint.astype(np.int64)
         for _ in range(_ROUNDS):
-            *found, counts = _move(symbols, *found, counts)
+            rows_, columns_, counts = _move(symbols, *found, counts)
+            found = rows_, columns_
         joint = counts.astype(np.float64)
     found = _renumbered(found[0], magnitudes, 1), _renumbered(found[1], magnitudes, 0)
     return Classes(found[0], found[1], _price(joint) + sum(side_bits(line) for line in found))

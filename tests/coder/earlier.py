@@ -123,7 +123,7 @@ def _main(path: str) -> None:
     several("contexts", CONTEXTS, lambda values: coder.encode_symbols(values, places(values.size)))
     several("integers", INTEGERS, coder.encode_integers)
     several("mask", MASKS, coder.encode_mask)
-    several("planes", PLANES, lambda values: coder.encode_planes(values, PLANES_OF))
+    several("planes", PLANES, lambda values: coder.encode_planes(values, PLANES_OF))  # type: ignore[attr-defined]
     several("array", ARRAYS, coder.encode_array)
     Path(path).write_text(json.dumps(out, indent=1) + "\n")
 
