@@ -152,6 +152,10 @@ class Decoder:
             raise CorruptFileError(f"coded stream: a number above {limit}")
         return value
 
+    def left(self) -> float:
+        """About how many bits of information are left."""
+        return 8.0 * (len(self._words) - self._at) + math.log2(max(self.state, 1))
+
     def end(self) -> None:
         """Check that the stream is exactly consumed."""
         if self.state or self._at != len(self._words):

@@ -224,6 +224,26 @@ def decode(data: bytes, count: int, contexts: int, place: Placing | None = None)
     return (out.view(np.uint8) if header.log_group else out)[:count]
 
 
+def table_bytes(data: bytes, contexts: int) -> int:
+    """How many bytes of a stream are its header and tables; where both are one number with the symbols, about.
+
+    Raises:
+        CorruptFileError: `data` is not a stream in so many contexts.
+
+    Example:
+        >>> table_bytes(encode(np.arange(200, dtype=np.uint8), np.ones((1, 200), np.int64)), 1)
+        5
+    """
+    reader = Reader(data)
+    header = _Header(reader)
+    if not header.scalar:
+        reader.take(reader.varint())
+        return reader.at
+    coder = Decoder(reader.rest())
+    _read_tables(coder, contexts, header)
+    return min(max(len(data) - round(coder.left() / 8), 1), len(data))
+
+
 def _read_tables(coder: Decoder, contexts: int, header: _Header) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """The table of each context, and the frequencies of all tables."""
     assigned = shared.read_map(coder, contexts, MAX_TABLES)
