@@ -108,6 +108,11 @@ class Decoder:
         self._words = memoryview(data)[head:]
         self._at = 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether no words are left behind the state."""
+        return self._at == len(self._words)
+
     def slot(self) -> int:
         """The slot (0..2**15 - 1) that the next symbol owns."""
         return self.state & SCALE - 1

@@ -333,6 +333,10 @@ def _decode_scalar(
     begin, size, name = starts[0], sizes[0], names[0]
     advance = coder.advance
     for position in range(count):
+        if not coder.state and coder.ended:  # what is left are symbols that own the first slot
+            firsts = np.array([row[0] for row in names], dtype=np.uint16)
+            rest = np.full(count - position, firsts[0]) if tables is None else firsts[tables[position:count]]
+            return np.concatenate([np.array(out[:position], dtype=np.uint16), rest])
         if which is not None:
             table = which[position]
             begin, size, name = starts[table], sizes[table], names[table]
