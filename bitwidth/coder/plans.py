@@ -23,6 +23,7 @@ from bitwidth.coder.tokens import MANTISSAS, choose_mantissa, tokens_of
 from bitwidth.typing import Array
 
 _SPARSE = 0.12  # below this density a mask may be smaller by itself
+_LOOKED_UP = 1 << 16  # codes that are looked up in a table
 _APART_BITS = 40.0  # what a mask of its own costs besides, roughly
 
 
@@ -111,6 +112,8 @@ def _tokenise(kept: Array, layout: Layout) -> tuple[Array, list[tuple[NDArray[np
         return kept.astype(np.int16), []
     low, high = int(kept.min()), int(kept.max())
     layout.origin = 0 if low <= 0 <= high else low if low > 0 else high
+    if high - low < min(_LOOKED_UP, kept.size):
+        return _looked_up(kept, low, high, layout)
     away = kept.astype(np.int64) - layout.origin
     negative = away < 0
     magnitude = np.abs(away).astype(np.uint64)
@@ -120,6 +123,20 @@ def _tokenise(kept: Array, layout: Layout) -> tuple[Array, list[tuple[NDArray[np
     widths = [int(width) for width in np.unique(shifts) if width]
     groups = [(extras[shifts == width].astype(np.uint32), width) for width in widths]
     return np.where(negative, -tokens, tokens).astype(np.int16), groups
+
+
+def _looked_up(kept: Array, low: int, high: int, layout: Layout) -> tuple[Array, list[tuple[NDArray[np.uint32], int]]]:
+    """What `_tokenise` finds, by a table of all codes from the least to the greatest."""
+    away = np.arange(low, high + 1) - layout.origin
+    negative, magnitude = away < 0, np.abs(away).astype(np.uint64)
+    index = np.subtract(kept, low, dtype=np.int32 if kept.dtype.itemsize <= 4 else np.int64, casting="unsafe")
+    layout.mantissa = choose_mantissa(magnitude, negative, counts_of(index, away.size))[0]
+    tokens, shifts = tokens_of(magnitude, layout.mantissa)
+    extras = (magnitude & ((np.uint64(1) << shifts) - np.uint64(1))).astype(np.uint32)
+    each = shifts.astype(np.uint8).take(index)
+    widths = [width for width, count in enumerate(counts_of(each).tolist()) if width and count]
+    groups = [(extras.take(index[each == width]), width) for width in widths]
+    return np.where(negative, -tokens, tokens).astype(np.int16).take(index), groups
 
 
 def _add_classes(plan: Plan, rival: float | None = None) -> bool:

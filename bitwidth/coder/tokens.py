@@ -55,8 +55,12 @@ def least_of(tokens: NDArray[np.int64], mantissa: int) -> tuple[NDArray[np.uint6
     return (tokens - (shifts << mantissa)).astype(np.uint64) << shifts.astype(np.uint64), shifts
 
 
-def choose_mantissa(magnitude: NDArray[np.uint64], negative: NDArray[np.bool_]) -> tuple[int, float]:
+def choose_mantissa(
+    magnitude: NDArray[np.uint64], negative: NDArray[np.bool_], often: NDArray[np.int64] | None = None
+) -> tuple[int, float]:
     """The mantissa bits of least estimated cost, and that cost in bits: coarser tokens are unions of finer ones.
+
+    `often` says how often each occurs, if not once.
 
     Example:
         >>> choose_mantissa(np.array([1, 1, 2], np.uint64), np.array([False, False, True]))[0]
@@ -64,7 +68,7 @@ def choose_mantissa(magnitude: NDArray[np.uint64], negative: NDArray[np.bool_]) 
     """
     finest = MANTISSAS[0]
     fine = tokens_of(magnitude, finest)[0] * 2 + negative
-    counts = counts_of(fine)
+    counts = counts_of(fine) if often is None else np.bincount(fine, weights=often).astype(np.int64)
     used = np.flatnonzero(counts)
     counts = counts[used]
     least = least_of(used >> 1, finest)[0]
