@@ -20,6 +20,7 @@ from bitwidth.artifact import (
     pack_checkpoint,
     write_file,
 )
+from bitwidth.artifact.reader import bases
 from bitwidth.artifact.writer import PackedFile
 from bitwidth.backend import Session, backend_for
 from bitwidth.errors import ConfigError, CorruptFileError, FileError, ModelError
@@ -101,6 +102,7 @@ class Result:
                 `load(path, base=...)`.
 
         Raises:
+            ConfigError: `base` is neither a path nor paths.
             ModelError: `result.model` was changed since the run: trained, or its layers exchanged.
             FileError: the model has no configuration to build it from, the file cannot be written, or the base cannot
                 be read or has other parameters.
@@ -113,8 +115,8 @@ class Result:
         if base is None:
             write_file(path, self._file.packed.parts())
             return
-        *before, last = [base] if isinstance(base, str | os.PathLike) else base
-        with open_file(last, before) as known:
+        *before, last = bases(base)
+        with open_file(last, before or None) as known:
             write_file(path, pack(self._file.stored, base=known).parts())
 
     def check_unchanged(self) -> None:

@@ -133,8 +133,11 @@ def test_a_wrong_or_missing_base_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError):
         bw.load(update, base=other, model=mine)
     assert all(np.array_equal(one, two) for one, two in zip(before, mine.get_weights(), strict=True))
-    with pytest.raises(ConfigError):
-        bw.load(update, base=5)  # type: ignore[arg-type]
+    for bad in (5, [], [5], {"a": 1}):
+        with pytest.raises(ConfigError, match="base must be a path"):
+            bw.load(update, base=bad)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="base must be a path"):
+            save(network(), [], tmp_path / "new.bw", base=bad)
     assert needed in str(bw.inspect(update))
     assert bw.inspect(update).base == needed
     assert bw.inspect(old).base == ""

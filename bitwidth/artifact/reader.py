@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import SEEK_END, BytesIO
@@ -26,7 +27,7 @@ from bitwidth.artifact.format.stored import Architecture, StoredModel, StoredPar
 from bitwidth.artifact.updates import merged, merged_parameters, values_hash
 from bitwidth.encodings import MAX_BITS
 from bitwidth.errors import BitwidthError, ConfigError, CorruptFileError, FileError
-from bitwidth.text import printable
+from bitwidth.text import printable, quoted
 from bitwidth.typing import Array, is_integer
 
 _LONGEST = 500  # of a message behind the name of the file: names in a file may be as long as its header
@@ -134,6 +135,21 @@ class OpenFile:
 Base = FilePath | Sequence[FilePath] | None
 
 
+def bases(base: Base) -> list[FilePath]:
+    """The files of a `base` argument, the first of them whole; none for None.
+
+    Raises:
+        ConfigError: it is neither a path nor paths.
+    """
+    if base is None:
+        return []
+    given: Sequence[object] = base if isinstance(base, list | tuple) else [base]
+    found = [path for path in given if isinstance(path, str | bytes | os.PathLike)]
+    if not found or len(found) != len(given):
+        raise ConfigError(f"base must be a path or a list of paths, got {quoted(base)}")
+    return found
+
+
 @contextlib.contextmanager
 def open_file(path: FilePath, base: Base = None) -> Iterator[OpenFile]:
     """A .bw file that holds a model, to read from; it is closed behind the block.
@@ -184,13 +200,13 @@ def open_bytes(data: bytes, name: str) -> Iterator[OpenFile]:
 @contextlib.contextmanager
 def _open_any(path: FilePath, base: Base = None) -> Iterator[OpenFile]:
     """A file whose parts are sound each by itself, though they need not make a model."""
-    given: list[FilePath] = [*base] if isinstance(base, list | tuple) else [] if base is None else [base]  # type: ignore[list-item]
+    given = bases(base)
     name = printable(path_text(path))
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(opened(path))
         with _library_errors(name):
             preamble, header = _read_header(file, name)
-        known = stack.enter_context(_open_any(given[-1], given[:-1])) if header.base and given else None
+        known = stack.enter_context(_open_any(given[-1], given[:-1] or None)) if header.base and given else None
         with _library_errors(name):
             found = _on_base(name, preamble, header, known, file)
         yield found

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import weakref
 from collections.abc import Iterator
+from threading import Lock
 from typing import IO, final
 
 from bitwidth.artifact.format.agreement import check_assets
@@ -55,6 +56,7 @@ class _Body:
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_MEMORY)  # noqa: SIM115 - closed with its owner
         self.size = 0
+        self._lock = Lock()
         weakref.finalize(self, self._file.close)
 
     def write(self, data: bytes) -> None:
@@ -70,9 +72,11 @@ class _Body:
         self.size += len(data)
 
     def parts(self) -> Iterator[bytes]:
-        """All of them, a part at a time."""
-        self._file.seek(0)
-        while part := self._file.read(_PART):
+        """All of them, a part at a time; several readers may be under way."""
+        for start in range(0, self.size, _PART):
+            with self._lock:
+                self._file.seek(start)
+                part = self._file.read(_PART)
             yield part
 
 
