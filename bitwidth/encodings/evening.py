@@ -41,7 +41,7 @@ def divided(signed: Ints, step: Ints, block: Sequence[int], top: int) -> Ints:
         top: the greatest magnitude.
 
     Example:
-    XX, np.int32), np.array([[10]], np.int32), (5, 1), 7).T
+    >>> divided(np.array([[24], [24], [24], [24], [24]], np.int32), np.array([[10]], np.int32), (5, 1), 7).T
         array([[3, 3, 2, 2, 2]], dtype=int32)
     """
     shape, block = signed.shape, block or signed.shape
