@@ -1,4 +1,4 @@
-"""SHA-256, bytes and fidelity of a fixed set of `.bw` files, so that no change of the library moves a file unseen.
+"""SHA-256 of a fixed set of `.bw` files and of their decoded values, bytes and fidelity: no change moves a file unseen.
 
 Nothing is trained. Images for calibration are the first of the training set; the KL divergence from the float model's
 softmax is over the first 2,000 held-out images. With the same versions and machine the same library gives the same
@@ -27,6 +27,7 @@ from typing import Any
 import bitwidth as bw
 from benchmarks.defaults import divergence, softmax
 from benchmarks.fashion import BASELINES, Fashion, arguments, load_baseline, load_data, write_json
+from bitwidth.artifact import read_content
 
 CALIBRATION, MEASURED = 512, 2_000
 ROWS: dict[str, tuple[bw.Pass, ...]] = {
@@ -60,12 +61,14 @@ def measure(name: str, row: str, model: Any, data: Fashion) -> dict[str, Any]:
         path = Path(folder) / "model.bw"
         result.save(path)
         content = path.read_bytes()
+        values = hashlib.sha256(b"".join(p.values.tobytes() for p in read_content(path).parameters)).hexdigest()
         held = data.held[0][:MEASURED]
         kl = divergence(softmax(model, held), softmax(bw.load(path), held))
     found = {
         "model": name,
         "row": row,
         "sha256": hashlib.sha256(content).hexdigest(),
+        "values_sha256": values,
         "bytes": len(content),
         "kl": float(f"{kl:.4g}"),
     }
@@ -80,10 +83,11 @@ def changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[s
     for key in [*new, *(key for key in old if key not in new)]:
         left, right = old.get(key), new.get(key)
         if left is None or right is None:
-            lines.append(f"| {key[0]} | {key[1]} | {'new' if left is None else 'gone'} | |")
+            lines.append(f"| {key[0]} | {key[1]} | {'new' if left is None else 'gone'} | | |")
         elif left["sha256"] != right["sha256"]:
             bytes_, kl = (f"{left[what]:,} -> {right[what]:,}" for what in ("bytes", "kl"))
-            lines.append(f"| {key[0]} | {key[1]} | {bytes_} | {kl} |")
+            values = "the same" if left.get("values_sha256") == right["values_sha256"] else "others"
+            lines.append(f"| {key[0]} | {key[1]} | {bytes_} | {kl} | {values} |")
     return lines
 
 
@@ -93,7 +97,7 @@ def compare(stored: Path, rows: list[dict[str, Any]]) -> bool:
     before = [row for row in json.loads(stored.read_text())["rows"] if row["model"] in models]
     lines = changes(before, rows)
     print(f"{len(lines)} of {len(rows)} rows differ from {stored}")
-    print("\n".join(["| model | row | bytes | KL |", "|---|---|---|---|", *lines] if lines else []))
+    print("\n".join(["| model | row | bytes | KL | values |", "|---|---|---|---|---|", *lines] if lines else []))
     return not lines
 
 

@@ -18,6 +18,7 @@ from bitwidth.errors import CorruptFileError
 from bitwidth.typing import Array
 
 _VARINT_BYTES = 10
+_BLOCK = 1 << 18
 
 
 def varint(value: int) -> bytes:
@@ -113,21 +114,31 @@ def unpack_groups(reader: Reader, groups: Sequence[tuple[int, int]]) -> list[NDA
     """
     whole = [reader.take(count * (width >> 3)) for count, width in groups]
     total = sum(count * (width & 7) for count, width in groups)
-    odd = np.unpackbits(np.frombuffer(reader.take(total + 7 >> 3), dtype=np.uint8))
-    if odd[total:].any():
-        raise CorruptFileError("coded stream: padding bits are not zero")
+    packed = np.frombuffer(reader.take(total + 7 >> 3), dtype=np.uint8)
+    _check_padding(packed, total)
     out, at = [], 0
     for (count, width), part in zip(groups, whole, strict=True):
         size, rest = width >> 3, width & 7
         octets = np.zeros((count, 8), dtype=np.uint8)
         octets[:, :size] = np.frombuffer(part, dtype=np.uint8).reshape(count, size)
-        if rest:
-            bits = np.zeros((count, 8), dtype=np.uint8)
-            bits[:, 8 - rest :] = odd[at : at + count * rest].reshape(count, rest)
-            octets[:, size] = np.packbits(bits, axis=1)[:, 0]
-            at += count * rest
-        out.append(octets.view("<u8")[:, 0].astype(np.uint64))
+        for begin in range(0, count if rest else 0, _BLOCK):
+            some = min(_BLOCK, count - begin)
+            bits = np.zeros((some, 8), dtype=np.uint8)
+            bits[:, 8 - rest :] = _bits(packed, at, some * rest).reshape(some, rest)
+            octets[begin : begin + some, size] = np.packbits(bits, axis=1)[:, 0]
+            at += some * rest
+        out.append(octets.view("<u8")[:, 0].astype(np.uint64, copy=False))
     return out
+
+
+def _check_padding(packed: NDArray[np.uint8], total: int) -> None:
+    if total & 7 and int(packed[-1]) & (255 >> (total & 7)):
+        raise CorruptFileError("coded stream: padding bits are not zero")
+
+
+def _bits(packed: NDArray[np.uint8], at: int, count: int) -> NDArray[np.uint8]:
+    """`count` bits from bit `at` on, one a byte."""
+    return np.unpackbits(packed[at >> 3 : at + count + 7 >> 3])[at & 7 : (at & 7) + count]
 
 
 def pack_raw(groups: Sequence[tuple[NDArray[np.uint32], int]]) -> bytes:
@@ -161,15 +172,12 @@ def unpack_raw(reader: Reader, groups: Sequence[tuple[int, int]]) -> list[NDArra
     whole = [[reader.take(count) for _ in range(width >> 3)] for count, width in groups]
     total = sum(count * (width & 7) for count, width in groups)
     packed = np.frombuffer(reader.take(total + 7 >> 3), dtype=np.uint8)
-    if total & 7 and int(packed[-1]) & (255 >> (total & 7)):
-        raise CorruptFileError("coded stream: padding bits are not zero")
+    _check_padding(packed, total)
     out, at = [], 0
     for (count, width), parts in zip(groups, whole, strict=True):
         high = np.zeros(count, dtype=np.uint8)
         for bit in range(width & 7):
-            begin = at >> 3
-            bits = np.unpackbits(packed[begin : at + count + 7 >> 3])[at & 7 : (at & 7) + count]
-            high |= bits << np.uint8(bit)
+            high |= _bits(packed, at, count) << np.uint8(bit)
             at += count
         values = high.astype(np.uint32)
         for part in reversed(parts):

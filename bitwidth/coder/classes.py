@@ -20,7 +20,7 @@ Example:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +80,10 @@ def choose(symbols: Array, magnitudes: Array) -> Classes:
     stride = -(-symbols.size // _SAMPLE)
     sample, of_rows = symbols[::stride], fine[0][::stride]
     scale = symbols.size / max(sample.size, 1)
-    joint = histogram_of(sample, of_rows, fine[1], alphabet).astype(np.float64)
-    merged = _best_merging(joint * scale, (rows, columns))
+    joint = np.asarray(histogram_of(sample, of_rows, fine[1], alphabet) * scale, dtype=np.float64)
+    merged = _best_merging(joint, (rows, columns))
     if merged is None:
-        return Classes(plain.rows, plain.columns, _price(joint.sum(axis=(0, 1), keepdims=True) * scale))
+        return Classes(plain.rows, plain.columns, _price(joint.sum(axis=(0, 1), keepdims=True)))
     found = merged[0][fine[0]], merged[1][fine[1]]
     if stride == 1:
         for _ in range(_ROUNDS):
@@ -128,7 +128,7 @@ def _histogram(symbols: Array, rows: Array, columns: Array, shape: tuple[int, in
     return total.reshape(shape)
 
 
-def _price(joint: NDArray[np.float64] | NDArray[np.int64]) -> float:
+def _price(joint: NDArray[Any]) -> float:
     """Bits of the symbols of a histogram [row class, column class, symbol], with something for the tables."""
     values = joint.reshape(-1, joint.shape[-1]).astype(np.float64)
     total, used = values.sum(axis=1), np.count_nonzero(values, axis=1)
@@ -193,7 +193,8 @@ def _lengths(joint: NDArray[np.int64]) -> NDArray[np.float32]:
 def _cheapest(each: NDArray[np.int64], lengths: NDArray[np.float32], before: NDArray[np.uint8]) -> NDArray[np.uint8]:
     shares = np.bincount(before, minlength=len(lengths)) + 0.5
     price = each.astype(np.float32) @ lengths.T - np.log2(shares / shares.sum()).astype(np.float32)
-    return price.argmin(axis=1).astype(np.uint8)
+    cheapest: NDArray[np.uint8] = price.argmin(axis=1).astype(np.uint8)
+    return cheapest
 
 
 def _renumbered(line: NDArray[np.uint8], magnitudes: Array, axis: int) -> NDArray[np.uint8]:
@@ -215,5 +216,5 @@ def side_bits(line: NDArray[np.uint8]) -> float:
     groups = _number(line)
     if groups == 1:
         return 0.0
-    steps = np.diff(line.astype(np.int64), prepend=0) % groups
+    steps: NDArray[np.int64] = np.mod(np.diff(line.astype(np.int64), prepend=0), groups)
     return min(entropy_of(np.bincount(line)), entropy_of(np.bincount(steps))) + 12.0 + 4.0 * groups

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.coder import streams
-from bitwidth.coder.bitio import Reader, pack_raw, unpack_raw, varint
+from bitwidth.coder.bitio import Reader, counts_of, pack_raw, unpack_raw, varint
 from bitwidth.coder.layout import (
     Layout,
     contexts_of,
@@ -47,6 +47,7 @@ from bitwidth.errors import CorruptFileError, EncodingError
 from bitwidth.typing import Array
 
 _INT32 = np.iinfo(np.int32)
+_BLOCK = 1 << 18
 
 Tensor = tuple[Array, NDArray[np.bool_] | None]
 """Codes and, where some are pruned, the mask of those that are kept."""
@@ -180,47 +181,50 @@ def _place_codes(
         if layout.masked and mask is None:
             kept = part != (0 if layout.own_symbol else zero)
             np.multiply(codes, kept, out=codes)
-        whole = codes
         if codes.size and max(-int(codes.min()), int(codes.max())) >= 2 << layout.mantissa:
-            whole = _widened(reader, codes, layout.mantissa)
+            _widened(reader, codes, layout.mantissa)
         if layout.origin:
-            whole = _moved(whole, layout.origin)
+            _move(codes, layout.origin)
             if kept is not None and mask is None:
-                np.multiply(whole, kept, out=whole)
+                np.multiply(codes, kept, out=codes)
         if mask is not None:
             full = np.zeros(layout.size, dtype=np.int32)
-            full[mask] = whole
-            whole = full
-        out.append((whole.reshape(layout.shape), kept.reshape(layout.shape) if kept is not None else None))
+            full[mask] = codes
+            codes = full
+        out.append((codes.reshape(layout.shape), kept.reshape(layout.shape) if kept is not None else None))
     reader.end()
     return out
 
 
-def _widened(reader: Reader, tokens: NDArray[np.int32], mantissa: int) -> NDArray[np.int32]:
-    """Codes of signed tokens and the raw bits below them."""
-    magnitude = np.abs(tokens)
-    shifts = np.maximum((magnitude >> mantissa) - 1, 0)
-    if int(shifts.max()) + mantissa > 31:
-        raise CorruptFileError("coded codes: a token beyond int32")
-    magnitude -= shifts << mantissa
-    magnitude = magnitude.view(np.uint32) << shifts.view(np.uint32)
-    narrow = shifts.astype(np.uint8)
-    del shifts
-    sizes = np.bincount(narrow)
-    groups = [(int(size), width) for width, size in enumerate(sizes.tolist()) if width and size]
-    for (_, width), extras in zip(groups, unpack_raw(reader, groups), strict=True):
-        magnitude[narrow == width] |= extras
-    codes = magnitude.view(np.int32)
-    negative = tokens < 0
+def _widened(reader: Reader, codes: NDArray[np.int32], mantissa: int) -> None:
+    """Make codes, in place, of signed tokens and the raw bits below them."""
+    negative = codes < 0
+    np.abs(codes, out=codes)
+    magnitude, shifts = codes.view(np.uint32), np.empty(codes.size, dtype=np.uint8)
+    blocks = [slice(begin, begin + _BLOCK) for begin in range(0, codes.size, _BLOCK)]
+    for block in blocks:
+        by = np.maximum((codes[block] >> mantissa) - 1, 0)
+        if int(by.max()) + mantissa > 31:
+            raise CorruptFileError("coded codes: a token beyond int32")
+        codes[block] -= by << mantissa
+        magnitude[block] <<= by.view(np.uint32)
+        shifts[block] = by
+    groups = [(size, width) for width, size in enumerate(counts_of(shifts).tolist()) if width and size]
+    extras = unpack_raw(reader, groups)
+    used = [0] * len(groups)
+    for block in blocks:
+        for index, (_, width) in enumerate(groups):
+            places = np.flatnonzero(shifts[block] == width)
+            magnitude[block][places] |= extras[index][used[index] : used[index] + places.size]
+            used[index] += places.size
     if int(magnitude.max()) >= 1 << 31 and ((magnitude > 1 << 31) | ((magnitude == 1 << 31) & ~negative)).any():
         raise CorruptFileError("coded codes: a token beyond int32")
     np.negative(codes, out=codes, where=negative)
-    return codes
 
 
-def _moved(codes: NDArray[np.int32], origin: int) -> NDArray[np.int32]:
-    """Codes counted from an origin."""
+def _move(codes: NDArray[np.int32], origin: int) -> None:
+    """Count codes, in place, from an origin."""
     low, high = int(codes.min(initial=0)) + origin, int(codes.max(initial=0)) + origin
     if low < _INT32.min or high > _INT32.max:
         raise CorruptFileError("coded codes: a code beyond int32")
-    return np.add(codes, np.int32(origin), out=codes)
+    codes += np.int32(origin)

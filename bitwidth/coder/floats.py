@@ -122,7 +122,7 @@ def _choose_leading(whole: NDArray[np.uint16], sizes: Sequence[int], zeros: Sequ
         assigned = cluster(used, min(streams.MAX_TABLES, len(used)))
         tables = np.zeros((int(assigned.max()) + 1, used.shape[1]), dtype=np.int64)
         np.add.at(tables, assigned, used)
-        price = sum(entropy_of(row) + 5.0 * np.count_nonzero(row) for row in tables)
+        price = float(sum(entropy_of(row) + 5.0 * np.count_nonzero(row) for row in tables))
         price += sum(size * max(_WIDTH - leading - cut, 0) for size, cut in zip(sizes, zeros, strict=True))
         if price < best_price:
             best, best_price = leading, price

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.coder.bitio import Reader, pack_groups, unpack_groups, varint
+from bitwidth.coder.bitio import Reader, counts_of, pack_groups, unpack_groups, varint
 from bitwidth.coder.rans import decode_symbols, encode_symbols
 from bitwidth.coder.tables import MAX_SYMBOLS
 from bitwidth.coder.tokens import MANTISSAS, choose_mantissa, least_of, tokens_of
@@ -27,6 +27,7 @@ from bitwidth.typing import Array
 _CONSTANT, _PACKED, _DIRECT, _TOKENS = range(4)
 _TRY_BOTH = 1 << 14  # up to this many codes, both codings are tried rather than estimated
 _NARROW = 1 << 8
+_BLOCK = 1 << 18
 _INT64 = np.iinfo(np.int64)
 _INT32 = np.iinfo(np.int32)
 
@@ -154,8 +155,8 @@ def decode_integers(data: bytes, count: int, context: Array | None = None) -> Ar
         away = unpack_groups(reader, [(count, width)])[0]
         reader.end()
     else:
-        away = np.zeros(count, dtype=np.uint64)
         reader.end()
+        return np.full(count, origin, dtype=np.int32 if _INT32.min <= origin <= _INT32.max else np.int64)
     away += np.uint64(origin % (1 << 64))
     out = away.view(np.int64)
     narrow = _INT32.min <= int(out.min()) and int(out.max()) <= _INT32.max
@@ -167,13 +168,23 @@ def _decode_tokens(reader: Reader, count: int, mantissa: int, context: Array | N
     below = reader.varint()
     if below >= MAX_SYMBOLS:
         raise CorruptFileError("coded integers: more negative tokens than symbols")
-    signed = decode_symbols(reader.take(reader.varint()), count, context).astype(np.int64) - below
-    magnitude, shifts = least_of(np.abs(signed), mantissa)
-    if int(shifts.max()) + mantissa >= 64:
-        raise CorruptFileError("coded integers: a token beyond 64 bits")
-    widths, sizes = np.unique(shifts, return_counts=True)
-    groups = [(int(size), int(width)) for width, size in zip(widths, sizes, strict=True) if width]
-    for (_, width), extras in zip(groups, unpack_groups(reader, groups), strict=True):
-        magnitude[shifts == width] |= extras
+    symbols = decode_symbols(reader.take(reader.varint()), count, context)
+    magnitude, widths = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.uint8)
+    blocks = [slice(begin, begin + _BLOCK) for begin in range(0, count, _BLOCK)]
+    for block in blocks:
+        magnitude[block], shifts = least_of(np.abs(symbols[block].astype(np.int64) - below), mantissa)
+        if int(shifts.max()) + mantissa >= 64:
+            raise CorruptFileError("coded integers: a token beyond 64 bits")
+        widths[block] = shifts
+    groups = [(size, width) for width, size in enumerate(counts_of(widths).tolist()) if width and size]
+    extras = unpack_groups(reader, groups)
     reader.end()
-    return np.where(signed < 0, np.uint64(0) - magnitude, magnitude)
+    used = [0] * len(groups)
+    for block in blocks:
+        part = magnitude[block]
+        for index, (_, width) in enumerate(groups):
+            places = np.flatnonzero(widths[block] == width)
+            part[places] |= extras[index][used[index] : used[index] + places.size]
+            used[index] += places.size
+        np.subtract(np.uint64(0), part, out=part, where=symbols[block] < below)
+    return magnitude

@@ -26,6 +26,7 @@ from bitwidth.coder.bitio import Reader, varint
 from bitwidth.coder.rans import decode_symbols, encode_symbols
 from bitwidth.coder.scalar import Bit, Decoder, Encoder
 from bitwidth.coder.streams import Placing
+from bitwidth.coder.tables import entropy_of
 from bitwidth.coder.tokens import MANTISSAS
 from bitwidth.errors import CorruptFileError
 from bitwidth.typing import Array
@@ -284,7 +285,7 @@ def choose_counting(line: Line, stride: int) -> None:
         1
     """
     choices = (_PLAIN, _NEIGHBOUR) if stride < 2 or stride >= line.of_line.size else (_PLAIN, _NEIGHBOUR, _STRIDE)
-    prices = [classes.entropy_of(np.bincount(_counted(line.of_line, kind, stride, line.number))) for kind in choices]
+    prices = [entropy_of(np.bincount(_counted(line.of_line, kind, stride, line.number))) for kind in choices]
     line.counted = choices[int(np.argmin(prices))]
 
 

@@ -54,8 +54,11 @@ class Plan:
         if top > 255 and out.dtype == np.uint8:
             out = out.astype(np.uint16)
         if shift and own:
-            return out + out.dtype.type(shift) * (out != 0)
-        return out + out.dtype.type(shift) if shift else out
+            out = out.copy()
+            np.add(out, shift, out=out, where=out != 0)
+        elif shift:
+            out = np.add(out, shift, dtype=out.dtype)
+        return out
 
 
 def plan_tensor(codes: Array, mask: NDArray[np.bool_] | None) -> Plan:
@@ -77,7 +80,7 @@ def plan_tensor(codes: Array, mask: NDArray[np.bool_] | None) -> Plan:
     if not layout.size:
         return Plan(layout, np.zeros(0, np.uint8), 0)
     tokens, extras = _tokenise(kept, layout)
-    zeros = kept.size < layout.size and bool((tokens == 0).any())
+    zeros = mask is not None and bool((tokens == 0).any())
     layout.own_symbol = zeros
     below = max(-int(tokens.min(initial=0)), 0)
     kind = np.uint8 if below + int(tokens.max(initial=0)) < 255 else np.uint16
@@ -95,7 +98,7 @@ def plan_tensor(codes: Array, mask: NDArray[np.bool_] | None) -> Plan:
         rival = entropy_of(symbols) + 4.0 * np.count_nonzero(symbols) + 8 * len(stream) + _APART_BITS
         if not _add_classes(plan, rival):
             apart = Layout(codes.shape, True, layout.mantissa, layout.origin, apart=True, live=kept.size)
-            return Plan(apart, local - kind(zeros), below, extras, stream)
+            return Plan(apart, np.subtract(local, int(zeros), dtype=kind), below, extras, stream)
         return plan
     _add_classes(plan)
     return plan

@@ -23,6 +23,10 @@ Example:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Any, final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,12 +62,13 @@ def base_of(codes: Array, step: Array) -> NDArray[np.int32]:
     """
     codes = np.asarray(codes)
     wide = np.asarray(step, dtype=np.int64)
-    magnitude = np.minimum((np.abs(codes.astype(np.int64)) + wide // 2) // wide, MOST_BASE).astype(np.int32)
-    return np.where(codes < 0, -magnitude, magnitude).astype(np.int32)
+    magnitude = np.asarray(np.minimum((np.abs(codes.astype(np.int64)) + wide // 2) // wide, MOST_BASE), np.int32)
+    np.negative(magnitude, out=magnitude, where=codes < 0)
+    return np.asarray(magnitude)
 
 
-def _checked(base: Array, step: Array) -> tuple[NDArray[np.int8], Array]:
-    """Base and step as flat arrays; a step for all stays one."""
+def _checked(base: Array, step: Array) -> tuple[NDArray[np.int8], _Steps]:
+    """The base, flat, and the steps."""
     base, step = np.asarray(base), np.asarray(step)
     if base.dtype.kind not in "iu" or step.dtype.kind not in "iu":
         raise EncodingError(f"residuals: integers expected, got base {base.dtype} and step {step.dtype}")
@@ -71,37 +76,105 @@ def _checked(base: Array, step: Array) -> tuple[NDArray[np.int8], Array]:
         raise EncodingError(
             f"residuals: a base of -{MOST_BASE} to {MOST_BASE} expected, got {base.min()}..{base.max()}"
         )
-    if step.size and not (int(step.min()) > 0 and int(step.max()) <= _INT32.max // 8):
-        raise EncodingError(f"residuals: positive steps expected, got {step.min()}..{step.max()}")
-    flat = step.reshape(1) if step.size == 1 else np.broadcast_to(step, base.shape).reshape(-1)
-    return base.astype(np.int8).reshape(-1), flat
+    if step.size != 1 and not _broadcasts(step.shape, base.shape):
+        raise EncodingError(f"residuals: steps that broadcast to {base.shape} expected, got {step.shape}")
+    # What is repeated along an axis is kept once.
+    few = step[tuple(slice(0, 1) if not by else slice(None) for by in step.strides)] if step.size else step
+    if few.size and not (int(few.min()) > 0 and int(few.max()) <= _INT32.max // 8):
+        raise EncodingError(f"residuals: positive steps expected, got {few.min()}..{few.max()}")
+    return base.astype(np.int8).reshape(-1), _Steps(few.astype(np.int32, copy=False), base.shape)
 
 
-def _contexts(base: NDArray[np.int8], step: Array) -> tuple[NDArray[np.uint16], int]:
-    """The context of each element, and how many there are: |base| within the rank of the step."""
-    magnitude = np.abs(base).view(np.uint8)
-    steps = np.unique(step)
-    if steps.size == 1:
-        return magnitude, MOST_BASE + 1
-    ranks = np.arange(steps.size) * min(steps.size, _MOST_STEPS) // steps.size
-    out = np.empty(base.size, dtype=np.uint16)
-    for begin in range(0, base.size, _BLOCK):
-        part = slice(begin, begin + _BLOCK)
-        out[part] = ranks[np.searchsorted(steps, step[part])] * (MOST_BASE + 1) + magnitude[part]
-    return out, (int(ranks[-1]) + 1) * (MOST_BASE + 1)
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(one in (1, other) for one, other in pairs)
 
 
-def _mirrored(codes: Array, base: NDArray[np.int8], step: Array) -> NDArray[np.int32]:
+@final
+class _Steps:
+    """The step of each element and, for its context, the rank of the step: whole runs of a pattern that repeats."""
+
+    def __init__(self, few: NDArray[np.int32], shape: tuple[int, ...]) -> None:
+        self.count, self.number = math.prod(shape), MOST_BASE + 1
+        self.block, self.most = _BLOCK, int(few.max(initial=1))
+        self._steps: NDArray[np.int32] = few.reshape(-1)[:1]
+        self._ranks: NDArray[np.uint8] = np.zeros(1, np.uint8)
+        if few.size <= 1 or not self.count:
+            return
+        first, ranks = _ranked(few)
+        self.number *= ranks
+        lead = few.ndim
+        while lead and few.shape[few.ndim - lead] == 1:
+            lead -= 1
+        inner = shape[len(shape) - lead :]
+        runs = min(max(_BLOCK // max(math.prod(inner), 1), 1), math.prod(shape[: len(shape) - lead]))
+        pattern = (runs, *inner)
+        self.block = math.prod(pattern)
+        self._steps = np.broadcast_to(few.reshape(few.shape[few.ndim - lead :]), pattern).reshape(-1)
+        self._ranks = np.broadcast_to(first.reshape(few.shape[few.ndim - lead :]), pattern).reshape(-1)
+
+    def parts(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """Blocks of elements and the steps of each."""
+        return self._parts(self._steps)
+
+    def _parts(self, pattern: NDArray[Any]) -> Iterator[tuple[slice, NDArray[Any]]]:
+        for begin in range(0, self.count, self.block):
+            for start in range(begin, min(begin + self.block, self.count), _BLOCK):
+                end = min(start + _BLOCK, begin + self.block, self.count)
+                yield slice(start, end), pattern if pattern.size == 1 else pattern[start - begin : end - begin]
+
+    def contexts(self, base: NDArray[np.int8]) -> NDArray[np.uint8]:
+        """The context of each element: |base| within the rank of the step."""
+        out = np.abs(base).view(np.uint8)
+        if self.number > MOST_BASE + 1:
+            for part, ranks in self._parts(self._ranks):
+                out[part] += ranks
+        return out
+
+
+def _ranked(few: NDArray[np.int32]) -> tuple[NDArray[np.uint8], int]:
+    """The first context of each step, and how many ranks there are; in blocks, since there may be a step an element."""
+    flat = few.reshape(-1)
+    different = (
+        np.unique(flat)
+        if flat.size <= _BLOCK
+        else np.unique(
+            np.concatenate([np.unique(flat[begin : begin + _BLOCK]) for begin in range(0, flat.size, _BLOCK)])
+        )
+    )
+    ranks = np.arange(different.size) * min(different.size, _MOST_STEPS) // different.size
+    first = (ranks * (MOST_BASE + 1)).astype(np.uint8)
+    out = np.empty(flat.size, dtype=np.uint8)
+    for begin in range(0, flat.size, _BLOCK):
+        out[begin : begin + _BLOCK] = first[np.searchsorted(different, flat[begin : begin + _BLOCK])]
+    return out.reshape(few.shape), int(ranks[-1]) + 1
+
+
+def _placing(contexts: NDArray[np.uint8]) -> streams.Placing:
+    def place(assigned: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        table = np.resize(assigned, 256).tobytes()
+        out = np.empty(contexts.size, dtype=np.uint8)
+        for begin in range(0, contexts.size, _BLOCK):
+            part = contexts[begin : begin + _BLOCK].tobytes().translate(table)
+            out[begin : begin + _BLOCK] = np.frombuffer(part, dtype=np.uint8)
+        return out
+
+    return place
+
+
+def _mirrored(codes: Array, base: NDArray[np.int8], steps: _Steps) -> NDArray[np.int32]:
     """Residuals, negated where the base is negative."""
     out = np.empty(base.size, dtype=np.int32)
-    for begin in range(0, base.size, _BLOCK):
-        part = slice(begin, begin + _BLOCK)
-        by = step if step.size == 1 else step[part]
-        rest = codes[part] - by.astype(np.int64) * base[part]
-        np.negative(rest, out=rest, where=base[part] < 0)
-        if rest.size and not (_INT32.min < int(rest.min()) and int(rest.max()) <= _INT32.max):
+    beyond = max(-int(codes.min()), int(codes.max())) + MOST_BASE * steps.most >= _INT32.max
+    kind = np.int64 if beyond else np.int32
+    for part, by in steps.parts():
+        rest = np.multiply(base[part], by, dtype=kind)
+        np.subtract(codes[part], rest, out=rest, casting="unsafe")
+        if beyond and rest.size and not (-_INT32.max < int(rest.min()) and int(rest.max()) < _INT32.max):
             raise EncodingError(f"residuals: values within int32 expected, got {rest.min()} to {rest.max()}")
-        out[part] = rest
+        sign = base[part] >> np.int8(7)
+        rest ^= sign
+        np.subtract(rest, sign, out=out[part], casting="unsafe")
     return out
 
 
@@ -129,23 +202,26 @@ def encode_residuals(codes: Array, base: Array, step: Array) -> bytes:
         raise EncodingError(f"residuals: {flat.size} integers expected, got {codes.size} of {codes.dtype}")
     if not flat.size:
         return b""
+    if int(codes.min()) < _INT32.min or int(codes.max()) > _INT32.max:
+        raise EncodingError(f"residuals: codes within int32 expected, got {codes.min()} to {codes.max()}")
+    if codes.dtype.kind == "u" and codes.dtype.itemsize >= 4:
+        codes = codes.astype(np.int32)
     rest = _mirrored(codes.reshape(-1), flat, steps)
     low, high = int(rest.min()), int(rest.max())
     if low == high == 0:
         return bytes([_NONE])
-    contexts, number = _contexts(flat, steps)
+    contexts, number = steps.contexts(flat), steps.number
     least = min(low, 0)
     alphabet = high - least + 1
     if alphabet > MAX_SYMBOLS >> 1 or alphabet * number > max(4 * flat.size, 1 << 16):
         return bytes([_CODES]) + encode_codes([(rest, None)])
-    symbols = rest.astype(np.uint16 if alphabet > 256 else np.uint8)
-    symbols -= symbols.dtype.type(least % (1 << 8 * symbols.itemsize))
+    symbols: Array = np.subtract(rest, least, dtype=np.int32).astype(np.uint16 if alphabet > 256 else np.uint8)
     joint = np.zeros(number * alphabet, dtype=np.int64)
     for begin in range(0, symbols.size, _BLOCK):
         index = np.multiply(contexts[begin : begin + _BLOCK], alphabet, dtype=np.intp)
         index += symbols[begin : begin + _BLOCK]
         joint += counts_of(index, joint.size)
-    stream = streams.encode(symbols, joint.reshape(number, alphabet), lambda assigned: assigned[contexts])
+    stream = streams.encode(symbols, joint.reshape(number, alphabet), _placing(contexts))
     return bytes([_SYMBOLS]) + varint(-least) + stream
 
 
@@ -165,7 +241,8 @@ def decode_residuals(data: bytes, base: Array, step: Array) -> NDArray[np.int32]
         EncodingError: a base or a step out of range.
 
     Example:
-        >>> decode_residuals(encode_residuals(np.array([5]), np.array([1]), np.array([3])), np.array([1]), np.array([3]))
+        >>> base, step = np.array([1]), np.array([3])
+        >>> decode_residuals(encode_residuals(np.array([5]), base, step), base, step)
         array([5], dtype=int32)
     """
     flat, steps = _checked(base, step)
@@ -178,8 +255,7 @@ def decode_residuals(data: bytes, base: Array, step: Array) -> NDArray[np.int32]
         least = reader.varint()
         if least > MAX_SYMBOLS:
             raise CorruptFileError("coded residuals: a residual out of range")
-        contexts, number = _contexts(flat, steps)
-        rest = streams.decode(reader.rest(), flat.size, number, lambda assigned: assigned[contexts])
+        rest = streams.decode(reader.rest(), flat.size, steps.number, _placing(steps.contexts(flat)))
     elif mode == _CODES:
         rest = decode_codes(reader.rest(), [((flat.size,), False)])[0][0]
     elif mode != _NONE:
@@ -188,19 +264,19 @@ def decode_residuals(data: bytes, base: Array, step: Array) -> NDArray[np.int32]
     return _restored(flat, steps, rest, least).reshape(shape)
 
 
-def _restored(base: NDArray[np.int8], step: Array, rest: Array | None, least: int) -> NDArray[np.int32]:
+def _restored(base: NDArray[np.int8], steps: _Steps, rest: Array | None, least: int) -> NDArray[np.int32]:
     """Codes of bases and mirrored residuals, in blocks."""
     out = np.empty(base.size, dtype=np.int32)
-    for begin in range(0, base.size, _BLOCK):
-        part = slice(begin, begin + _BLOCK)
-        by = step.astype(np.int32) if step.size == 1 else step[part].astype(np.int32)
+    for part, by in steps.parts():
         codes = np.multiply(base[part], by, out=out[part])
         if rest is None:
             continue
-        if rest.dtype == np.int32 and max(-int(rest[part].min()), int(rest[part].max())) > _INT32.max // 8:
+        if rest.dtype == np.int32 and max(-int(rest[part].min()), int(rest[part].max())) > _INT32.max // 16:
             _check_range(codes, base[part], rest[part])
         fresh = np.subtract(rest[part], np.int32(least), dtype=np.int32)
-        np.multiply(fresh, np.sign(base[part]) | (base[part] == 0), out=fresh)
+        sign = base[part] >> np.int8(7)
+        fresh ^= sign
+        fresh -= sign
         codes += fresh
     return out
 

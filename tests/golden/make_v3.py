@@ -20,7 +20,7 @@ FILE = Path(__file__).with_name("v3.bw")
 def encodings() -> dict[str, tuple[Encoding, NDArray[Any]]]:
     """Those of version 2, escapes, rows of tables, floats of few bits, and a wide grid under a mask."""
     held = dict(make_v2.encodings())
-    x = make.numbers(50, 40) ** 3 / 9
+    x = (make.numbers(50, 40) ** 3 / 9).astype(np.float32)
     plane = np.abs(x) > 2
     more: dict[str, Encoding] = {
         "plain/escaped": Escaped(

@@ -10,7 +10,7 @@ import pytest
 
 from bitwidth.artifact import inspect, read_content
 from bitwidth.encodings import prefix
-from tests.golden import make_v2
+from tests.golden import make_v2, make_v3
 from tests.golden.make import FILE, content, encodings
 
 
@@ -125,3 +125,24 @@ def test_the_first_golden_file_has_prefixes_too() -> None:
         assert found[path].values.tobytes() == found[path].encoding.project(encodings()[path][1]).tobytes()
     for path in ("plain/powers", "plain/float16", "dtype/int32", "plain/biased"):
         assert found[path].values.tobytes() == encodings()[path][1].tobytes()
+
+
+# ---- version 3: groups and layers
+
+
+@pytest.mark.parametrize("path", list(make_v3.encodings()))
+def test_a_parameter_of_the_third_golden_file(path: str) -> None:
+    found = next(parameter for parameter in read_content(make_v3.FILE).parameters if parameter.path == path)
+    encoding, values = make_v3.encodings()[path]
+    assert found.values.dtype == values.dtype
+    assert found.values.tobytes() == values.tobytes()
+    assert found.values.shape == values.shape
+    assert found.encoding.describe() == encoding.describe()
+
+
+def test_the_third_golden_file_has_layers() -> None:
+    coded = {entry.path: entry.coded for entry in inspect(make_v3.FILE).parameters}
+    assert coded["plain/eight_bits"] == coded["masked/eight_bits"] == "4 bits + rest"
+    assert coded["plain/four_bits"] == coded["plain/float16"] == "whole"
+    four = {parameter.path: parameter.encoding.bits for parameter in read_content(make_v3.FILE, 4).parameters}
+    assert four["plain/eight_bits"] == four["masked/eight_bits"] == 4

@@ -4,7 +4,8 @@ Here belongs how what a file holds becomes the bytes of version 3, and back. Wha
 limits, checks of what was decoded) belongs in `bitwidth.artifact`, versions 1 and 2 in `bitwidth.artifact.earlier`.
 """
 
-from bitwidth.artifact.version3.header import parse, written
+from bitwidth.artifact.version3.describing import written
+from bitwidth.artifact.version3.header import parse
 from bitwidth.artifact.version3.reading import parameters
 from bitwidth.artifact.version3.writing import packed_chunks
 

@@ -27,7 +27,6 @@ for that of the parameter, 1 for one value a block, 2 for one value for each tha
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,184 +44,20 @@ from bitwidth.artifact.format.limits import (
     checked_encoding,
     checked_shape,
 )
-from bitwidth.artifact.format.stored import Architecture, StoredModel
+from bitwidth.artifact.format.stored import Architecture
 from bitwidth.artifact.format.strict_json import strict_json
-from bitwidth.artifact.version3.configs import restored, shortened
+from bitwidth.artifact.version3.configs import restored
+from bitwidth.artifact.version3.describing import KERAS, variables_of
 from bitwidth.artifact.version3.fields import JOINT, LAYERS
-from bitwidth.artifact.version3.names import next_name, stem_of, with_names, without_names
+from bitwidth.artifact.version3.kinds import BLOCKS, KEPT, WHOLE, blocks_of, kind_of, with_blocks
+from bitwidth.artifact.version3.names import next_name, stem_of, with_names
 from bitwidth.artifact.version3.shares import with_pieces
-from bitwidth.encodings import grid_shape
 from bitwidth.errors import CorruptFileError
-from bitwidth.typing import Json, JsonDict, JsonMapping
+from bitwidth.typing import Json, JsonDict
 
-_KERAS = "keras"
-_WHOLE, _BLOCKS, _KEPT = range(3)
 MAX_KINDS = 1 << 16
 _HASH = re.compile("[0-9a-f]{32}")
 _LISTS = ("kinds", "parameters", "shapes", "kept", "groups", "assets", "more")
-
-
-# ---- to JSON
-
-
-def written(
-    model: StoredModel,
-    entries: Sequence[Entry],
-    groups: Sequence[Group],
-    base: tuple[str, StoredModel] | None = None,
-    places: Sequence[int] = (),
-) -> bytes:
-    """The header as UTF-8.
-
-    Args:
-        model: what the file holds.
-        entries: of the parameters that it holds, without pieces.
-        groups: the chunks that hold them.
-        base: hash of the values of the base, and what it holds, its parameters left out.
-        places: of an update, the number of the parameter of the base in whose place each entry is.
-
-    Raises:
-        UnicodeEncodeError: half a character in a name.
-    """
-    said = _of_model(model)
-    if model.architecture.variables != _variables(entries) or base is not None:
-        said["variables"] = model.architecture.variables
-    if base is not None:
-        before = _of_model(base[1]) | {"variables": base[1].architecture.variables}
-        said = {key: value for key, value in said.items() if key not in before or before[key] != value}
-        said |= {key: _NOTHING[key] for key in before if key in _NOTHING and key not in _of_model(model)}
-        if model.architecture.assets != base[1].architecture.assets:
-            said["assets"] = _assets(model)
-        else:
-            said.pop("assets", None)
-        said |= {"base": base[0], "places": list(places)}
-    return _text(said | _of_parameters(entries, groups)).encode()
-
-
-_NOTHING: JsonDict = {"framework": _KERAS, "reason": "", "assets": [], "activations": {}, "layers": []}
-
-
-def _of_model(model: StoredModel) -> JsonDict:
-    """What a header says beside its parameters and the variables; what is as by default is left out."""
-    built = model.architecture
-    said: JsonDict = {"name": model.name, "framework": built.framework, "architecture": _short(built.config)}
-    said |= {"reason": built.reason, "inputs": built.inputs, "assets": _assets(model)}
-    if model.activations:
-        said |= {"activations": activations.written(model.activations), "layers": list(built.layers)}
-    return {key: value for key, value in said.items() if key not in _NOTHING or value != _NOTHING[key]}
-
-
-def _assets(model: StoredModel) -> list[Any]:
-    return [[name, len(asset)] for name, asset in model.architecture.assets.items()]
-
-
-def _of_parameters(entries: Sequence[Entry], groups: Sequence[Group]) -> JsonDict:
-    kinds: dict[str, int] = {}
-    rows: list[list[Any]] = []
-    for entry in entries:
-        first, last = _split(entry.path)
-        if not rows or rows[-1][0] != first:
-            rows.append([first])
-        rows[-1].append(kinds.setdefault(_text(_kind(entry, last)), len(kinds)))
-    more = [[place, dict(entry.more)] for place, entry in enumerate(entries) if entry.more]
-    return {
-        "kinds": [json.loads(kind) for kind in kinds],
-        "parameters": _numbered(rows),
-        "shapes": [list(entry.shape) for entry in entries],
-        "kept": [entry.kept for entry in entries if _has_mask(entry)],
-        **({"more": more} if more else {}),
-        "groups": [[group.count, list(group.lengths), *group.later] for group in groups],
-    }
-
-
-def _split(path: str) -> tuple[str, str]:
-    first, slash, last = path.rpartition("/")
-    return first + slash, last
-
-
-def _numbered(rows: list[list[Any]]) -> list[list[Any]]:
-    """Rows with the number of a stem in the place of the first part of a path that follows from the one before."""
-    stems: dict[str, tuple[int, str]] = {}
-    found = []
-    for first, *indices in rows:
-        stem = stem_of(first.removesuffix("/"))
-        number, before = stems.get(stem, (len(stems), ""))
-        follows = stem in stems and first == next_name(before) + "/"
-        stems[stem] = number, first.removesuffix("/")
-        found.append([number if follows else first, *indices])
-    return found
-
-
-def _text(data: Json) -> str:
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-
-
-def _short(config: Json) -> Json:
-    """The short form of a configuration, or `[configuration]` where that would not be restored to the same."""
-    try:
-        short = without_names(shortened(config))
-        same = json.dumps(restored(with_names(short))) == json.dumps(config)
-    except (ValueError, TypeError, RecursionError, CorruptFileError):
-        same = False
-    return short if same and not isinstance(short, list) else [config]
-
-
-def _variables(entries: Sequence[Entry]) -> list[Any]:
-    return [[entry.path.rpartition("/")[2], list(entry.shape), entry.dtype] for entry in entries]
-
-
-def _kind(entry: Entry, last: str) -> list[Any]:
-    encoding = _with_blocks(entry.encoding, entry.shape, short=True)
-    streams = [
-        [stream.name, stream.coder, stream.dtype, _marked(stream, place == len(entry.streams) - 1, entry)]
-        for place, stream in enumerate(entry.streams)
-    ]
-    return [last, entry.role, entry.dtype, int(not entry.trainable), encoding, streams]
-
-
-def _marked(stream: Stream, last: bool, entry: Entry) -> Any:
-    if stream.shape == entry.shape:
-        return _WHOLE
-    if stream.shape == _blocks(entry.encoding, entry.shape):
-        return _BLOCKS
-    return _KEPT if last and stream.shape == (entry.kept,) else list(stream.shape)
-
-
-def _has_mask(entry: Entry) -> bool:
-    marked = any(_marked(stream, stream is entry.streams[-1], entry) == _KEPT for stream in entry.streams)
-    return marked or any(stream.coder == JOINT for stream in entry.streams)
-
-
-def _with_blocks(config: JsonMapping, shape: tuple[int, ...], short: bool) -> JsonDict:
-    """A configuration with 0 for each length of a block that is that of its axis (`short`), or the other way round."""
-    found = dict(config)
-    block = config.get("block")
-    if config["kind"] == "quantized" and isinstance(block, list | tuple) and len(block) == len(shape):
-        found["block"] = [_block(length, axis, short) for length, axis in zip(block, shape, strict=True)]
-    if "parts" in config:
-        found["parts"] = {name: _with_blocks(part, shape, short) for name, part in config["parts"].items()}
-    return found
-
-
-def _block(length: Json, axis: int, short: bool) -> Json:
-    if short:
-        return 0 if length == axis else length
-    if length == axis and axis:
-        raise CorruptFileError("a block that is as long as its axis and does not say so")
-    return axis if type(length) is int and length == 0 else length
-
-
-def _blocks(config: JsonMapping, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """How many blocks there are along each axis; None where there are none."""
-    block = config.get("block")
-    if config["kind"] == "quantized" and isinstance(block, list | tuple) and len(block) == len(shape):
-        good = all(type(length) is int and length > 0 for length in block)
-        return grid_shape(shape, tuple(block)) if good else None
-    found = [_blocks(part, shape) for part in config.get("parts", {}).values()]
-    return next((blocks for blocks in found if blocks is not None), None)
-
-
-# ---- from JSON
 
 
 def parse(text: bytes, name: str) -> Header:
@@ -238,11 +73,11 @@ def parse(text: bytes, name: str) -> Header:
     """
     data = _read(text, name)
     lists = [data.get(key, []) for key in _LISTS]
-    texts = [data.get("name", ""), data.get("framework", _KERAS), data.get("reason", "")]
+    texts = [data.get("name", ""), data.get("framework", KERAS), data.get("reason", "")]
     groups = tuple(_group(item, name) for item in lists[4])
     found = _with_more(list(_entries(lists[0], lists[1], lists[2], lists[3], name)), lists[6], name)
     entries = with_pieces(found, groups, name)
-    variables = checked_variables(data["variables"], name) if "variables" in data else _variables(entries)
+    variables = checked_variables(data["variables"], name) if "variables" in data else variables_of(entries)
     header = Header(
         name=texts[0],
         architecture=Architecture(
@@ -340,7 +175,7 @@ def _described(item: Json, where: str) -> tuple[str, str, str, Any]:
         raise CorruptFileError(f"{where}: malformed stream: expected [name, coder, dtype, shape], got {str(item)[:80]}")
     if type(item[3]) is not int:
         checked_shape(item[3], where)
-    elif item[3] not in (_WHOLE, _BLOCKS, _KEPT):
+    elif item[3] not in (WHOLE, BLOCKS, KEPT):
         raise CorruptFileError(f"{where}: not the shape of a stream: {item[3]}")
     checked_dtype(item[2], where)
     return item[0], item[1], item[2], item[3]
@@ -377,22 +212,22 @@ def _indices(rows: Sequence[Json], kinds: int, name: str) -> Iterator[tuple[str,
 
 
 def _entry(path: str, kind: _Kind, shape: tuple[int, ...], left: Iterator[int], where: str) -> Entry:
-    encoding = _with_blocks(kind.encoding, shape, short=False)
+    encoding = with_blocks(kind.encoding, shape, short=False)
     count = prod(shape)
-    masked = any(coder == JOINT or marker == _KEPT for _, coder, _, marker in kind.streams)
+    masked = any(coder == JOINT or marker == KEPT for _, coder, _, marker in kind.streams)
     kept = next(left, None) if masked else count
     if kept is None or kept > count:
         raise CorruptFileError(f"{where}: more values stored than there are, or it is not said how many")
-    blocks = _blocks(encoding, shape)
+    blocks = blocks_of(encoding, shape)
     streams = []
     for name, coder, dtype, marker in kind.streams:
-        found = {_WHOLE: shape, _BLOCKS: blocks, _KEPT: (kept,)}[marker] if type(marker) is int else tuple(marker)
+        found = {WHOLE: shape, BLOCKS: blocks, KEPT: (kept,)}[marker] if type(marker) is int else tuple(marker)
         if found is None or prod(found) > (count if name == CODES else max(count, MAX_SIDE_ELEMENTS)):
             raise CorruptFileError(f"{where}: stream {name!r} of {found} for {count:,} values")
         streams.append(Stream(name, coder, dtype, found))
     coded = "4 bits + rest" if streams[-1].coder == LAYERS else "whole"
     entry = Entry(path, kind.role, shape, kind.dtype, kind.trainable, encoding, tuple(streams), kept, coded=coded)
-    if _kind(entry, kind.last)[5] != [list(stream) for stream in kind.streams]:
+    if kind_of(entry, kind.last)[5] != [list(stream) for stream in kind.streams]:
         raise CorruptFileError(f"{where}: shapes of streams that are not said as a writer says them")
     return entry
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import final
 
@@ -20,7 +18,6 @@ from bitwidth.artifact.version3.groups import pack_group
 from bitwidth.artifact.version3.shares import FULL
 from bitwidth.errors import EncodingError
 
-_WORKERS = 2
 Keep = Callable[[bytes], object]
 
 
@@ -47,7 +44,7 @@ def packed_chunks(
     layers: bool | None,
     base: Iterable[StoredParameter] | None = None,
 ) -> Chunks:
-    """Write the chunks of all parameters; those of a few groups are held at a time.
+    """Write the chunks of all parameters; those of one group are held at a time.
 
     Args:
         parameters: in the model's order.
@@ -63,7 +60,8 @@ def packed_chunks(
     entries: list[Entry] = []
     groups: list[Group] = []
     places: list[int] = []
-    for packed in _in_turn(_grouped(parameters, base), layers):
+    for members in _grouped(parameters, base):
+        packed = _packed(members, layers)
         entries += packed.entries
         places += packed.places
         groups.append(Group(len(packed.entries), tuple(map(len, packed.streams)), tuple(map(len, packed.later))))
@@ -102,18 +100,6 @@ def _grouped(parameters: Iterable[StoredParameter], base: Iterable[StoredParamet
             members, held = [], 0
     if members:
         yield members
-
-
-def _in_turn(groups: Iterator[list[_Member]], layers: bool | None) -> Iterator[_Packed]:
-    """Each group packed, in order; two at a time, since most of the work is numpy's and leaves Python alone."""
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        waiting: deque[Future[_Packed]] = deque()
-        for members in groups:
-            waiting.append(pool.submit(_packed, members, layers))
-            if len(waiting) > _WORKERS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _packed(members: list[_Member], layers: bool | None) -> _Packed:
