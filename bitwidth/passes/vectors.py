@@ -183,8 +183,12 @@ class _Search:
         left = [role for place, role in enumerate(order, 1) if not self._settle(role, moves[role], place / len(order))]
         for role in few:
             self._take(role, _MOST, 1.0)
-        for role in left:  # what was chosen since may make up for it
-            self._settle(role, inf, 1.0)
+        for role in (*left, *left):  # what was chosen since may make up for it
+            if role not in self.chosen:
+                self._settle(role, inf, 1.0)
+        for role in sorted(order, key=lambda role: -sizes[role]):  # and leave room
+            while self.chosen.get(role, 1) > 1 and self._take(role, self.chosen[role] - 1, 1.0):
+                pass
         return self._with(self.chosen)
 
     def _settle(self, role: str, move: float, share: float) -> bool:
