@@ -16,7 +16,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def measure(name: str, recipe: str, model: Any, calibration: Any, test: Any) -> 
     }
 
 
-def main() -> int:
+def main() -> None:
     """Measure and write."""
     args = arguments(__doc__, "file_size.json").parse_args()
     data = load_data()
@@ -123,8 +122,7 @@ def main() -> int:
             rows.append(measure(name, recipe, model, calibration, test))
             print(rows[-1])
     write_json(args.out, {"limits": {str(size): share for size, share in LIMITS.items()}, "rows": rows})
-    return 0 if all(row["passed"] for row in rows) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

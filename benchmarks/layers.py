@@ -11,7 +11,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -93,7 +92,7 @@ def measure(folder: Path, name: str, test: Split) -> dict[str, Any]:
     return {"model": name, "float_accuracy": accuracy(model, test), "files": files, "prefixes_of_8_bits": read}
 
 
-def main() -> int:
+def main() -> None:
     """Measure and write."""
     args = arguments(__doc__, "layers.json").parse_args()
     test = load_data().test
@@ -104,8 +103,7 @@ def main() -> int:
         for prefix in row["prefixes_of_8_bits"]:
             print(row["model"], prefix)
     write_json(args.out, {"limits": LIMITS, "rows": rows})
-    return 0 if all(file["passed"] for row in rows for file in row["files"]) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,7 +9,6 @@ Run: python -m benchmarks.updates [--baselines DIR] [--out benchmarks/results/up
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +52,7 @@ def later(args: Any, name: str, recipe: str, what: str, old: Path, data: Fashion
 
 
 def rows(args: Any, data: Fashion, folder: Path) -> Iterator[dict[str, Any]]:
-    for name in BASELINES:
+    for name in args.models:
         for recipe, passes in RECIPES.items():
             for what, limit in LIMITS.items():
                 old, new, update = (folder / f"{part}.bw" for part in ("old", "new", "update"))
@@ -76,13 +75,16 @@ def rows(args: Any, data: Fashion, folder: Path) -> Iterator[dict[str, Any]]:
                     "ratio": round(ratio, 4),
                     "limit": limit,
                     "accuracy": accuracy(again, data.test),
+                    "same": same,
                     "passed": same and ratio <= limit,
                 }
 
 
-def main() -> int:
+def main() -> None:
     """Measure and write."""
-    args = arguments(__doc__, "updates.json").parse_args()
+    parser = arguments(__doc__, "updates.json")
+    parser.add_argument("--models", nargs="+", default=list(BASELINES), choices=BASELINES)
+    args = parser.parse_args()
     data = load_data()
     with tempfile.TemporaryDirectory() as folder:
         found = []
@@ -90,8 +92,7 @@ def main() -> int:
             found.append(row)
             print(row)
     write_json(args.out, {"limits": LIMITS, "rows": found})
-    return 0 if all(row["passed"] for row in found) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

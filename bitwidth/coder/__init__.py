@@ -16,11 +16,11 @@ Example:
 """
 
 from bitwidth.coder.arrays import decode_array, encode_array
-from bitwidth.coder.codes import decode_codes, encode_codes
+from bitwidth.coder.codes import decode_codes, encode_codes, table_bytes
 from bitwidth.coder.floats import decode_floats, encode_floats
 from bitwidth.coder.integers import decode_integers, encode_integers
 from bitwidth.coder.masks import decode_mask, encode_mask
-from bitwidth.coder.planes import MAX_PLANES, decode_planes, encode_planes
+from bitwidth.coder.planes import MAX_PLANES, decode_planes
 from bitwidth.coder.rans import decode_symbols, encode_symbols, entropy_bits
 from bitwidth.coder.residuals import base_of, decode_residuals, encode_residuals
 
@@ -40,8 +40,8 @@ __all__ = [
     "encode_floats",
     "encode_integers",
     "encode_mask",
-    "encode_planes",
     "encode_residuals",
     "encode_symbols",
     "entropy_bits",
+    "table_bytes",
 ]

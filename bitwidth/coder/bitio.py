@@ -50,6 +50,11 @@ class Reader:
         self._data = data
         self._at = 0
 
+    @property
+    def at(self) -> int:
+        """How many bytes were read."""
+        return self._at
+
     def byte(self) -> int:
         """One byte as an integer."""
         return self.take(1)[0]

@@ -2,7 +2,7 @@
 
 A tensor is seen as a matrix: its last axis are the columns, the others the rows. An element is coded in the context of
 the classes of its row and column. Which classes there are is chosen here: lines are ranked by their mean magnitude and
-cut into up to sixteen groups of equal size; all coarser pairs of groupings are priced by the one histogram of
+cut into up to sixteen groups of equal size; coarser groupings are priced by the one histogram of
 [row class, column class, symbol] that merging makes of the finest; the lines then move to the class that codes them in
 the fewest bits, classes and lines in turn, as in co-clustering.
 
@@ -85,13 +85,15 @@ def choose(symbols: Array, magnitudes: Array) -> Classes:
     if merged is None:
         return Classes(plain.rows, plain.columns, _price(joint.sum(axis=(0, 1), keepdims=True)))
     found = merged[0][fine[0]], merged[1][fine[1]]
+    joint = np.add.reduceat(np.add.reduceat(joint, _starts(merged[0]), axis=0), _starts(merged[1]), axis=1)
     if stride == 1:
+        counts = joint.astype(np.int64)
         for _ in range(_ROUNDS):
-            found = _move(symbols, *found, alphabet)
+            rows_, columns_, counts = _move(symbols, *found, counts)
+            found = rows_, columns_
+        joint = counts.astype(np.float64)
     found = _renumbered(found[0], magnitudes, 1), _renumbered(found[1], magnitudes, 0)
-    final_ = histogram_of(sample, found[0][::stride], found[1], alphabet)
-    bits = _price(final_ * scale) + sum(side_bits(line) for line in found)
-    return Classes(found[0], found[1], bits)
+    return Classes(found[0], found[1], _price(joint) + sum(side_bits(line) for line in found))
 
 
 def _ranked(means: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -130,9 +132,11 @@ def _histogram(symbols: Array, rows: Array, columns: Array, shape: tuple[int, in
 
 def _price(joint: NDArray[Any]) -> float:
     """Bits of the symbols of a histogram [row class, column class, symbol], with something for the tables."""
-    values = joint.reshape(-1, joint.shape[-1]).astype(np.float64)
-    total, used = values.sum(axis=1), np.count_nonzero(values, axis=1)
-    bits = float((total * np.log2(np.maximum(total, 1.0))).sum() - (values * np.log2(np.maximum(values, 1.0))).sum())
+    values = joint.reshape(-1, joint.shape[-1])
+    total, used = np.add.reduce(values, axis=1), np.count_nonzero(values, axis=1)
+    # `einsum` rather than `@`: BLAS would start threads for so little, which takes longer than the sum.
+    bits = float(np.einsum("i,i->", total, np.log2(np.maximum(total, 1.0))))
+    bits -= float(np.einsum("ij,ij->", values, np.log2(np.maximum(values, 1.0))))
     tables = np.where(used > 1, _TABLE_BITS + _WEIGHT_BITS * used, 0.0)
     return bits + float(tables.sum())
 
@@ -142,19 +146,28 @@ def _best_merging(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """How to merge the finest classes of rows and of columns; None where one of each is best."""
     options = [[_merging(size, wanted) for wanted in (1, 2, 4, 8, 16) if wanted <= size] for size in joint.shape[:2]]
-    best, best_price = None, _price(joint.sum(axis=(0, 1), keepdims=True))
-    for of_rows in options[0]:
-        part = np.add.reduceat(joint, _starts(of_rows), axis=0)
-        for of_columns in options[1]:
-            price = _price(np.add.reduceat(part, _starts(of_columns), axis=1))
-            for merging, count in zip((of_rows, of_columns), lines, strict=True):
-                groups = int(merging.max()) + 1
-                price += count * float(np.log2(groups)) * 0.85 + (12.0 + 4.0 * groups if groups > 1 else 0.0)
-            if price < best_price:
-                best, best_price = (of_rows, of_columns), price
-    if best is None or (int(best[0].max()) == 0 and int(best[1].max()) == 0):
-        return None
-    return best
+
+    def price(part: NDArray[np.float64], index: int, other: int) -> float:
+        total = _price(part)
+        for place, count, several in zip((index, other), lines, options, strict=True):
+            groups = int(several[place].max()) + 1
+            total += count * float(np.log2(groups)) * 0.85 + (12.0 + 4.0 * groups if groups > 1 else 0.0)
+        return total
+
+    # Rows alone and columns alone, which is quick; then both, near the best of each.
+    by_row, by_column = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
+    starts = [[_starts(merging) for merging in several] for several in options]
+    prices = {(at, 0): price(np.add.reduceat(by_row, start, axis=0), at, 0) for at, start in enumerate(starts[0])}
+    for at, start in enumerate(starts[1]):
+        prices[0, at] = price(np.add.reduceat(by_column, start, axis=1), 0, at)
+    row = min(range(len(starts[0])), key=lambda at: prices[at, 0])
+    column = min(range(len(starts[1])), key=lambda at: prices[0, at])
+    for first in range(max(row - 1, 1), min(row + 2, len(starts[0]))):
+        part = np.add.reduceat(joint, starts[0][first], axis=0)
+        for second in range(max(column - 1, 1), min(column + 2, len(starts[1]))):
+            prices[first, second] = price(np.add.reduceat(part, starts[1][second], axis=1), first, second)
+    best = min(prices, key=lambda pair: prices[pair])
+    return None if best == (0, 0) else (options[0][best[0]], options[1][best[1]])
 
 
 def _merging(size: int, wanted: int) -> NDArray[np.uint8]:
@@ -166,11 +179,11 @@ def _starts(merging: NDArray[np.uint8]) -> NDArray[np.intp]:
 
 
 def _move(
-    symbols: Array, rows: NDArray[np.uint8], columns: NDArray[np.uint8], alphabet: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Each row to the class that codes it in the fewest bits, then each column."""
-    shape = _number(rows), _number(columns), alphabet
-    joint = _histogram(symbols, rows, columns, shape)
+    symbols: Array, rows: NDArray[np.uint8], columns: NDArray[np.uint8], joint: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
+    """Each row to the class that codes it in the fewest bits, then each column; and the histogram of the result."""
+    shape = joint.shape
+    alphabet = shape[2]
     if shape[0] > 1:
         each = _histogram(symbols, np.arange(rows.size), columns, (rows.size, shape[1], alphabet))
         rows = _cheapest(each.reshape(rows.size, -1), _lengths(joint).reshape(shape[0], -1), rows)
@@ -180,7 +193,10 @@ def _move(
         each = _histogram(symbols.T, np.arange(columns.size), rows, (columns.size, shape[0], alphabet))
         lengths = np.ascontiguousarray(_lengths(joint).transpose(1, 0, 2))
         columns = _cheapest(each.reshape(columns.size, -1), lengths.reshape(shape[1], -1), columns)
-    return rows, columns
+        turned = np.zeros((shape[1], shape[0], alphabet), dtype=np.int64)
+        np.add.at(turned, columns, each)
+        joint = np.ascontiguousarray(turned.transpose(1, 0, 2))
+    return rows, columns, joint
 
 
 def _lengths(joint: NDArray[np.int64]) -> NDArray[np.float32]:

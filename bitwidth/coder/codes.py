@@ -135,7 +135,7 @@ def decode_codes(
     if not any(math.prod(shape) for shape, _ in shapes):
         reader.end()
         return [(np.zeros(shape, np.int32), np.zeros(shape, np.bool_) if has else None) for shape, has in shapes]
-    layouts, below, masks = _read_layouts(reader, shapes)
+    layouts, below, masks, _ = _read_layouts(reader, shapes)
     pruned = int(any(layout.own_symbol for layout in layouts))
     live = [layout for layout in layouts if layout.live]
     body = reader.take(reader.varint())
@@ -150,21 +150,52 @@ def decode_codes(
 
 def _read_layouts(
     reader: Reader, shapes: Sequence[tuple[tuple[int, ...], bool]]
-) -> tuple[list[Layout], int, list[NDArray[np.bool_] | None]]:
-    """Everything before the symbols."""
+) -> tuple[list[Layout], int, list[NDArray[np.bool_] | None], int]:
+    """Everything before the symbols: layouts, the token of zero, masks coded by themselves, and how long those are."""
     side = Decoder(reader.take(reader.varint()))
     layouts = read_side(side, shapes)
     below = side.number(MAX_SYMBOLS)
     side.end()
     masks: list[NDArray[np.bool_] | None] = []
+    length = 0
     for layout in layouts:
         mask = None
         if layout.apart:
-            mask = decode_mask(reader.take(reader.varint()), layout.shape).reshape(-1)
+            stream = reader.take(reader.varint())
+            length += len(stream)
+            mask = decode_mask(stream, layout.shape).reshape(-1)
             layout.live = int(np.count_nonzero(mask))
         masks.append(mask)
     read_classes(reader, layouts)
-    return layouts, below, masks
+    return layouts, below, masks, length
+
+
+def table_bytes(data: bytes, shapes: Sequence[tuple[tuple[int, ...], bool]]) -> int:
+    """How many bytes of a stream are tables, classes and what is said of its tensors, rather than codes and masks.
+
+    Where the tables of a small stream are one number with the symbols, their share of it is counted, rounded to bytes.
+
+    Args:
+        data: what `encode_codes` returned; untrusted.
+        shapes: as given to `decode_codes`.
+
+    Raises:
+        CorruptFileError: `data` is not a stream of these tensors.
+
+    Example:
+        >>> table_bytes(encode_codes([(np.arange(600) % 7, None)]), [((600,), False)])
+        7
+    """
+    reader = Reader(data)
+    if not any(math.prod(shape) for shape, _ in shapes):
+        reader.end()
+        return 0
+    layouts, _, _, length = _read_layouts(reader, shapes)
+    size = reader.varint()
+    before = reader.at - length
+    body = reader.take(size)
+    live = [layout for layout in layouts if layout.live]
+    return before + streams.table_bytes(body, contexts_of(live)) if live else before
 
 
 def _place_codes(

@@ -254,20 +254,34 @@ def decode(
     words = np.frombuffer(data, dtype="<u2", offset=4).astype(np.uint32)
     if int(states[0]) < int(_LOW):
         raise CorruptFileError("coded stream: a lane's state is out of range")
-    slots = _slots(freqs.reshape(-1), values, bits)
     out = np.empty(count, dtype=values.dtype)
-    at = 0
+    state, at = _decode_all(out, states, words, _slots(freqs.reshape(-1), values, bits), bits, log_lanes, rows, tables)
+    if at + padding != words.size or state != int(_LOW) or words[at:].any():
+        raise CorruptFileError("coded stream: it does not end where its symbols do")
+    return out
+
+
+def _decode_all(
+    out: Array,
+    states: NDArray[np.uint32],
+    words: NDArray[np.uint32],
+    slots: tuple[NDArray[np.uint32], Array],
+    bits: int,
+    log_lanes: int,
+    rows: int,
+    tables: NDArray[np.uint8] | None,
+) -> tuple[int, int]:
+    """Split all lanes off, decode into `out` and merge them again: (the one state, how many words were taken)."""
+    at = begin = 0
     for _ in range(log_lanes):
         states, at = _split(states, words, at)
-    begin, end = 0, count - tail_of(log_lanes, rows)
+    end = out.size - tail_of(log_lanes, rows)
     for _ in range(log_lanes):
         at = _decode_rows(out[begin:end], states, words, at, slots, bits, _part(tables, begin, end))
         states, at = _merge(states, words, at)
         begin, end = end, end + rows * states.size
-    at = _decode_rows(out[begin:], states, words, at, slots, bits, _part(tables, begin, count))
-    if at + padding != words.size or int(states[0]) != int(_LOW) or words[at:].any():
-        raise CorruptFileError("coded stream: it does not end where its symbols do")
-    return out
+    at = _decode_rows(out[begin:], states, words, at, slots, bits, _part(tables, begin, out.size))
+    return int(states[0]), at
 
 
 def _slots(freqs: NDArray[np.int64], values: Array, bits: int) -> tuple[NDArray[np.uint32], Array]:

@@ -4,16 +4,14 @@ Symbol i goes through lane `i % lanes` at row `i // lanes`. Each lane is a 32-bi
 16-bit words to and from one shared sequence, in the order in which the decoder needs them. Rows are short enough to
 stay in the processor's cache; every call writes into a buffer made beforehand.
 
-Sources: F. Giesen, "Interleaved entropy coders" (arXiv:1402.3392), for lanes that share one word sequence; division by
-a reciprocal in doubles is exact here because state / freq < 2**20 and the reciprocal is rounded up by 2**-46.
+Files of versions 1 and 2 have such lanes; `bitwidth.coder.growing` has those that are written now.
+
+Source: F. Giesen, "Interleaved entropy coders" (arXiv:1402.3392), for lanes that share one word sequence.
 
 Example:
     >>> import numpy as np
-    >>> freqs = np.array([3072, 1024])
-    >>> symbols = np.zeros(99, np.uint8)
-    >>> data = encode(symbols, freqs, 12, 4)
-    >>> bool((decode(data, 99, freqs, np.array([0, 1], np.uint8), 12, 4) == symbols).all())
-    True
+    >>> decode(bytes([0, 0, 1, 0, 0, 0, 1, 0]), 2, np.array([4096]), np.array([7]), 12, 2)
+    array([7, 7])
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ from bitwidth.typing import Array
 
 _LOW = np.uint32(1 << 16)
 _WORD = np.uint32(16)
-_UP = 1.0 + 2.0**-46
 
 
 def starts_of(freqs: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
@@ -39,76 +36,6 @@ def starts_of(freqs: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
     return (np.cumsum(freqs) - freqs) & ((1 << bits) - 1)
 
 
-def encode(symbols: Array, freqs: NDArray[np.int64], bits: int, lanes: int) -> bytes:
-    """Code symbols in `lanes` lanes.
-
-    Args:
-        symbols: unsigned integers, 1-D: indices into `freqs` (table * alphabet + symbol if there are several tables).
-        freqs: int64, each table's frequencies sum to `2**bits`.
-        bits: 12..15.
-        lanes: 1 or more.
-
-    Returns:
-        The states, 4 bytes a lane, then the words, 2 bytes each, in the decoder's order.
-
-    Example:
-        >>> len(encode(np.zeros(8, np.uint8), np.array([4096]), 12, 2))
-        8
-    """
-    count = symbols.size
-    safe = np.maximum(freqs, 1)
-    reciprocals = _UP / safe
-    # One gather for both: how much a quotient adds to the state beyond its freq, and where the symbol's slots start.
-    packed = ((((1 << bits) - safe) << 16) | starts_of(freqs, bits)).astype(np.uint32)
-    words = np.empty(count + lanes, dtype="<u2")
-    states = np.full(lanes, _LOW, dtype=np.uint32)
-    at = _encode_rows(symbols, states, words, packed, reciprocals, bits)
-    return states.astype("<u4").tobytes() + words[at:].tobytes()
-
-
-def _encode_rows(
-    symbols: Array,
-    states: NDArray[np.uint32],
-    words: NDArray[np.uint16],
-    packed: NDArray[np.uint32],
-    reciprocals: NDArray[np.float64],
-    bits: int,
-) -> int:
-    """Code a row of lanes at a time, the last one first, moving `states` on; where the words begin in `words`."""
-    count, lanes, at = symbols.size, states.size, words.size
-    full, high = np.uint32(1 << bits), np.uint32(32 - bits)
-    index = np.empty(lanes, dtype=np.intp)
-    span, quotient, work = (np.empty(lanes, dtype=np.uint32) for _ in range(3))
-    real = np.empty(lanes, dtype=np.float64)
-    whole = quotient.view(np.int32)
-    rows = -(-count // lanes)
-    x, i, s, w, r, q, qi = states, index, span, work, real, quotient, whole
-    for row in range(rows - 1, -1, -1):
-        part = symbols[row * lanes : (row + 1) * lanes]
-        if part.size != x.size or row == rows - 1:
-            x, i, s, w = states[: part.size], index[: part.size], span[: part.size], work[: part.size]
-            r, q, qi = real[: part.size], quotient[: part.size], whole[: part.size]
-        np.copyto(i, part, casting="unsafe")
-        np.take(packed, i, out=s, mode="wrap")
-        np.right_shift(s, _WORD, out=w)
-        np.subtract(full, w, out=q)
-        np.right_shift(x, high, out=w)
-        over = np.flatnonzero(w >= q)
-        moved = x.take(over)
-        at -= over.size
-        words[at : at + over.size] = moved & 0xFFFF
-        x[over] = moved >> _WORD
-        np.take(reciprocals, i, out=r, mode="wrap")
-        np.multiply(r, x, out=r)
-        np.copyto(qi, r, casting="unsafe")
-        np.right_shift(s, _WORD, out=w)
-        np.multiply(q, w, out=q)
-        np.bitwise_and(s, 0xFFFF, out=s)
-        np.add(x, s, out=x)
-        np.add(x, q, out=x)
-    return at
-
-
 def decode(
     data: bytes,
     count: int,
@@ -118,15 +45,15 @@ def decode(
     lanes: int,
     tables: NDArray[np.uint8] | None = None,
 ) -> Array:
-    """Decode what `encode` wrote.
+    """Decode symbols of lanes that are all there from the start.
 
     Args:
-        data: exactly the bytes that `encode` returned.
+        data: the states, 4 bytes a lane, then the words, 2 bytes each; untrusted.
         count: how many symbols.
-        freqs: int64, as given to `encode`.
+        freqs: int64, each table's frequencies sum to `2**bits`, table by table.
         values: what to return for each index of `freqs`, any dtype.
-        bits: as given to `encode`.
-        lanes: as given to `encode`.
+        bits: 12..15.
+        lanes: 1 or more.
         tables: the table of each position, where there are several.
 
     Returns:
@@ -136,9 +63,8 @@ def decode(
         CorruptFileError: words missing or left over, or states that do not end where an encoder's start.
 
     Example:
-        >>> data = encode(np.zeros(2, np.uint8), np.array([4096]), 12, 2)
-        >>> decode(data, 2, np.array([4096]), np.array([7]), 12, 2)
-        array([7, 7])
+        >>> decode(bytes([0, 0, 1, 0]), 3, np.array([4096]), np.array([7]), 12, 1)
+        array([7, 7, 7])
     """
     if len(data) < 4 * lanes or len(data) % 2:
         raise CorruptFileError("coded stream: its lanes are truncated")

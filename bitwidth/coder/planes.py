@@ -9,9 +9,10 @@ plane. What cannot be compressed is packed raw: signs, and the low planes.
     a plane: one byte (which of its three parts are coded), then new digits, refinements, signs
     a part: packed bits where raw; where coded, its length (a varint) and the stream
 
+Files of versions 1 and 2 have them; nothing writes them any more.
+
 Example:
-    >>> import numpy as np
-    >>> parts = encode_planes(np.array([5, -2, 0, 7]), 3)
+    >>> parts = [bytes([0, 0x90, 0]), bytes([0, 0x80, 0x40, 0x80]), bytes([0, 0, 0xA0])]
     >>> decode_planes(parts, 4).tolist(), decode_planes(parts[:1], 4).tolist()
     ([5, -2, 0, 7], [1, 0, 0, 1])
 """
@@ -24,49 +25,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.coder.bitio import Reader, counts_of, varint
-from bitwidth.coder.rans import decode_symbols, encode_symbols
-from bitwidth.coder.tables import entropy_of
-from bitwidth.errors import CorruptFileError, EncodingError
+from bitwidth.coder.bitio import Reader
+from bitwidth.coder.rans import decode_symbols
+from bitwidth.errors import CorruptFileError
 from bitwidth.typing import Array
 
 MAX_PLANES = 31
-_WORTH = 0.985  # a part is coded where that is likely to save 1.5 % of it: less costs more time than it is worth
-_STREAM_BITS = 32.0  # what a coded part costs besides, roughly
-_CONTEXT_BITS = 12.0  # what a context costs, roughly
 _PREFIXES = 63  # longer prefixes share a context
 
 
-def encode_planes(codes: Array, planes: int) -> list[bytes]:
-    """Code integers plane by plane.
-
-    Args:
-        codes: integers of any shape.
-        planes: 1 to 31; magnitudes are below `2**planes`.
-
-    Returns:
-        One stream a plane, most significant first.
-
-    Raises:
-        EncodingError: not integers, or a magnitude that the planes do not hold.
-
-    Example:
-        >>> [len(part) for part in encode_planes(np.zeros(1000, np.int32), 2)]
-        [5, 5]
-    """
-    flat = np.asarray(codes).reshape(-1)
-    if flat.dtype.kind not in "iu" or not 1 <= planes <= MAX_PLANES:
-        raise EncodingError(f"planes: integers and 1 to {MAX_PLANES} planes expected, got {flat.dtype} and {planes}")
-    low, high = int(flat.min(initial=0)), int(flat.max(initial=0))
-    if max(-low, high) >> planes:
-        raise EncodingError(f"planes: {planes} do not hold {low} to {high}")
-    negative = flat < 0
-    magnitude = np.abs(flat).astype(_word(planes))
-    return [_encode_plane(magnitude, negative, shift) for shift in range(planes - 1, -1, -1)]
-
-
 def decode_planes(parts: Sequence[bytes], count: int) -> NDArray[np.int32]:
-    """Decode the first planes of what `encode_planes` wrote.
+    """Decode the first planes of what encoders of versions 1 and 2 wrote.
 
     Args:
         parts: one stream a plane, from the most significant on; all or only the first; untrusted.
@@ -79,7 +48,7 @@ def decode_planes(parts: Sequence[bytes], count: int) -> NDArray[np.int32]:
         CorruptFileError: these are not planes of `count` integers.
 
     Example:
-        >>> decode_planes(encode_planes(np.array([-1, 1]), 1), 2)
+        >>> decode_planes([bytes([0, 0xC0, 0x80])], 2)
         array([-1,  1], dtype=int32)
     """
     if not 1 <= len(parts) <= MAX_PLANES:
@@ -97,52 +66,12 @@ def _word(planes: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if planes <= 8 else np.uint16 if planes <= 16 else np.uint32
 
 
-def _encode_plane(magnitude: Array, negative: NDArray[np.bool_], shift: int) -> bytes:
-    """One plane: bit `shift` of each magnitude."""
-    word = magnitude.dtype.type
-    bits = (magnitude >> word(shift) & word(1)).view(np.uint8)[:: magnitude.itemsize].view(np.bool_)
-    zero = magnitude < word(1) << word(shift) + word(1) if (shift + 1) < 8 * magnitude.itemsize else None
-    fresh = bits if zero is None else bits[zero]
-    modes, out = 0, []
-    if zero is None:
-        older, contexts = bits[:0], magnitude[:0]
-        signs = negative[bits]
-    else:
-        beyond = ~zero
-        older = bits[beyond]
-        contexts = _contexts(magnitude[beyond] >> word(shift + 1), negative[beyond])
-        signs = negative[bits & zero]
-    for index, (part, context) in enumerate(((fresh, None), (older, contexts), (signs, None))):
-        coded = _encode_part(part, context)
-        if coded is not None:
-            modes |= 1 << index
-        out.append(np.packbits(part).tobytes() if coded is None else varint(len(coded)) + coded)
-    return bytes([modes]) + b"".join(out)
-
-
 def _contexts(prefix: Array, negative: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The context of a refinement: the bits above, and the sign."""
     context: NDArray[np.uint8] = np.minimum(prefix, prefix.dtype.type(_PREFIXES)).astype(np.uint8)
     context <<= np.uint8(1)
     context |= negative.view(np.uint8)
     return context
-
-
-def _encode_part(part: NDArray[np.bool_], context: NDArray[np.uint8] | None) -> bytes | None:
-    """The coded part; None where it is better packed."""
-    if part.size == 0:
-        return None
-    if context is None:
-        ones = np.count_nonzero(part)
-        price = entropy_of(np.array([ones, part.size - ones])) + _STREAM_BITS
-    else:
-        joint = counts_of(context << np.uint8(1) | part.view(np.uint8), 256).reshape(-1, 2)
-        price = sum(min(entropy_of(row) + _CONTEXT_BITS, float(row.sum())) for row in joint if row.any())
-        price += _STREAM_BITS
-    if price > part.size * _WORTH:
-        return None
-    coded = encode_symbols(part, context)
-    return coded if len(coded) + len(varint(len(coded))) < part.size + 7 >> 3 else None
 
 
 def _decode_plane(data: bytes, magnitude: Array, negative: NDArray[np.bool_]) -> None:

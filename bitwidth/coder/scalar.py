@@ -108,6 +108,11 @@ class Decoder:
         self._words = memoryview(data)[head:]
         self._at = 0
 
+    @property
+    def ended(self) -> bool:
+        """Whether no words are left behind the state."""
+        return self._at == len(self._words)
+
     def slot(self) -> int:
         """The slot (0..2**15 - 1) that the next symbol owns."""
         return self.state & SCALE - 1
@@ -151,6 +156,10 @@ class Decoder:
         if value > limit:
             raise CorruptFileError(f"coded stream: a number above {limit}")
         return value
+
+    def left(self) -> float:
+        """About how many bits of information are left."""
+        return 8.0 * (len(self._words) - self._at) + math.log2(max(self.state, 1))
 
     def end(self) -> None:
         """Check that the stream is exactly consumed."""

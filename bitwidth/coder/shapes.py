@@ -131,6 +131,9 @@ def _spike_weight(code: int) -> int:
     return (4 + part) << octave >> 2
 
 
+_SPIKE_LOGS = np.log2([_spike_weight(code) + 0.3 for code in range(64)])
+
+
 def fit(counts: NDArray[np.int64]) -> Shape:
     """The shape that codes `counts` (int64 [symbols], two or more positive) in about the fewest bits.
 
@@ -172,7 +175,7 @@ def _with_spikes(shape: Shape, tail: NDArray[np.float64], spikes: list[int]) -> 
     coded = []
     for index in spikes:
         wanted = 256 * float(tail[index]) / rest
-        code = min(range(64), key=lambda c: abs(math.log2((_spike_weight(c) + 0.3) / (wanted + 0.3))))
+        code = int(np.argmin(np.abs(_SPIKE_LOGS - math.log2(wanted + 0.3))))
         coded.append((index, _spike_weight(code)))
     return replace(shape, spikes=tuple(coded))
 
@@ -181,18 +184,18 @@ def _fit_core(tail: NDArray[np.float64], first: int, spikes: list[int], powers: 
     """Power, scale and centre by coordinate search, without the spikes (whose counts are zero here)."""
     size, total = tail.size, float(tail.sum())
     places = np.arange(size, dtype=np.float64)
-    allowed = np.ones(size, dtype=bool)
-    allowed[spikes] = False
+    allowed = np.ones(size)
+    allowed[spikes] = 0.0
     mean = float(tail @ places) / total
     spread = math.sqrt(max(float(tail @ (places - mean) ** 2) / total, 0.05))
 
     def cost(power: float, scale: NDArray[np.float64], centre: Array) -> NDArray[np.float64]:
         away = np.minimum((np.abs(places - centre[:, None]) / scale[:, None]) ** power, float(_ONE))
-        mass = np.exp2(-away[:, allowed]).sum(axis=1)
-        return np.asarray(away @ tail + total * np.log2(np.maximum(mass, 1e-300)))
+        # `einsum` rather than `@`: BLAS would start threads for so little, which takes longer than the sum.
+        mass = np.einsum("ij,j->i", np.exp2(-away), allowed)
+        return np.asarray(np.einsum("ij,j->i", away, tail) + total * np.log2(np.maximum(mass, 1e-300)))
 
-    best: tuple[float, int, int, int] = (math.inf, 0, 0, 0)
-    for power in powers:
+    def search(power: int) -> tuple[float, int, int, int]:
         exponent = _POWERS[power]
         # The scale that has this spread: E|d|^2 of exp(-ln2 (d/s)^p) is s^2 ln2^(-2/p) Gamma(3/p) / Gamma(1/p).
         ratio = math.log(2) ** (-2 / exponent) * math.exp(math.lgamma(3 / exponent) - math.lgamma(1 / exponent))
@@ -207,9 +210,17 @@ def _fit_core(tail: NDArray[np.float64], first: int, spikes: list[int], powers: 
             prices = cost(exponent, np.full(_NEAR.size, 2.0 ** (scale / _STEPS - 1)), centres * grain)
             chosen = int(centres[np.argmin(prices)])
             centre = chosen * grain
-        found = float(prices.min())
-        if found < best[0]:
-            best = (found, power, scale, chosen)
+        return float(prices.min()), power, scale, chosen
+
+    # From the middle up and down, as long as it gets better.
+    middle = len(powers) // 2
+    best = search(powers[middle])
+    for side in (powers[middle + 1 :], powers[:middle][::-1]):
+        for power in side:
+            found = search(power)
+            if found >= best:
+                break
+            best = found
     return Shape(first, size, *best[1:])
 
 

@@ -224,6 +224,26 @@ def decode(data: bytes, count: int, contexts: int, place: Placing | None = None)
     return (out.view(np.uint8) if header.log_group else out)[:count]
 
 
+def table_bytes(data: bytes, contexts: int) -> int:
+    """How many bytes of a stream are its header and tables; where both are one number with the symbols, about.
+
+    Raises:
+        CorruptFileError: `data` is not a stream in so many contexts.
+
+    Example:
+        >>> table_bytes(encode(np.arange(200, dtype=np.uint8), np.ones((1, 200), np.int64)), 1)
+        5
+    """
+    reader = Reader(data)
+    header = _Header(reader)
+    if not header.scalar:
+        reader.take(reader.varint())
+        return reader.at
+    coder = Decoder(reader.rest())
+    _read_tables(coder, contexts, header)
+    return min(max(len(data) - round(coder.left() / 8), 1), len(data))
+
+
 def _read_tables(coder: Decoder, contexts: int, header: _Header) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """The table of each context, and the frequencies of all tables."""
     assigned = shared.read_map(coder, contexts, MAX_TABLES)
@@ -313,6 +333,10 @@ def _decode_scalar(
     begin, size, name = starts[0], sizes[0], names[0]
     advance = coder.advance
     for position in range(count):
+        if not coder.state and coder.ended:  # what is left are symbols that own the first slot
+            firsts = np.array([row[0] for row in names], dtype=np.uint16)
+            rest = np.full(count - position, firsts[0]) if tables is None else firsts[tables[position:count]]
+            return np.concatenate([np.array(out[:position], dtype=np.uint16), rest])
         if which is not None:
             table = which[position]
             begin, size, name = starts[table], sizes[table], names[table]

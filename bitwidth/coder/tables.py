@@ -29,6 +29,7 @@ _WEIGHT_BITS = 20
 _LONGEST = _WEIGHT_BITS + 1  # rounding may carry a weight up to 2**20
 _SHAPE_BITS = 24  # no shape is written in fewer bits
 _SHAPE_SYMBOLS = 1 << 12  # fitting a shape to more would take long
+_SHAPE_BYTES = 1 << 16  # of coded symbols: of more, what a table costs does not matter
 _KEPT_BITS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -149,6 +150,8 @@ def write_table(coder: Encoder, models: TableModels, counts: NDArray[np.int64], 
     freqs = normalise(weights, bits)
     span, table_cost = int(present[-1] - present[0]) + 1, _cost_since(coder, mark)
     if table_cost < _SHAPE_BITS or span > min(1 << bits, _SHAPE_SYMBOLS, 8 * int(counts.sum())):
+        return freqs
+    if code_length(counts, freqs, bits) > 8 * _SHAPE_BYTES:
         return freqs
     curve = shapes.fit(counts)
     smooth = normalise(shapes.weights(curve), bits)

@@ -20,10 +20,11 @@ from bitwidth.artifact.format.layout import MAGIC
 from bitwidth.artifact.format.prefixes import zero_points
 from bitwidth.artifact.format.states import arrays_of, config_of
 from bitwidth.artifact.version3.fields import stored_codes
-from bitwidth.coder import encode_array, encode_integers, encode_mask, encode_planes
+from bitwidth.coder import encode_array, encode_integers, encode_mask
 from bitwidth.encodings import Encoding, least_format, magnitude_bits, ordered
 from bitwidth.errors import EncodingError
 from bitwidth.typing import Array
+from tests.coder.released import encode_planes
 
 _PREFIX = struct.Struct("<8sHHIIQ")
 _CRC = struct.Struct("<I")

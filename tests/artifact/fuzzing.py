@@ -8,14 +8,16 @@ not, and how many of the others were read.
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +28,7 @@ from bitwidth.errors import FileError
 from tests.artifact.honest import files
 from tests.artifact.mutations import mutate
 
+CLOCK = 0.002  # seconds that a clock may be off
 SECONDS = 5  # of the processor, for one case
 BYTES = 3 << 29  # of address space, the interpreter with numpy included
 
@@ -36,8 +39,48 @@ class TooLong(BaseException):
 
 def case(seed: int, number: int) -> bytes:
     """The bytes of a case."""
+    return _case(seed, number)[1]
+
+
+def _case(seed: int, number: int) -> tuple[bytes, bytes]:
+    """The honest file that a case was made of, and its bytes."""
     rng = random.Random(f"{seed}:{number}")
-    return mutate(rng.choice(files()), rng)
+    honest = rng.choice(files())
+    return honest, mutate(honest, rng)
+
+
+def took(data: bytes, path: Path) -> float:
+    """Seconds of the processor that reading a file takes, the least of three; whether it is refused does not matter."""
+    path.write_bytes(data)
+    least = math.inf
+    for _ in range(3):
+        start = time.process_time()
+        tried(read_content, path)
+        least = min(least, time.process_time() - start)
+    return least
+
+
+@cache
+def _honest_seconds(data: bytes) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return took(data, Path(folder) / "m.bw")
+
+
+def check_time(honest: bytes, data: bytes, path: Path) -> None:
+    """Raise unless a file is read in ten times the time of the honest one and a millisecond for each kB of header.
+
+    Files of earlier versions are not looked at: they are checked behind their streams only.
+    """
+    if data[8:10] != b"\3\0":
+        return
+    header = int.from_bytes(data[16:20], "little") if len(data) >= 20 else 0
+    most = 10 * _honest_seconds(honest) + 1e-6 * header + CLOCK
+    path.write_bytes(data)
+    start = time.process_time()
+    tried(read_content, path)
+    if time.process_time() - start > most:
+        found = took(data, path)
+        assert found <= most, f"read in {1000 * found:.1f} ms, at most {1000 * most:.1f} expected"
 
 
 def judged(data: bytes, path: Path) -> bool:
@@ -112,10 +155,11 @@ def run(seed: int, first: int, count: int, folder: Path) -> dict[str, Any]:
     """Judge cases one after the other: how many were read, and what was wrong with which."""
     read, wrong = 0, {}
     for number in range(first, first + count):
-        data = case(seed, number)
+        honest, data = _case(seed, number)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             read += judged(data, folder / "m.bw")
+            check_time(honest, data, folder / "m.bw")
         except (Exception, TooLong):
             wrong[number] = traceback.format_exc(limit=-6)
         finally:

@@ -23,10 +23,10 @@ from bitwidth.coder import (
     encode_floats,
     encode_integers,
     encode_mask,
-    encode_planes,
     encode_residuals,
 )
 from tests.artifact.files import Grouped, Parts, taken_apart
+from tests.coder.released import encode_planes
 
 AnyParts = Parts | Grouped
 Mutation = Callable[[AnyParts, random.Random], None]

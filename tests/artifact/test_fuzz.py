@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from bitwidth.artifact import StoredModel, StoredParameter, inspect, read_content
 from bitwidth.artifact.format.layout import MAGIC
-from bitwidth.coder import encode_array, encode_integers, encode_mask, encode_planes
+from bitwidth.coder import encode_array, encode_integers, encode_mask
 from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, TableLevels, uniform_levels
 from bitwidth.errors import CorruptFileError, UnknownEncodingError, VersionError
 from tests.artifact import earlier
 from tests.artifact.earlier import framed
+from tests.coder.released import encode_planes
 from tests.stored import stored_model
 
 REFUSED = (CorruptFileError, VersionError, UnknownEncodingError)

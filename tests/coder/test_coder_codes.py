@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bitwidth.coder import decode_codes, encode_codes, entropy_bits
+from bitwidth.coder import decode_codes, encode_codes, entropy_bits, table_bytes
 from bitwidth.coder.codes import Tensor
 from bitwidth.errors import CorruptFileError, EncodingError
-from tests.coder.hostile import attack, cost
+from tests.coder.hostile import attack, cost, damaged
 
 SHAPES = [(), (0,), (1,), (7,), (300,), (1, 1), (0, 3), (5, 4), (40, 30), (3, 3, 2, 5), (3, 3, 8, 16), (2, 300)]
 DTYPES = [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16]
@@ -226,3 +227,33 @@ def test_wide_and_masked_tensors_take_twelve_bytes_an_element() -> None:
         codes, kept = make((1 << 11, 1 << 10), kind, mask, np.int64, 0)
         data = encode_codes([(codes, kept)])
         assert cost(lambda: decode_codes(data, [(codes.shape, kept is not None)]))[1] < 12.5 * codes.size + len(data)  # noqa: B023
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_tables_are_a_part_of_a_stream(name: str) -> None:
+    data, shapes = encode_codes(STREAMS[name]), [(codes.shape, mask is not None) for codes, mask in STREAMS[name]]
+    assert 0 < table_bytes(data, shapes) <= len(data)
+    for bad in damaged(data, 100):
+        with contextlib.suppress(CorruptFileError):
+            assert table_bytes(bad, shapes) >= 0
+
+
+def test_tables_are_what_is_no_symbol() -> None:
+    for count, slack in ((600, 3), (2000, 3), (100_000, 40)):
+        codes = gaussian(count, 3.0)
+        data = encode_codes([(codes, None)])
+        rest = len(data) - table_bytes(data, [((count,), False)])
+        assert abs(rest - entropy_bits(codes) / 8) < entropy_bits(codes) / 8 * 0.004 + slack
+    constant = encode_codes([(np.full(1000, 3), None)])
+    assert table_bytes(constant, [((1000,), False)]) == len(constant)
+    assert table_bytes(b"", [((0,), True)]) == 0
+    columns = np.repeat([[0, 9]], 500, axis=0) + gaussian(1000, 1.0).reshape(500, 2)
+    with_classes = encode_codes([(columns, None)])
+    assert table_bytes(with_classes, [((500, 2), False)]) < len(with_classes) / 4
+
+
+def test_a_mask_by_itself_is_no_table() -> None:
+    codes, mask = make((4000,), "bytes", "sparse", np.int64, 3)
+    data = encode_codes([(codes, mask)])
+    assert mask is not None
+    assert len(data) - table_bytes(data, [(codes.shape, True)]) > entropy_bits(mask) / 8 - 3

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bitwidth.coder import decode_planes, encode_integers, encode_planes
+from bitwidth.coder import decode_planes, encode_integers
 from bitwidth.errors import CorruptFileError, EncodingError
+from tests.coder.released import encode_planes
 
 RNG = np.random.default_rng(3)
 

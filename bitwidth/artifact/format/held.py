@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import singledispatch
 
 import numpy as np
@@ -13,6 +13,8 @@ from bitwidth.artifact.format.states import kinds_of
 from bitwidth.encodings import Dense, Encoding, Escaped, Quantized, is_registered
 from bitwidth.errors import CorruptFileError, EncodingError, UnknownEncodingError
 from bitwidth.typing import Array, Data, JsonMapping
+
+_PIECE = 1 << 19  # values that are looked at together
 
 
 def check_known(encoding: JsonMapping, where: str) -> None:
@@ -49,10 +51,27 @@ def check_values(encoding: Encoding, values: Array) -> None:
     """
     if encoding.summary().is_float:
         return  # holds whatever it decodes
-    with np.errstate(over="ignore", invalid="ignore"):
-        again = encoding.project(values)
-    if again.dtype != values.dtype or not np.array_equal(_octets(again), _octets(values)):
-        raise EncodingError(f"codes that {encoding.describe()} does not give to what they stand for")
+    for part, piece in _pieces(encoding, values):
+        with np.errstate(over="ignore", invalid="ignore"):
+            again = part.project(piece)
+        if again.dtype != values.dtype or not np.array_equal(_octets(again), _octets(piece)):
+            raise EncodingError(f"codes that {encoding.describe()} does not give to what they stand for")
+
+
+def _pieces(encoding: Encoding, values: Array) -> Iterator[tuple[Encoding, Array]]:
+    """Values a part of the last axis at a time, so that a large tensor needs little memory; else all of them."""
+    length = values.shape[-1] if values.ndim else 1
+    step = max(1, length * _PIECE // max(1, values.size))
+    try:
+        whole = step >= length or encoding.take(values.ndim - 1, np.arange(step)) is None
+    except EncodingError:  # the parts would cut through what shares a scale
+        whole = True
+    if whole:
+        yield encoding, values
+        return
+    for start in range(0, length, step):
+        indices = np.arange(start, min(start + step, length))
+        yield encoding.take(values.ndim - 1, indices), values[..., indices[0] : indices[-1] + 1]
 
 
 def _octets(array: Array) -> NDArray[np.uint8]:

@@ -288,6 +288,7 @@ def _values(member: _Member, bits: int | None) -> tuple[Encoding, Array]:
         encoding, codes = narrow(encoding, codes, bits)
     with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the values asks whether they are finite
         values = encoding.decode(codes)
+    del codes
     check_values(encoding, values)
     return encoding, values
 
