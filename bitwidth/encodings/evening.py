@@ -41,8 +41,8 @@ def divided(signed: Ints, step: Ints, block: Sequence[int], top: int) -> Ints:
         top: the greatest magnitude.
 
     Example:
-        >>> divided(np.array([[20], [24], [24], [26], [-8]], np.int32), np.array([[10]], np.int32), (5, 1), 7).T
-        array([[ 2,  2,  3,  3, -1]], dtype=int32)
+    >>> divided(np.array([[24], [24], [24], [24], [24]], np.int32), np.array([[10]], np.int32), (5, 1), 7).T
+        array([[3, 3, 2, 2, 2]], dtype=int32)
     """
     shape, block = signed.shape, block or signed.shape
     if not signed.size:

@@ -102,10 +102,11 @@ class Quantize(Pass, name="quantize"):
             many inputs it is more, by how far the covariance is expected to be off.
         price: with `rounding="entropy"`: what a bit costs, in units of `step^2` times the mean error weight.
         vectors: of the one-number-per-channel parameters: `"16-bit"`; `"auto"` for floats of few mantissa bits
-            (`bfloat16`, or `e8m6` to `e8m1` of `bitwidth.encodings.Dense`), as many for each role as leave the outputs
-            alone. With data they are searched: on at most 1,024 samples the divergence from the outputs that the pass
-            was given may grow by 1 %. Without data all are `e8m6` where kernels are as coarse as with 4 bits, else in
-            16 bits. A remark says what was chosen. None leaves them unchanged.
+            (`e8m6` to `e8m1` of `bitwidth.encodings.Dense`, `bfloat16`, or `float16` whose last bits are zero), as many
+            for each role as leave the outputs alone. With data they are searched: on at most 1,024 samples the
+            divergence from the outputs that the pass was given may grow by 1 %. Without data all are `e8m6` where
+            kernels are as coarse as with 4 bits, else in 16 bits. A remark says what was chosen. None leaves them
+            unchanged.
 
     Raises:
         ConfigError: a field is out of its range, or does not go with another.

