@@ -158,7 +158,9 @@ def test_files_are_those_of_the_manifest(tmp_path: Path) -> None:
 def test_changes_of_a_manifest_are_named() -> None:
     from benchmarks.manifest import changes
 
-    row = {"model": "m", "row": "8 bits", "sha256": "aa", "bytes": 1000, "kl": 0.5}
+    row = {"model": "m", "row": "8 bits", "sha256": "aa", "values_sha256": "cc", "bytes": 1000, "kl": 0.5}
+    other = {**row, "sha256": "bb", "bytes": 990}
     assert changes([row], [row]) == []
-    assert changes([row], [{**row, "sha256": "bb", "bytes": 990}]) == ["| m | 8 bits | 1,000 -> 990 | 0.5 -> 0.5 |"]
-    assert changes([row], [{**row, "row": "4 bits"}]) == ["| m | 4 bits | new | |", "| m | 8 bits | gone | |"]
+    assert changes([row], [other]) == ["| m | 8 bits | 1,000 -> 990 | 0.5 -> 0.5 | the same |"]
+    assert changes([row], [{**other, "values_sha256": "dd"}])[0].endswith("| others |")
+    assert changes([row], [{**row, "row": "4 bits"}]) == ["| m | 4 bits | new | | |", "| m | 8 bits | gone | | |"]
