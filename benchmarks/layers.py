@@ -23,7 +23,7 @@ from benchmarks.fashion import BASELINES, Split, accuracy, arguments, load_basel
 from bitwidth.artifact import pack, read_content, write_file
 
 LIMITS = {"bytes": 1.01, "load": 1.05}  # of the file with whole codes
-RUNS = 9
+RUNS = 15
 PREFIXES = (8, 6, 4, 3, 2)
 
 RECIPES: dict[str, bw.PassManager] = {
@@ -41,7 +41,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def sizes(path: Path, model: Any, recipe: str) -> dict[str, Any]:
-    """Bytes of the file with layers and with whole codes, and the seconds that reading each takes."""
+    """Bytes of the file with layers and with whole codes, and the seconds that loading each takes."""
     RECIPES[recipe].run(model, progress=False).save(path)
     content = read_content(path)
     files = {"layers": path.with_suffix(".layers"), "whole": path.with_suffix(".whole")}
@@ -50,7 +50,7 @@ def sizes(path: Path, model: Any, recipe: str) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(RUNS):
         for name, file in files.items():
-            seconds[name].append(timed(partial(read_content, file))[1])
+            seconds[name].append(timed(partial(bw.load, file))[1])
     bytes_ratio = files["layers"].stat().st_size / files["whole"].stat().st_size
     load_ratio = median(seconds["layers"]) / median(seconds["whole"])
     return {

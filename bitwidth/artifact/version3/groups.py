@@ -39,7 +39,7 @@ from bitwidth.artifact.version3.fields import (
     stored,
     stream_of,
 )
-from bitwidth.artifact.version3.layers import can_be_layered, encoding_of_base, flat, flattened, whole
+from bitwidth.artifact.version3.layers import can_be_layered, encoding_of_base, flat, flattened, joined, whole
 from bitwidth.coder import (
     decode_array,
     decode_codes,
@@ -92,7 +92,7 @@ def pack_group(members: Sequence[TakenApart]) -> tuple[list[bytes], list[bytes]]
     rest = [flat(member.layers, member.mask) for member in members if member.layers is not None]
     if not rest:
         return streams, []
-    codes, base, step = (np.concatenate(parts) for parts in zip(*rest, strict=True))
+    codes, base, step = joined(rest)
     return streams, [encode_residuals(codes, base, step)]
 
 
@@ -261,10 +261,10 @@ def _changed_codes(entry: Entry, difference: Array, encoding: Encoding, base: St
 def _add_rest(members: list[_Member], rest: bytes) -> None:
     """The whole codes of members, in the place of those of their base layers."""
     flat = [flattened(member.codes, _step(member), member.encoding) for member in members]
-    base, step = (parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in zip(*flat, strict=True))
+    base, step = joined(flat)
     sizes = [part.size for part, _ in flat]
     del flat
-    codes = decode_residuals(rest, base, step)
+    codes = decode_residuals(rest, base, step).reshape(-1)
     start = 0
     for member, size in zip(members, sizes, strict=True):
         member.codes = whole(codes[start : start + size], member.encoding, member.entry.shape)

@@ -11,6 +11,7 @@ Standard", 2007, section V.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -86,14 +87,13 @@ def less_zero_points(codes: NDArray[np.int32], grid: Quantized, mask: NDArray[np
 
 
 def flat(layers: Layers, mask: NDArray[np.bool_] | None) -> tuple[Array, Array, Array]:
-    """Codes, base and step of each value that is stored, 1-D."""
-    parts = layers.codes, layers.base, layers.spread
-    first, second, third = ((part if mask is None else part[mask]).reshape(-1) for part in parts)
+    """Codes, base and step of each value that is stored: 1-D under a mask, else of the parameter's shape."""
+    first, second, third = (part if mask is None else part[mask] for part in (layers.codes, layers.base, layers.spread))
     return first, second, third
 
 
 def flattened(base: NDArray[np.int32], step: NDArray[np.int32], encoding: Encoding) -> tuple[Array, Array]:
-    """Base and step of each value that is stored, 1-D.
+    """Base and step of each value that is stored: 1-D under a mask, else of the parameter's shape.
 
     Args:
         base: the base layer.
@@ -102,8 +102,18 @@ def flattened(base: NDArray[np.int32], step: NDArray[np.int32], encoding: Encodi
     """
     grid, mask = _grid(encoding), encoding.mask
     wide = np.broadcast_to(spread(step, grid.block, base.shape), base.shape)
-    first, second = ((part if mask is None else part[mask]).reshape(-1) for part in (base, wide))
+    first, second = (part if mask is None else part[mask] for part in (base, wide))
     return first, second
+
+
+def joined(parts: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+    """The arrays of several parameters one after the other, 1-D; those of one as they are.
+
+    Steps of one parameter are a view in which those of a block repeat, which the coder makes use of.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(np.concatenate([array.reshape(-1) for array in arrays]) for arrays in zip(*parts, strict=True))
 
 
 def whole(signed: NDArray[np.int32], encoding: Encoding, shape: tuple[int, ...]) -> NDArray[np.int32]:
