@@ -6,17 +6,22 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
-from bitwidth.artifact import StoredParameter, pack, read_content, write_file
-from bitwidth.encodings import Dense
+from bitwidth.artifact import StoredParameter, open_file, pack, read_content, write_file, writer
+from bitwidth.encodings import Dense, Quantized, uniform_levels
 from bitwidth.errors import FileError
+from tests.artifact import honest
 from tests.golden.make import content
 from tests.stored import rebuilt, stored_model
 
@@ -226,3 +231,62 @@ def test_a_process_killed_while_writing_leaves_a_whole_file(tmp_path: Path) -> N
     assert len(left) <= 1
     assert read_content(target).name in ("first", "second")
     assert seen == {0, 1}, "the child was never killed after a write, or always after the same one"
+
+
+# ---- files larger than what is held in memory
+
+
+def test_a_large_file_goes_through_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = honest.content("m", {**honest.wide(), **honest.masks()})
+    expected = pack(stored, layers=True).data
+    monkeypatch.setattr(writer, "_MEMORY", 100)
+    monkeypatch.setattr(writer, "_PART", 64)
+    packed = pack(stored, layers=True)
+    first, second = packed.parts(), packed.parts()  # two at a time
+    both = [part for pair in zip(first, second, strict=True) for part in pair]
+    assert b"".join(both[::2]) == b"".join(both[1::2]) == packed.data == expected
+    assert packed.size == len(expected)
+    write_file(tmp_path / "m.bw", packed.parts())
+    assert (tmp_path / "m.bw").read_bytes() == expected
+
+
+def test_no_room_for_the_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(tempfile.SpooledTemporaryFile[bytes]):
+        @override
+        def write(self, data: Any, /) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
+    with pytest.raises(FileError, match="a temporary file for the model cannot be written: No space left"):
+        pack(honest.content("m", honest.grids()))
+
+
+def test_a_part_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"new"
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "m.bw").write_bytes(b"old")
+    with pytest.raises(FileError, match="cannot be written"):
+        write_file(tmp_path / "m.bw", parts())
+    assert (tmp_path / "m.bw").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.bw"]
+
+
+def test_one_group_is_held_at_a_time(tmp_path: Path) -> None:
+    """Reading parameter by parameter takes memory for the largest, however many there are."""
+    size = 1 << 18
+    peaks = []
+    for count in (2, 12):
+        grid = Quantized(uniform_levels(8), np.full((1, 1), 0.01, np.float32), (512, size // 512))
+        values = grid.project(np.random.default_rng(0).normal(size=(512, size // 512)).astype(np.float32))
+        held = {f"p{place}/kernel": (grid, values) for place in range(count)}
+        write_file(tmp_path / "m.bw", pack(honest.content("m", held)).parts())
+        with open_file(tmp_path / "m.bw") as file:
+            tracemalloc.start()
+            for parameter in file.parameters():
+                assert parameter.values.shape == values.shape
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 5.5 * 4 * size  # the parameter itself and the one before among them

@@ -14,7 +14,7 @@ from bitwidth.encodings import Dense, Encoding, Escaped, Quantized, is_registere
 from bitwidth.errors import CorruptFileError, EncodingError, UnknownEncodingError
 from bitwidth.typing import Array, Data, JsonMapping
 
-_PIECE = 1 << 19  # values that are looked at together
+_PIECE = 1 << 16  # values that are looked at together
 
 
 def check_known(encoding: JsonMapping, where: str) -> None:
