@@ -1,4 +1,4 @@
-"""`python -m bitwidth`: a demo on real data, and a look into a .bw file."""
+"""`python -m bitwidth`: a demo on real data, a look into a .bw file, and what changed from one to another."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show.add_argument("--out", type=Path, default=Path("."), help="folder for the files (default: here)")
     look = commands.add_parser("inspect", help="what is inside a .bw file")
     look.add_argument("file", type=Path)
+    compare = commands.add_parser("diff", help="what changed from one .bw file to another")
+    compare.add_argument("old", type=Path)
+    compare.add_argument("new", type=Path)
     given = parser.parse_args(arguments)
     try:
         if given.command == "demo":
             demo(given.out)
+        elif given.command == "diff":
+            print(bw.diff(given.old, given.new))
         else:
             print(bw.inspect(given.file))
     except bw.errors.BitwidthError as error:

@@ -36,6 +36,8 @@ def test_the_demo_compresses_writes_and_loads(
 
     assert command.main(["inspect", str(folder / "digits.bw")]) == 0
     assert "logits/kernel" in capsys.readouterr().out
+    assert command.main(["diff", str(folder / "digits.bw"), str(folder / "digits.bw")]) == 0
+    assert "0 of 2 parameters changed" in capsys.readouterr().out
 
 
 def test_an_error_is_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
