@@ -490,7 +490,7 @@ def recode_group(parts: Any, rng: random.Random) -> None:
     """Other integers or floats in the place of those of a group, well coded."""
     index = rng.randrange(len(parts.parameters))
     streams, draw = parts.parameters[index], np.random.default_rng(rng.getrandbits(32))
-    counts = [int(np.prod(shape)) for shape in parts.header["shapes"]][:6]
+    counts = [min(int(np.prod(shape, dtype=np.float64)), 10_000) for shape in parts.header["shapes"]][:6]
     spread = rng.choice([0, 1, 9, 200, 2**20])
     tensors: list[Any] = []
     for count in counts:
