@@ -142,7 +142,7 @@ def _looked_up(kept: Array, low: int, high: int, layout: Layout) -> tuple[Array,
 def _add_classes(plan: Plan, rival: float | None = None) -> bool:
     """Give a plan classes of rows and columns where they pay; false, where a rival of so many bits costs less."""
     layout = plan.layout
-    if layout.size < WITH_CLASSES or len(layout.shape) < 2:
+    if layout.size < WITH_CLASSES or len(layout.shape) < 2 or min(layout.matrix) < 2:
         return rival is None or rival >= entropy_of(counts_of(plan.local))
     symbols = plan.local.reshape(layout.matrix)
     zero = plan.below + int(layout.own_symbol)
