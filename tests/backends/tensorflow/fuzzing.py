@@ -27,7 +27,7 @@ import numpy as np
 
 import bitwidth as bw
 from bitwidth.artifact import read_content
-from bitwidth.errors import BitwidthError
+from bitwidth.errors import BitwidthError, ModelError
 from tests.artifact import mutations
 from tests.zoo import MODELS
 
@@ -175,7 +175,11 @@ def judged(data: bytes, folder: Path) -> bool:
     expected = [parameter.values for parameter in read_content(path).parameters]
     assert_equal(model, expected)
     again = folder / "again.bw"
-    bw.PassManager([]).run(model).save(again, architecture=True)
+    try:
+        bw.PassManager([]).run(model).save(again, architecture=True)
+    except ModelError as error:  # a configuration of calls that Keras builds and cannot call
+        _check("cannot be traced" in str(error), str(error))
+        return True
     assert_equal(bw.load(again), expected)
     again.unlink()
     return True
