@@ -14,7 +14,7 @@ import pytest
 import bitwidth as bw
 from tests.backends.tensorflow import fuzzing
 
-SEED, CASES, ALL, CHUNK = 8, 150, 1_500, 500
+SEED, CASES, ALL, CHUNK = 8, 150, 5_000, 500
 
 # Cases that once went wrong, as (seed, number).
 REGRESSIONS = [
