@@ -10,7 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from bitwidth.artifact.format.opening import FilePath
-from bitwidth.artifact.format.stored import StoredParameter
+from bitwidth.artifact.format.stored import StoredModel, StoredParameter
 from bitwidth.artifact.reader import Base, OpenFile, open_file
 from bitwidth.artifact.updates import values_hash
 from bitwidth.artifact.version3.changes import is_same
@@ -116,22 +116,22 @@ def diff(old: FilePath, new: FilePath, *, base: Base = None) -> Diff:
     """
     with open_file(old, base) as first, open_file(new, old if base is None else base) as second:
         parameters = tuple(_differences(first, second))
-        one, other = first.architecture(), second.architecture()
+        one, stored = first.architecture(), second.stored()
         return Diff(
             old=first.name,
             new=second.name,
             old_hash=values_hash(first.parameters()),
-            new_hash=values_hash(second.parameters()),
+            new_hash=values_hash(stored.parameters),
             parameters=parameters,
-            new_bytes=pack(second.stored()).size,
-            update_bytes=_update_bytes(first, second),
-            architecture=(one.framework, one.config) == (other.framework, other.config),
+            new_bytes=pack(stored).size,
+            update_bytes=_update_bytes(first, stored),
+            architecture=(one.framework, one.config) == (stored.architecture.framework, stored.architecture.config),
         )
 
 
-def _update_bytes(old: OpenFile, new: OpenFile) -> int | None:
+def _update_bytes(old: OpenFile, new: StoredModel) -> int | None:
     try:
-        return pack(new.stored(), base=old).size
+        return pack(new, base=old).size
     except FileError:
         return None
 

@@ -10,8 +10,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import final
 
 import numpy as np
+from typing_extensions import override
 
 from bitwidth.artifact.format.header import Header
 from bitwidth.artifact.format.stored import StoredParameter
@@ -21,6 +23,28 @@ from bitwidth.typing import Array
 
 Read = Callable[[Callable[[int], StoredParameter]], Iterator[StoredParameter]]
 _DIGITS = 32  # of the hash: 128 bits
+
+
+@final
+class ValuesHash(Iterator[StoredParameter]):
+    """Passes parameters on, and knows the hash of those that it has passed; see `values_hash`."""
+
+    def __init__(self, parameters: Iterable[StoredParameter]) -> None:
+        self._parameters = iter(parameters)
+        self._found = hashlib.sha256()
+
+    @override
+    def __next__(self) -> StoredParameter:
+        parameter = next(self._parameters)
+        described = [parameter.path, parameter.dtype, list(parameter.values.shape)]
+        text = json.dumps(described, separators=(",", ":"), ensure_ascii=False)
+        self._found.update(text.encode() + b"\n")
+        self._found.update(_octets(parameter.values, parameter.dtype))
+        return parameter
+
+    def digits(self) -> str:
+        """The hash of the parameters up to here."""
+        return self._found.hexdigest()[:_DIGITS]
 
 
 def values_hash(parameters: Iterable[StoredParameter]) -> str:
@@ -34,12 +58,10 @@ def values_hash(parameters: Iterable[StoredParameter]) -> str:
         `[path, dtype, shape]` (UTF-8, no blanks), a line feed, and the values in C order, little endian; bfloat16 as
         the float32 of the same value.
     """
-    found = hashlib.sha256()
-    for parameter in parameters:
-        described = [parameter.path, parameter.dtype, list(parameter.values.shape)]
-        found.update(json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
-        found.update(_octets(parameter.values, parameter.dtype))
-    return found.hexdigest()[:_DIGITS]
+    found = ValuesHash(parameters)
+    for _ in found:
+        pass
+    return found.digits()
 
 
 def _octets(values: Array, dtype: str) -> bytes:

@@ -13,8 +13,8 @@ from bitwidth.artifact.format.agreement import check_assets
 from bitwidth.artifact.format.layout import beginning, chunk
 from bitwidth.artifact.format.stored import StoredModel
 from bitwidth.artifact.reader import OpenFile
-from bitwidth.artifact.updates import values_hash
-from bitwidth.artifact.version3 import packed_chunks, parse, written
+from bitwidth.artifact.updates import ValuesHash
+from bitwidth.artifact.version3 import packed_chunks, with_pieces, written
 from bitwidth.errors import CorruptFileError, FileError
 
 _LOG = logging.getLogger(__name__)
@@ -95,9 +95,9 @@ def pack(model: StoredModel, layers: bool | None = None, base: OpenFile | None =
     _check_names(model)
     _check_base(model, base)
     body, behind = _Body(), _Body()
-    before = None if base is None else base.parameters()
+    before = None if base is None else ValuesHash(base.parameters())
     chunks = packed_chunks(model.parameters, body.write, behind.write, layers, before)
-    known = None if base is None else (values_hash(base.parameters()), _without_parameters(base))
+    known = None if base is None or before is None else (before.digits(), _without_parameters(base))
     if known is None or model.architecture.assets != known[1].architecture.assets:
         for data in model.architecture.assets.values():
             body.write(chunk([data]))
@@ -107,7 +107,8 @@ def pack(model: StoredModel, layers: bool | None = None, base: OpenFile | None =
         half = error.object[error.start : error.start + 1]
         raise FileError(f"the model's configuration or names hold half a character ({half!r})") from error
     head = beginning(text, body.size + behind.size)
-    sizes = {entry.path: entry.bytes for entry in parse(text, model.name).entries}
+    entries = with_pieces(chunks.entries, chunks.groups, model.name)
+    sizes = {entry.path: entry.bytes for entry in entries}
     packed = PackedFile(head, [body, behind], sizes)
     _LOG.debug("%s: %d parameters packed into %d bytes", model.name, len(sizes), packed.size)
     return packed

@@ -7,6 +7,7 @@ limits, checks of what was decoded) belongs in `bitwidth.artifact`, versions 1 a
 from bitwidth.artifact.version3.describing import written
 from bitwidth.artifact.version3.header import parse
 from bitwidth.artifact.version3.reading import parameters
+from bitwidth.artifact.version3.shares import with_pieces
 from bitwidth.artifact.version3.writing import packed_chunks
 
-__all__ = ["packed_chunks", "parameters", "parse", "written"]
+__all__ = ["packed_chunks", "parameters", "parse", "with_pieces", "written"]

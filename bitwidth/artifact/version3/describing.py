@@ -42,8 +42,8 @@ def written(
         said["variables"] = model.architecture.variables
     if base is not None:
         before = _of_model(base[1]) | {"variables": base[1].architecture.variables}
-        said = {key: value for key, value in said.items() if key not in before or before[key] != value}
-        said |= {key: _NOTHING[key] for key in before if key in _NOTHING and key not in _of_model(model)}
+        gone = {key: _NOTHING[key] for key in before if key in _NOTHING and key not in said}
+        said = {key: value for key, value in said.items() if key not in before or before[key] != value} | gone
         if model.architecture.assets != base[1].architecture.assets:
             said["assets"] = _assets(model)
         else:
