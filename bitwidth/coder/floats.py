@@ -26,11 +26,12 @@ from bitwidth.coder import streams
 from bitwidth.coder.bitio import Reader, pack_raw, unpack_raw, varint
 from bitwidth.coder.contexts import cluster
 from bitwidth.coder.scalar import Bit, Decoder, Encoder
-from bitwidth.coder.tables import entropy_of
 from bitwidth.errors import CorruptFileError, EncodingError
 
 _WIDTH = 16
 _LEADING = range(5, 14)  # how many bits may be coded as a symbol
+_PER_SYMBOL = 4.0  # bits that a table takes for each symbol that occurs, about, beside its place
+_ALIKE = 7  # leading bits by which arrays are told to be alike
 _CONTEXTS = 1 << 10  # of more arrays, neighbours share a context
 
 
@@ -112,23 +113,25 @@ def _counts(symbols: NDArray[np.uint16] | NDArray[np.uint8], sizes: Sequence[int
 
 
 def _choose_leading(whole: NDArray[np.uint16], sizes: Sequence[int], zeros: Sequence[int]) -> int:
-    """How many leading bits to code: those that cost least with the bits below them raw."""
-    best, best_price = _LEADING[0], float("inf")
-    for leading in _LEADING:
-        counts = _counts(whole >> np.uint16(_WIDTH - leading), sizes)
-        if counts.size > 1 << 21:
-            break
-        used = counts[:, counts.any(axis=0)]
-        assigned = cluster(used, min(streams.MAX_TABLES, len(used)))
-        tables = np.zeros((int(assigned.max()) + 1, used.shape[1]), dtype=np.int64)
-        np.add.at(tables, assigned, used)
-        price = float(sum(entropy_of(row) + 5.0 * np.count_nonzero(row) for row in tables))
-        price += sum(size * max(_WIDTH - leading - cut, 0) for size, cut in zip(sizes, zeros, strict=True))
-        if price < best_price:
-            best, best_price = leading, price
-        elif price > best_price * 1.05:
-            break
-    return best
+    """How many leading bits to code: those that cost least with the bits below them raw.
+
+    Which arrays share a table is taken from their first bits.
+    """
+    coarse = _counts(whole >> np.uint16(_WIDTH - _ALIKE), sizes)
+    assigned = cluster(coarse[:, coarse.any(axis=0)], min(streams.MAX_TABLES, len(coarse)))
+    finest = _LEADING[-1]
+    keys = (assigned[_contexts(sizes)] << finest) | (whole >> np.uint16(_WIDTH - finest))
+    counts = np.bincount(keys)
+    prices = {}
+    for leading in reversed(_LEADING):
+        places = np.flatnonzero(counts)
+        held = counts[places]
+        gap = (int(places[-1]) - int(places[0]) + 1) / len(places)
+        raw = sum(size * max(_WIDTH - leading - cut, 0) for size, cut in zip(sizes, zeros, strict=True))
+        table = len(places) * (_PER_SYMBOL + float(np.log2(gap)))
+        prices[leading] = raw + table - float(held @ np.log2(held))
+        counts = np.add.reduceat(counts, np.arange(0, len(counts), 2))
+    return min(prices, key=lambda leading: (prices[leading], leading))
 
 
 def _write_zeros(coder: Encoder, zeros: Sequence[int]) -> None:

@@ -27,9 +27,9 @@ from bitwidth.errors import CorruptFileError
 MAX_SYMBOLS = 1 << 14
 _WEIGHT_BITS = 20
 _LONGEST = _WEIGHT_BITS + 1  # rounding may carry a weight up to 2**20
-_SHAPE_BITS = 24  # no shape is written in fewer bits
+_SHAPE_BITS = 20  # and twice those of the count of its symbols: no shape is written in fewer
 _SHAPE_SYMBOLS = 1 << 12  # fitting a shape to more would take long
-_SHAPE_BYTES = 1 << 16  # of coded symbols: of more, what a table costs does not matter
+_SHAPE_SHARE = 2.0**-9  # of the coded symbols: a table that costs less is good enough
 _KEPT_BITS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -148,17 +148,20 @@ def write_table(coder: Encoder, models: TableModels, counts: NDArray[np.int64], 
     coder.bit(models.kinds[1], 0)
     _write_explicit(coder, models, weights, kept)
     freqs = normalise(weights, bits)
-    span, table_cost = int(present[-1] - present[0]) + 1, _cost_since(coder, mark)
-    if table_cost < _SHAPE_BITS or span > min(1 << bits, _SHAPE_SYMBOLS, 8 * int(counts.sum())):
+    span, table_cost, coded = (
+        int(present[-1] - present[0]) + 1,
+        _cost_since(coder, mark),
+        code_length(counts, freqs, bits),
+    )
+    if span > min(1 << bits, _SHAPE_SYMBOLS, 8 * int(counts.sum())):
         return freqs
-    if code_length(counts, freqs, bits) > 8 * _SHAPE_BYTES:
+    if table_cost < max(_SHAPE_BITS + 2 * span.bit_length(), coded * _SHAPE_SHARE):
         return freqs
     curve = shapes.fit(counts)
     smooth = normalise(shapes.weights(curve), bits)
     table = Encoder()
     shapes.write(table, curve)
-    explicit_cost = table_cost + code_length(counts, freqs, bits)
-    if table.cost() + code_length(counts, np.resize(smooth, counts.size), bits) + 1 < explicit_cost:
+    if table.cost() + code_length(counts, np.resize(smooth, counts.size), bits) + 1 < table_cost + coded:
         del coder.spans[mark:]
         undo.restore()
         coder.bit(models.kinds[1], 1)

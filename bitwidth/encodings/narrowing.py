@@ -32,6 +32,7 @@ _TRIED = {2: (0.15, 24), 3: (0.25, 20), 4: (0.3, 17), 5: (0.5, 12), 6: (0.7, 8),
 _LOOKED_AT = 1 << 11  # codes of a block by which its step is chosen, at most
 _FEW_BLOCKS = 1 << 17  # codes of the whole tensor, where it has few blocks
 _PIECE = 1 << 18  # codes that are worked on at a time
+_BINS = 256  # magnitudes of a block that are told apart
 
 
 def steps(codes: Ints, grid: Quantized, bits: int, mask: NDArray[np.bool_] | None = None) -> Ints:
@@ -160,23 +161,41 @@ def _searched(
     """The step of least error of each block, (blocks,), among `most` and less."""
     columns, share = _selection(signed, block, counts)
     found = most.copy()
-    span = max(1, _PIECE // max(1, len(columns)))
+    lowest, count = _TRIED[bits]
+    span = max(1, _PIECE // max(_BINS, len(columns)))
     for start in range(0, len(found), span):
         part = slice(start, start + span)
-        search = _Search(np.ascontiguousarray(columns[:, part].T), share, greatest[part], bits)
-        widest = int(most[part].max())
-        lowest, count = _TRIED[bits]
-        if widest <= count:  # every integer that is worth trying
-            for step in range(widest, max(0, int(widest * lowest) - 1), -1):
-                search.offer(np.minimum(most[part], step))
-        else:
-            for ratio in np.linspace(1.0, lowest, count):
-                search.offer(np.rint(most[part] * ratio))
-            width, centre = np.maximum(most[part] * (1 - lowest) / (3 * count - 3), 1), search.best
-            for times in (-2, -1, 1, 2):
-                search.offer(np.minimum(np.rint(centre + times * width), most[part]))
+        rows, great = np.ascontiguousarray(columns[:, part].T), greatest[part]
+        if great.max() < _BINS:
+            found[part] = _exact(rows, share, great, most[part], bits)
+            continue
+        search = _Search(rows, share, great, bits)
+        for ratio in np.linspace(1.0, lowest, count):
+            search.offer(np.rint(most[part] * ratio))
+        width, centre = np.maximum(most[part] * (1 - lowest) / (3 * count - 3), 1), search.best
+        for times in (-2, -1, 1, 2):
+            search.offer(np.minimum(np.rint(centre + times * width), most[part]))
         found[part] = search.best
     return found
+
+
+def _exact(rows: Ints, share: float, greatest: NDArray[np.int64], most: Ints, bits: int) -> Ints:
+    """The step of least error of each block of small codes, all steps tried; of equals the greatest.
+
+    Squared errors are a table by step and magnitude, and all sums are of integers below 2**53: the same everywhere.
+    """
+    _, weights = _histogram(np.abs(rows), greatest)
+    tried = np.arange(int(most.max()), 0, -1)
+    sizes = np.arange(weights.shape[1])
+    levels = np.minimum((sizes + tried[:, None] // 2) // tried[:, None], uniform_levels(bits).bounds[1])
+    table = np.square(levels * tried[:, None] - sizes).astype(np.float64)
+    errors = weights.astype(np.float64) @ table.T
+    if share > 1:  # the greatest may not be among those that are looked at
+        errors = errors * share + table.T[greatest]
+    lowest = most[:, None] * _TRIED[bits][0]
+    errors[(tried > most[:, None]) | (tried < np.floor(lowest))] = np.inf
+    chosen: Ints = tried[errors.argmin(axis=1)].astype(np.int32)
+    return chosen
 
 
 class _Search:
@@ -188,8 +207,10 @@ class _Search:
 
     def __init__(self, rows: Ints, share: float, greatest: NDArray[np.int64], bits: int) -> None:
         """Of blocks: an even selection of codes, (blocks, codes), which stand for `share` codes each."""
-        size, weights = _histogram(np.abs(rows), greatest)
-        self._size, self._weights, self._share = size, weights, share
+        few = rows.shape[1] <= _BINS  # these are looked at one by one
+        size, weights = (np.abs(rows), np.ones(rows.shape)) if few else _histogram(np.abs(rows), greatest)
+        self._size, self._weights = size.astype(np.float32), weights.astype(np.float32)
+        self._share = share
         self._greatest = greatest[:, None].astype(np.float32)
         self._top = np.float32(uniform_levels(bits).bounds[1])
         self._error, self.best = np.full(len(rows), np.inf), np.ones(len(rows), np.float32)
@@ -217,22 +238,19 @@ class _Search:
         return level
 
 
-def _histogram(size: Ints, greatest: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Magnitudes in each block, and how many codes have each: both float32 of shape (blocks, magnitudes).
+def _histogram(size: Ints, greatest: NDArray[np.int64]) -> tuple[Ints, NDArray[np.int64]]:
+    """Magnitudes in each block, and how many codes have each: both of shape (blocks, magnitudes).
 
-    Of few codes the magnitudes are their own, one each; of many those of a histogram, with a bin for each magnitude up
-    to 255, or 256 bins for those of a block.
+    There is a bin for each magnitude up to 255, else 256 bins for those of a block.
     """
-    bins = min(int(greatest.max(initial=0)) + 1, 256)
-    if size.shape[1] <= bins:
-        return size.astype(np.float32), np.ones(size.shape, np.float32)
+    bins = min(int(greatest.max(initial=0)) + 1, _BINS)
     drop = np.array([max(0, int(most).bit_length() - 8) for most in greatest], np.int32)[:, None]
     if drop.any():
         size = size >> drop
     size = size + np.arange(len(size), dtype=np.int32)[:, None] * bins
-    found = np.bincount(size.reshape(-1), minlength=len(size) * bins).reshape(-1, bins).astype(np.float32)
+    found = np.bincount(size.reshape(-1), minlength=len(size) * bins).reshape(-1, bins)
     middles = (np.arange(bins, dtype=np.int32) << drop) + ((1 << drop) - 1 >> 1)
-    return middles.astype(np.float32), found
+    return middles, found
 
 
 def _selection(signed: Ints, block: Sequence[int], counts: tuple[int, ...]) -> tuple[Ints, float]:
