@@ -68,7 +68,7 @@ _TABLE = _halvings()
 
 def _power_of_half(exponents: NDArray[np.int64]) -> NDArray[np.int64]:
     """2**30 * 2**-(exponents / 1024), exponents clipped to 30."""
-    clipped = np.clip(exponents, 0, _ONE << _FINE)
+    clipped = np.minimum(np.maximum(exponents, 0), _ONE << _FINE)  # quicker than `clip` on so few
     out: NDArray[np.int64] = _TABLE[clipped & 1023] >> (clipped >> _FINE)
     return out
 
@@ -202,11 +202,11 @@ def _fit_core(tail: NDArray[np.float64], first: int, spikes: list[int], powers: 
         middle = round(_STEPS * (math.log2(spread / math.sqrt(ratio)) + 1))
         centre, scale = mean, middle
         for steps in (_COARSE, _CLOSE):
-            scales = np.clip(scale + steps, 0, _SCALES - 1)
+            scales = np.minimum(np.maximum(scale + steps, 0), _SCALES - 1)
             prices = cost(exponent, 2.0 ** (scales / _STEPS - 1), np.full(scales.size, centre))
             scale = int(scales[np.argmin(prices)])
             grain = _grain(scale) / 16
-            centres = np.clip(round(centre / grain) + _NEAR, 0, int((size - 1) / grain))
+            centres = np.minimum(np.maximum(round(centre / grain) + _NEAR, 0), int((size - 1) / grain))
             prices = cost(exponent, np.full(_NEAR.size, 2.0 ** (scale / _STEPS - 1)), centres * grain)
             chosen = int(centres[np.argmin(prices)])
             centre = chosen * grain

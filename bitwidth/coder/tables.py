@@ -29,7 +29,7 @@ _WEIGHT_BITS = 20
 _LONGEST = _WEIGHT_BITS + 1  # rounding may carry a weight up to 2**20
 _SHAPE_BITS = 20  # and twice those of the count of its symbols: no shape is written in fewer
 _SHAPE_SYMBOLS = 1 << 12  # fitting a shape to more would take long
-_SHAPE_SHARE = 2.0**-9  # of the coded symbols: a table that costs less is good enough
+_SHAPE_SHARE = 2.0**-8  # of the coded symbols: a table that costs less is good enough
 _KEPT_BITS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -137,12 +137,7 @@ def write_table(coder: Encoder, models: TableModels, counts: NDArray[np.int64], 
     if present.size == 1:
         coder.number(int(present[0]))
         return normalise(counts, bits)
-    options = [(_rounded(counts, kept), kept) for kept in _KEPT_BITS]
-    prices = [
-        code_length(counts, normalise(weights, bits), bits) + float(np.clip(_lengths(weights) - 1, 0, kept - 1).sum())
-        for weights, kept in options
-    ]
-    weights, kept = options[int(np.argmin(prices))]
+    weights, kept = _best_rounding(counts, bits)
     mark = len(coder.spans)
     undo = _Snapshot(models)
     coder.bit(models.kinds[1], 0)
@@ -168,6 +163,22 @@ def write_table(coder: Encoder, models: TableModels, counts: NDArray[np.int64], 
         coder.spans += table.spans
         return smooth
     return freqs
+
+
+def _best_rounding(counts: NDArray[np.int64], bits: int) -> tuple[NDArray[np.int64], int]:
+    """The weights that cost least with the counts under them, and how many leading bits of each they keep.
+
+    What more bits save falls and what they cost does not, so that the first rise is the end.
+    """
+    best, least = (counts, _KEPT_BITS[-1]), float("inf")
+    for kept in _KEPT_BITS:
+        weights = _rounded(counts, kept)
+        price = code_length(counts, normalise(weights, bits), bits)
+        price += float(np.minimum(np.maximum(_lengths(weights) - 1, 0), kept - 1).sum())
+        if price >= least:
+            break
+        best, least = (weights, kept), price
+    return best
 
 
 def _cost_since(coder: Encoder, mark: int) -> float:
