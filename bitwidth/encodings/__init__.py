@@ -14,7 +14,7 @@ from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.leading import PrefixLevels
 from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, TableLevels, uniform_levels
 from bitwidth.encodings.masked import Masked, masked, rebased
-from bitwidth.encodings.narrowing import narrow, steps
+from bitwidth.encodings.narrowing import narrow, narrowed, signed, steps
 from bitwidth.encodings.prefix import magnitude_bits, ordered, prefix
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.encodings.rows import LevelRows
@@ -49,10 +49,12 @@ __all__ = [
     "magnitude_bits",
     "masked",
     "narrow",
+    "narrowed",
     "ordered",
     "prefix",
     "rebased",
     "register_encoding",
+    "signed",
     "small_format",
     "spread",
     "steps",

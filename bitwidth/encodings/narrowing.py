@@ -61,7 +61,7 @@ def steps(codes: Ints, grid: Quantized, bits: int, mask: NDArray[np.bool_] | Non
     """
     _check(bits)
     grid.check(codes.shape)
-    return _steps(_signed(codes, grid, mask), grid, bits)
+    return _steps(signed(codes, grid, mask), grid, bits)
 
 
 def narrow(encoding: Encoding, codes: Ints, bits: int, step: Ints | None = None) -> tuple[Encoding, Ints]:
@@ -96,14 +96,11 @@ def narrow(encoding: Encoding, codes: Ints, bits: int, step: Ints | None = None)
     encoding.check(codes.shape)
     if isinstance(grid.levels, PrefixLevels):
         return _first_bits(encoding, grid.levels, codes, bits)
-    signed, top = _signed(codes, grid, encoding.mask), uniform_levels(bits).bounds[1]
-    if np.isinf(grid.bits) and -top <= signed.min(initial=0) and signed.max(initial=0) <= top:
+    held, top = signed(codes, grid, encoding.mask), uniform_levels(bits).bounds[1]
+    if np.isinf(grid.bits) and -top <= held.min(initial=0) and held.max(initial=0) <= top:
         return encoding, codes
-    chosen = _steps(signed, grid, bits) if step is None else _checked(step, grid)
-    with np.errstate(over="ignore"):
-        scale = grid.scale * chosen.astype(np.float32)
-    base = Quantized(IntegerLevels.symmetric(bits), scale, grid.block, bias=grid.bias)
-    return rebased(encoding, base), divided(signed, chosen, grid.block, top)
+    chosen = _steps(held, grid, bits) if step is None else _checked(step, grid)
+    return narrowed(encoding, bits, chosen), divided(held, chosen, grid.block, top)
 
 
 def _check(bits: int) -> None:
@@ -122,8 +119,34 @@ def _checked(step: Any, grid: Quantized) -> Ints:
     return found.astype(np.int32)
 
 
-def _signed(codes: Ints, grid: Quantized, mask: NDArray[np.bool_] | None) -> Ints:
-    """The codes less their zero points, 0 where the mask drops them."""
+def narrowed(encoding: Encoding, bits: int, step: Ints) -> Encoding:
+    """The encoding whose grid of `bits` bits has the scales `scale * step`, and no zero point.
+
+    Args:
+        encoding: with a grid of integers.
+        bits: 2 to 16.
+        step: int32 of the scale's shape, at least 1.
+
+    Example:
+        >>> grid = Quantized(IntegerLevels.symmetric(8), np.array([[0.5]], np.float32), (1, 4))
+        >>> narrowed(grid, 4, np.array([[10]], np.int32)).scale
+        array([[5.]], dtype=float32)
+    """
+    grid = ordered(encoding)
+    assert grid is not None
+    with np.errstate(over="ignore"):
+        scale = grid.scale * step.astype(np.float32)
+    return rebased(encoding, Quantized(IntegerLevels.symmetric(bits), scale, grid.block, bias=grid.bias))
+
+
+def signed(codes: Ints, grid: Quantized, mask: NDArray[np.bool_] | None) -> Ints:
+    """The codes less their zero points, 0 where the mask drops them.
+
+    Example:
+        >>> grid = Quantized(IntegerLevels(-8, 7), np.ones((1, 1), np.float32), (1, 4), np.array([[-2]]))
+        >>> signed(np.array([[-2, 5]], np.int32), grid, None)
+        array([[0, 7]], dtype=int32)
+    """
     if grid.zero_point is not None:
         codes = codes - spread(grid.zero_point, grid.block, codes.shape)
     found: Ints = codes if mask is None else np.where(mask, codes, np.int32(0))

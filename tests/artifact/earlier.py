@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from bitwidth.artifact import StoredModel
 from bitwidth.artifact.earlier import PLANES
+from bitwidth.artifact.earlier.prefixes import zero_points
 from bitwidth.artifact.format.activations import written
 from bitwidth.artifact.format.header import CODES
 from bitwidth.artifact.format.held import all_finite, is_code
 from bitwidth.artifact.format.layout import MAGIC
-from bitwidth.artifact.format.prefixes import zero_points
 from bitwidth.artifact.format.states import arrays_of, config_of
 from bitwidth.artifact.version3.fields import stored_codes
 from bitwidth.coder import encode_array, encode_integers, encode_mask

@@ -12,6 +12,7 @@ from bitwidth.artifact.format.layout import chunk_size
 from bitwidth.artifact.format.limits import (
     MAX_PARAMETERS,
     MAX_SIDE_ELEMENTS,
+    checked_asset,
     checked_count,
     checked_encoding,
     checked_shape,
@@ -64,7 +65,7 @@ def parse(text: bytes, name: str) -> Header:
         ),
         entries=entries,
         groups=tuple(_group(entry, lengths) for entry, lengths in parameters),
-        assets=tuple(_asset(item, name) for item in data["assets"]),
+        assets=tuple(checked_asset(item, name) for item in data["assets"]),
         activations=read(data.get("activations", {}), name),
     )
     header.check_parts(name)
@@ -135,9 +136,3 @@ def _stream(item: Any, count: int, where: str) -> tuple[Stream, list[int]]:
     if not isinstance(item[4], list) or not 1 <= len(item[4]) <= MAX_PLANES:
         raise CorruptFileError(f"{where}: not the lengths of bit planes: {str(item[4])[:80]}")
     return stream, [checked_count(size, where) for size in item[4]]
-
-
-def _asset(item: Any, name: str) -> tuple[str, int]:
-    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
-        raise CorruptFileError(f"{name}: malformed asset entry: expected name and size, got {str(item)[:80]}")
-    return item[0], checked_count(item[1], f"{name}: asset {item[0]!r}")

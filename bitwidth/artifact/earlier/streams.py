@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact.earlier.header import PLANES
+from bitwidth.artifact.earlier.prefixes import truncated, zero_points
 from bitwidth.artifact.earlier.written import check_written
 from bitwidth.artifact.format.header import CODES, Entry, Header, Stream
-from bitwidth.artifact.format.held import check_dtype, check_known, check_values
+from bitwidth.artifact.format.held import check_dtype, check_known, check_values, placed
 from bitwidth.artifact.format.layout import chunk_size, split_chunk
 from bitwidth.artifact.format.limits import DTYPES
-from bitwidth.artifact.format.prefixes import truncated, zero_points
 from bitwidth.artifact.format.states import state_of
 from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.coder import decode_array, decode_integers, decode_mask, decode_planes
@@ -65,8 +65,9 @@ def unpack_parameter(entry: Entry, streams: list[bytes], where: str, bits: int |
         encoding.unmasked.check_codes(codes)
         if not parts and bits is not None:
             encoding, codes = truncated(encoding, codes, entry.shape, bits)
+        mask = encoding.mask
         with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the values asks whether they are finite
-            values = encoding.decode(_placed(codes, encoding, entry.shape))
+            values = encoding.decode(codes.reshape(entry.shape) if mask is None else placed(codes, mask))
         check_values(encoding, values)
     except Exception as error:  # an encoding of a user's own may raise anything
         raise CorruptFileError(f"{where}: {error}") from error
@@ -85,17 +86,6 @@ def _from_planes(
     if len(parts) == len(entry.pieces) or bits is None:
         return encoding, codes + zero_points(grid, encoding.mask, entry.shape)
     return prefix(encoding, bits, len(entry.pieces)), codes
-
-
-def _placed(codes: Array, encoding: Encoding, shape: tuple[int, ...]) -> Array:
-    """The codes of the whole tensor, from those that the mask keeps."""
-    if encoding.mask is None:
-        return codes.reshape(shape)
-    if codes.size != encoding.mask.sum():
-        raise EncodingError(f"{codes.size:,} codes for {int(encoding.mask.sum()):,} values that the mask keeps")
-    full = np.zeros(shape, codes.dtype)
-    full[encoding.mask] = codes.ravel()
-    return full
 
 
 def _unpack_array(stream: Stream, data: bytes) -> Array:

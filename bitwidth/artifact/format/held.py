@@ -126,3 +126,16 @@ def _(encoding: Escaped, dtype: str) -> str | None:
 def _check_float32(encoding: Encoding, dtype: str) -> None:
     if dtype != "float32":
         raise EncodingError(f"{encoding.describe()} for a parameter of {dtype}; only float32 is held so")
+
+
+def placed(codes: Array, mask: NDArray[np.bool_]) -> Array:
+    """The codes of the whole tensor, from those that the mask keeps.
+
+    Raises:
+        EncodingError: there are more of them, or fewer.
+    """
+    if codes.size != np.count_nonzero(mask):
+        raise EncodingError(f"{codes.size:,} codes for {np.count_nonzero(mask):,} values that the mask keeps")
+    full = np.zeros(mask.shape, codes.dtype)
+    full[mask] = codes.reshape(-1)
+    return full

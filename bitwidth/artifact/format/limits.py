@@ -50,6 +50,17 @@ def checked_count(count: Any, where: str) -> int:
     return count
 
 
+def checked_asset(item: Json, name: str) -> tuple[str, int]:
+    """The name of an asset in the file `name`, and its bytes.
+
+    Raises:
+        CorruptFileError: it is not such a pair.
+    """
+    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
+        raise CorruptFileError(f"{name}: malformed asset entry: expected name and size, got {str(item)[:80]}")
+    return item[0], checked_count(item[1], f"{name}: asset {item[0]!r}")
+
+
 def checked_encoding(config: Json, where: str, depth: int = 0) -> None:
     """Raise unless `config` is an encoding's configuration: a kind, and parts that are such configurations.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.artifact.format.header import CODES, Entry, Stream
-from bitwidth.artifact.format.held import check_dtype, check_known, check_values, codes_dtype, is_code, within
+from bitwidth.artifact.format.held import check_dtype, check_known, check_values, codes_dtype, is_code, placed, within
 from bitwidth.artifact.format.states import arrays_of, config_of, state_of
 from bitwidth.artifact.format.stored import StoredParameter
 from bitwidth.artifact.version3.changes import changed, predicted, side_of
@@ -39,7 +39,7 @@ from bitwidth.artifact.version3.fields import (
     stored,
     stream_of,
 )
-from bitwidth.artifact.version3.layers import can_be_layered, encoding_of_base, flat, flattened, joined, whole
+from bitwidth.artifact.version3.layers import can_be_layered, encoding_of_base, joined, of_stored, whole
 from bitwidth.coder import (
     decode_array,
     decode_codes,
@@ -89,7 +89,7 @@ def pack_group(members: Sequence[TakenApart]) -> tuple[list[bytes], list[bytes]]
             streams.append(encode_mask(one.array))
         elif one.stream.coder == BYTES:
             streams.append(encode_array(one.array))
-    rest = [flat(member.layers, member.mask) for member in members if member.layers is not None]
+    rest = [member.layers.rest for member in members if member.layers is not None]
     if not rest:
         return streams, []
     codes, base, step = joined(rest)
@@ -232,7 +232,7 @@ def _member(entry: Entry, arrays: dict[str, Array], base: StoredParameter | None
     if step is not None:
         encoding_of_base(encoding, step).unmasked.check_codes(codes)
     elif encoding.mask is not None and codes.shape != entry.shape:
-        codes = _placed(codes, encoding.mask)
+        codes = placed(codes, encoding.mask)
     return _Member(entry, encoding, codes, step, {name.removeprefix(MORE): array for name, array in more.items()})
 
 
@@ -260,7 +260,7 @@ def _changed_codes(entry: Entry, difference: Array, encoding: Encoding, base: St
 
 def _add_rest(members: list[_Member], rest: bytes) -> None:
     """The whole codes of members, in the place of those of their base layers."""
-    flat = [flattened(member.codes, _step(member), member.encoding) for member in members]
+    flat = [of_stored([member.codes], _step(member), member.encoding) for member in members]
     base, step = joined(flat)
     sizes = [part.size for part, _ in flat]
     del flat
@@ -291,15 +291,6 @@ def _values(member: _Member, bits: int | None) -> tuple[Encoding, Array]:
     del codes
     check_values(encoding, values)
     return encoding, values
-
-
-def _placed(codes: Array, mask: NDArray[np.bool_]) -> Array:
-    """The codes of the whole tensor, from those that the mask keeps."""
-    if codes.size != np.count_nonzero(mask):
-        raise EncodingError(f"{codes.size:,} codes for {np.count_nonzero(mask):,} values that the mask keeps")
-    full = np.zeros(mask.shape, codes.dtype)
-    full[mask] = codes.reshape(-1)
-    return full
 
 
 # ---- what a writer says

@@ -40,6 +40,7 @@ from bitwidth.artifact.format.header import CODES, ROLES, Entry, Group, Header, 
 from bitwidth.artifact.format.limits import (
     MAX_PARAMETERS,
     MAX_SIDE_ELEMENTS,
+    checked_asset,
     checked_count,
     checked_encoding,
     checked_shape,
@@ -72,18 +73,19 @@ def parse(text: bytes, name: str) -> Header:
             writer does.
     """
     data = _read(text, name)
-    lists = [data.get(key, []) for key in _LISTS]
-    texts = [data.get("name", ""), data.get("framework", KERAS), data.get("reason", "")]
-    groups = tuple(_group(item, name) for item in lists[4])
-    found = _with_more(list(_entries(lists[0], lists[1], lists[2], lists[3], name)), lists[6], name)
+    lists = {key: data.get(key, []) for key in _LISTS}
+    groups = tuple(_group(item, name) for item in lists["groups"])
+    found = _with_more(
+        list(_entries(lists["kinds"], lists["parameters"], lists["shapes"], lists["kept"], name)), lists["more"], name
+    )
     entries = with_pieces(found, groups, name)
     variables = checked_variables(data["variables"], name) if "variables" in data else variables_of(entries)
     header = Header(
-        name=texts[0],
+        name=data.get("name", ""),
         architecture=Architecture(
-            framework=texts[1],
+            framework=data.get("framework", KERAS),
             config=_config(data.get("architecture"), name),
-            reason=texts[2],
+            reason=data.get("reason", ""),
             inputs=data.get("inputs"),
             variables=variables,
             layers=checked_layers(data.get("layers", []), data.get("activations"), name),
@@ -91,7 +93,7 @@ def parse(text: bytes, name: str) -> Header:
         ),
         entries=entries,
         groups=groups,
-        assets=tuple(_asset(item, name) for item in lists[5]),
+        assets=tuple(checked_asset(item, name) for item in lists["assets"]),
         activations=activations.read(data.get("activations", {}), name),
         base=data.get("base", ""),
         given=frozenset(data) if data.get("base") else frozenset(),
@@ -248,9 +250,3 @@ def _group(item: Json, name: str) -> Group:
     where = f"{name}: a group"
     sizes = tuple(checked_count(size, where) for size in lengths)
     return Group(checked_count(count, where), sizes, tuple(checked_count(size, where) for size in later))
-
-
-def _asset(item: Json, name: str) -> tuple[str, int]:
-    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
-        raise CorruptFileError(f"{name}: malformed asset entry: expected name and size, got {str(item)[:80]}")
-    return item[0], checked_count(item[1], f"{name}: asset {item[0]!r}")

@@ -18,7 +18,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.encodings import Encoding, IntegerLevels, Quantized, narrow, ordered, prefix, rebased, spread, steps
+from bitwidth.artifact.format.held import placed
+from bitwidth.encodings import Encoding, Quantized, narrow, narrowed, ordered, prefix, signed, spread, steps
 from bitwidth.errors import EncodingError
 from bitwidth.typing import Array
 
@@ -34,14 +35,13 @@ class Layers:
     Attributes:
         step: int32, one for each block: what the base counts in.
         base: int32, of the shape of the codes: -7 to 7; 0 where a mask drops the value.
-        codes: int32, of the same shape: the codes less their zero points; 0 where a mask drops the value.
-        spread: the step of each code; broadcasts against them.
+        rest: of the values that are stored, what the coder of the rest takes: codes less their zero points, base, and
+            the step of each; see `of_stored`.
     """
 
     step: NDArray[np.int32]
     base: NDArray[np.int32]
-    codes: NDArray[np.int32]
-    spread: NDArray[np.int32]
+    rest: tuple[NDArray[np.int32], ...]
 
 
 def layered(encoding: Encoding, codes: NDArray[np.int32], wanted: bool | None) -> Layers | None:
@@ -61,8 +61,7 @@ def layered(encoding: Encoding, codes: NDArray[np.int32], wanted: bool | None) -
     held, base = narrow(encoding, codes, BITS, step)
     if held is encoding:  # no code needs more bits
         return None
-    wide = np.broadcast_to(spread(step, grid.block, codes.shape), codes.shape)
-    return Layers(step, base, less_zero_points(codes, grid, encoding.mask), wide)
+    return Layers(step, base, of_stored([signed(codes, grid, encoding.mask), base], step, encoding))
 
 
 def _of_prefix(grid: Quantized) -> NDArray[np.int32]:
@@ -78,32 +77,19 @@ def can_be_layered(encoding: Encoding) -> bool:
     return grid is not None and grid.bits > BITS
 
 
-def less_zero_points(codes: NDArray[np.int32], grid: Quantized, mask: NDArray[np.bool_] | None) -> NDArray[np.int32]:
-    """The codes as differences from the code of zero, and 0 where a mask drops the value."""
-    if grid.zero_point is None:
-        return codes
-    signed = codes - spread(grid.zero_point, grid.block, codes.shape)
-    return signed if mask is None else np.where(mask, signed, np.int32(0))
-
-
-def flat(layers: Layers, mask: NDArray[np.bool_] | None) -> tuple[Array, Array, Array]:
-    """Codes, base and step of each value that is stored: 1-D under a mask, else of the parameter's shape."""
-    first, second, third = (part if mask is None else part[mask] for part in (layers.codes, layers.base, layers.spread))
-    return first, second, third
-
-
-def flattened(base: NDArray[np.int32], step: NDArray[np.int32], encoding: Encoding) -> tuple[Array, Array]:
-    """Base and step of each value that is stored: 1-D under a mask, else of the parameter's shape.
+def of_stored(
+    arrays: Sequence[NDArray[np.int32]], step: NDArray[np.int32], encoding: Encoding
+) -> tuple[NDArray[np.int32], ...]:
+    """Arrays, and the step of each element behind them, of the values that are stored: 1-D under a mask, else as given.
 
     Args:
-        base: the base layer.
+        arrays: codes or base layer, of the parameter's shape.
         step: one for each block.
         encoding: how the whole codes are held.
     """
-    grid, mask = _grid(encoding), encoding.mask
-    wide = np.broadcast_to(spread(step, grid.block, base.shape), base.shape)
-    first, second = (part if mask is None else part[mask] for part in (base, wide))
-    return first, second
+    grid, mask, shape = _grid(encoding), encoding.mask, arrays[0].shape
+    wide = np.broadcast_to(spread(step, grid.block, shape), shape)
+    return tuple(part if mask is None else part[mask] for part in (*arrays, wide))
 
 
 def joined(parts: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
@@ -116,22 +102,20 @@ def joined(parts: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
     return tuple(np.concatenate([array.reshape(-1) for array in arrays]) for arrays in zip(*parts, strict=True))
 
 
-def whole(signed: NDArray[np.int32], encoding: Encoding, shape: tuple[int, ...]) -> NDArray[np.int32]:
+def whole(codes: NDArray[np.int32], encoding: Encoding, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """The codes, with their zero points, of all values, from those that are stored without.
 
     Args:
-        signed: 1-D.
+        codes: less their zero points, 1-D.
         encoding: how they are held.
         shape: of the parameter.
     """
     grid, mask = _grid(encoding), encoding.mask
-    full = signed.reshape(shape) if mask is None else np.zeros(shape, np.int32)
-    if mask is not None:
-        full[mask] = signed
+    full = codes.reshape(shape) if mask is None else placed(codes, mask)
     if grid.zero_point is None:
         return full
-    codes = full + spread(grid.zero_point, grid.block, shape)
-    return codes if mask is None else np.where(mask, codes, np.int32(0))
+    full = full + spread(grid.zero_point, grid.block, shape)
+    return full if mask is None else np.where(mask, full, np.int32(0))
 
 
 def encoding_of_base(encoding: Encoding, step: NDArray[np.int32]) -> Encoding:
@@ -147,8 +131,7 @@ def encoding_of_base(encoding: Encoding, step: NDArray[np.int32]) -> Encoding:
         if not np.array_equal(step, _of_prefix(grid)):
             raise EncodingError("the base layer of first bits counts in their place value")
         return prefix(encoding, BITS)
-    scale = grid.scale * step.astype(np.float32)
-    return rebased(encoding, Quantized(IntegerLevels.symmetric(BITS), scale, grid.block, bias=grid.bias))
+    return narrowed(encoding, BITS, step)
 
 
 def _grid(encoding: Encoding) -> Quantized:

@@ -11,13 +11,21 @@ from bitwidth.artifact.reader import open_bytes
 from bitwidth.artifact.version3.layers import (
     can_be_layered,
     encoding_of_base,
-    flat,
-    flattened,
     layered,
-    less_zero_points,
+    of_stored,
     whole,
 )
-from bitwidth.encodings import Dense, Encoding, IntegerLevels, Masked, Quantized, narrow, ordered, uniform_levels
+from bitwidth.encodings import (
+    Dense,
+    Encoding,
+    IntegerLevels,
+    Masked,
+    Quantized,
+    narrow,
+    ordered,
+    signed,
+    uniform_levels,
+)
 from bitwidth.errors import EncodingError
 from tests.stored import stored_model
 
@@ -58,11 +66,11 @@ def test_layers_are_the_codes(form: str, bits: int) -> None:
     np.testing.assert_array_equal(of_base.decode(layers.base), held.decode(base))
     grid = ordered(encoding)
     assert grid is not None
-    np.testing.assert_array_equal(layers.codes, less_zero_points(codes, grid, encoding.mask))
-    signed, short, step = flat(layers, encoding.mask)
-    for one, other in zip((short, step), flattened(layers.base, layers.step, encoding), strict=True):
+    kept = np.ones(SHAPE, np.bool_) if encoding.mask is None else encoding.mask
+    np.testing.assert_array_equal(layers.rest[0].reshape(-1), signed(codes, grid, encoding.mask)[kept])
+    for one, other in zip(layers.rest[1:], of_stored([layers.base], layers.step, encoding), strict=True):
         np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(whole(signed, encoding, SHAPE), codes)
+    np.testing.assert_array_equal(whole(layers.rest[0], encoding, SHAPE), codes)
 
 
 @pytest.mark.parametrize("bits", [5, 8, 12, 16])
