@@ -44,19 +44,27 @@ def removal_costs(
         >>> removal_costs(np.ones((1, 2, 1), np.float32), alike, damping=0.0).round(2).ravel()
         array([0.19, 0.19])
     """
-    return np.square(weights, dtype=np.float64) / inverse_diagonals(gram, rows, damping)[:, :, None]
+    return np.square(weights, dtype=np.float64) * power_left(gram, rows, damping)[:, :, None]
 
 
-def inverse_diagonals(gram: Array, rows: int | None = None, damping: float = DAMPING) -> NDArray[np.float64]:
-    """The diagonal of the inverse of each damped gram, (groups, inputs).
+def power_left(gram: Array, rows: int | None = None, damping: float = DAMPING) -> NDArray[np.float64]:
+    """What is left of the power of each input when the others have told what they can of it, (groups, inputs).
+
+    It is 1 / (H^-1)_ii of the damped gram, less what the damping adds to an input by itself: 0 for an input that is
+    always zero.
 
     Example:
-        >>> inverse_diagonals(np.array([[[2.0, 0.0], [0.0, 4.0]]], np.float32), damping=0.0).round(3)
-        array([[0.5 , 0.25]])
+        >>> power_left(np.array([[[1.0, 0.9], [0.9, 1.0]]], np.float32), damping=0.0).round(2)
+        array([[0.19, 0.19]])
     """
     if gram.shape[1] == 1:  # each group is one number
-        return 1 / np.maximum(gram[:, :, 0].astype(np.float64) * (1 + damping), _NOTHING)
-    return np.stack([_inverse_diagonal(damped(one, rows, damping)) for one in gram])
+        return np.maximum(gram[:, :, 0].astype(np.float64), 0.0)
+    found = []
+    for one in gram:
+        whole = damped(one, rows, damping)
+        added = np.einsum("kk->k", whole).astype(np.float64) - np.einsum("kk->k", one)
+        found.append(np.maximum(1 / _inverse_diagonal(whole) - added, 0.0))
+    return np.stack(found)
 
 
 def damped(gram: Array, rows: int | None, damping: float = DAMPING) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bitwidth.context import Context
 from bitwidth.encodings import masked
 from bitwidth.fitting import Moments
-from bitwidth.fitting.compensation import inverse_diagonals, refit
+from bitwidth.fitting.compensation import power_left, refit
 from bitwidth.graph import Graph, Parameter
 from bitwidth.passes.choosing import Choosing, Masks
 from bitwidth.passes.criteria import Losses, by_inputs, living
@@ -60,17 +60,17 @@ def _in_rounds(
     """The mask of one parameter, with as many zeros as that of `masks`, and the weights that stay, fitted."""
     path, given = parameter.path, graph.values[parameter.path]
     parts = used_parts(moments)
-    inverse = np.ones(given.shape)
+    power = np.ones(given.shape)
     for part in parts:
-        found = inverse_diagonals(part.gram, part.rows)[:, :, None]
-        part.arrangement.put(inverse, np.broadcast_to(found, part.arrangement.matrix))
+        found = power_left(part.gram, part.rows)[:, :, None]
+        part.arrangement.put(power, np.broadcast_to(found, part.arrangement.matrix))
     before = np.ones(given.shape, np.bool_) if parameter.encoding.mask is None else parameter.encoding.mask
     start, end = 1 - before.mean(), 1 - (masks[path] & before).mean()
     kept, values = before, given.copy()
     for number in range(1, _ROUNDS + 1):
         last = number == _ROUNDS
         share = end if last else start + (end - start) * (1 - (1 - number / _ROUNDS) ** 3)
-        kept = kept & _mask(parameter, np.square(values, dtype=np.float64) / inverse, kept, rule, share)
+        kept = kept & _mask(parameter, np.square(values, dtype=np.float64) * power, kept, rule, share)
         for part in parts:
             _fit(values, given, kept, part, _AT_LAST if last else _BETWEEN)
     return kept, np.where(kept, values, np.float32(0))

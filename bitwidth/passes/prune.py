@@ -67,7 +67,8 @@ class Prune(Pass, name="prune"):
             section 2); `bw.Fisher(...)` sets how it is measured.
             `"compensation"`: the change of its output that is left when the other weights of the output make up for it,
             which they do: those that stay are fitted to the inputs (Hassibi and Stork 1993, "Optimal brain surgeon";
-            Frantar and Alistarh 2023, "SparseGPT"); needs data, no labels. Weights on a grid end on it.
+            Frantar and Alistarh 2023, "SparseGPT"); needs data, no labels. Weights on a grid end on it. Not for
+            `"columns"`, of which nothing stays.
             `"movement"`: how far training moves it away from zero (Sanh et al. 2020, "Movement pruning", section 4),
             in a `bw.Ramp(..., during=...)` only.
             A function of the parameter, the graph and the context that returns a number for each weight, of the
@@ -113,6 +114,11 @@ class Prune(Pass, name="prune"):
             raise ConfigError(
                 f"Prune: criterion must be {shown}, Fisher(...) or a function of a parameter, a graph and a context, "
                 f"got {self.criterion!r}"
+            )
+        if self.criterion == "compensation" and self.pattern == "columns":
+            raise ConfigError(
+                'Prune: criterion="compensation" with pattern="columns": of an output that goes as a whole no weight '
+                'stays to make up for the others; give criterion="activation"'
             )
         check_count(self.samples, "Prune", "samples")
         check_where(self.where, "Prune")
