@@ -70,7 +70,7 @@ def test_what_no_operation_sums_with_is_pruned_by_magnitude_with_a_remark() -> N
     x = keras.Input((6,))
     model = zoo.filled(keras.Model(x, Scaled(name="scaled")(L.Dense(6, name="dense")(x))))
     for criterion in ("activation", "compensation"):
-        one = bw.Prune(0.5, criterion=criterion)  # type: ignore[arg-type]
+        one = bw.Prune(0.5, criterion=criterion)
         result = bw.PassManager([one]).run(model, zoo.batch("mlp", 32))
         remarks = "\n".join(result.report.passes[0].remarks)
         assert "scaled/table: no operation that can be watched sums over its inputs; pruned by magnitude" in remarks
@@ -91,7 +91,7 @@ def test_a_table_that_is_looked_up_counts_how_often() -> None:
 def test_data_is_asked_for_before_work_starts() -> None:
     for criterion in ("activation", "compensation"):
         with pytest.raises(ConfigError, match=f'Prune\\(criterion="{criterion}"\\) needs data'):
-            bw.PassManager([bw.Prune(0.5, criterion=criterion)]).run(zoo.MODELS["mlp"]())  # type: ignore[arg-type]
+            bw.PassManager([bw.Prune(0.5, criterion=criterion)]).run(zoo.MODELS["mlp"]())
 
 
 def test_samples_are_those_that_are_asked_for() -> None:
@@ -162,7 +162,7 @@ def test_movement_masks_what_training_moves_towards_zero() -> None:
     tune = bw.Finetune(epochs=1, loss="mse", learning_rate=0.001, batch_size=8)
     kept = {}
     for criterion in ("magnitude", "movement"):
-        one = bw.Prune(0.5, criterion=criterion, floor=0)  # type: ignore[arg-type]
+        one = bw.Prune(0.5, criterion=criterion, floor=0)
         ramp = bw.Ramp(one, during=tune, steps=1, end=0.5)
         kept[criterion] = mask(bw.PassManager([ramp]).run(network, data).graph, "layer0/kernel").ravel().tolist()
     assert kept == {"magnitude": [True, False], "movement": [False, True]}

@@ -88,14 +88,14 @@ def test_what_is_no_pattern_is_refused(given_: Any, words: str) -> None:
 
 @pytest.mark.parametrize("fields", [{"inputs": 0}, {"outputs": 1.5}, {"inputs": True}])
 def test_blocks_are_checked(fields: Any) -> None:
-    with pytest.raises(ConfigError, match="Block: .* must be an integer of at least 1"):
+    with pytest.raises(ConfigError, match=r"Block: .* must be an integer of at least 1"):
         bw.Block(**fields)
 
 
 def test_the_sparsity_of_n_of_m() -> None:
     assert bw.Prune(pattern="1:4").sparsity == 0.75
     assert bw.Prune(0.75, pattern="1:4") == bw.Prune(pattern="1:4")
-    with pytest.raises(ConfigError, match="the pattern 2:4 leaves 0.5 zero, got sparsity=0.6"):
+    with pytest.raises(ConfigError, match=r"the pattern 2:4 leaves 0\.5 zero, got sparsity=0\.6"):
         bw.Prune(0.6, pattern="2:4")
     with pytest.raises(ConfigError, match="give sparsity"):
         bw.Prune(pattern="rows")
@@ -122,7 +122,7 @@ def test_every_kernel_is_pruned_in_the_pattern_or_left_alone_with_the_reason(mod
 
 def test_kernels_that_a_pattern_does_not_fit_are_named_before_work_starts() -> None:
     for work in ("run", "plan"):
-        with pytest.raises(ConfigError, match="nothing to do .* its 6 inputs are not a multiple of 4"):
+        with pytest.raises(ConfigError, match=r"nothing to do .* its 6 inputs are not a multiple of 4"):
             getattr(bw.PassManager([bw.Prune(pattern="2:4", where="hidden")]), work)(zoo.MODELS["mlp"]())
 
 
