@@ -39,7 +39,7 @@ from benchmarks.lenet300_pipeline import stand_in
 from bitwidth.analysis import fidelity
 
 IMAGES = 1024
-CRITERIA = ("magnitude", "activation", "compensation")
+CRITERIA: tuple[Any, ...] = ("magnitude", "activation", "compensation")
 WAYS: dict[str, dict[str, Any]] = {
     "50 %": {"sparsity": 0.5},
     "70 %": {"sparsity": 0.7},
