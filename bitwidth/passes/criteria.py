@@ -96,10 +96,12 @@ def by_movement(graph: Graph, context: Context, chosen: Parameters) -> Losses:
     losses, known = by_magnitude(graph, chosen), {}
     for parameter in chosen:
         path = parameter.path
-        start = None if context.origin is None else context.origin.values.value(path).start
-        moved = np.square(graph.values[path], dtype=np.float64) - np.square(0 if start is None else start, dtype=float)
-        if start is not None and moved.any():
+        start = (context.origin or graph).values.value(path).start
+        moved = np.square(graph.values[path], dtype=np.float64) - np.square(start, dtype=np.float64)
+        if moved.any():
             known[path] = living(parameter.encoding.mask, moved)
+        else:
+            context.remark(f"{path}: training has not moved it; {BY_MAGNITUDE}")
     return Losses(losses.squares, known, comparable=True)
 
 

@@ -117,6 +117,7 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
         page = Notes()
         context = replace(context, origin=graph)
         held = self._rest_at_once(graph, ramped, context, page)
+        context.notes.take(Notes(remarks=list(page.remarks)))
         start = self._stage(0.0, held, ramped, context, page)
         reached, moves = 0.0, bool(moved(held, start))
 

@@ -168,6 +168,17 @@ def test_movement_masks_what_training_moves_towards_zero() -> None:
     assert kept == {"magnitude": [True, False], "movement": [False, True]}
 
 
+def test_what_training_does_not_move_is_pruned_by_magnitude_with_a_remark() -> None:
+    model = zoo.MODELS["frozen_layers"]()
+    data = zoo.batch("frozen_layers", 32), np.zeros((32, 2), np.float32)
+    ramp = bw.Ramp(bw.Prune(0.5, criterion="movement"), during=TUNE)
+    result = bw.PassManager([ramp]).run(model, data)
+    assert "frozen/kernel: training has not moved it; pruned by magnitude, to the same share as others" in (
+        result.report.passes[0].remarks
+    )
+    assert mask(result.graph, "frozen/kernel").mean() == pytest.approx(0.5, abs=0.2)
+
+
 @pytest.mark.parametrize("criterion", ["magnitude", "activation", "fisher", "movement", last_half])
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "block", "rows", "columns"])
 def test_every_pattern_grows_in_a_ramp(criterion: Any, pattern: str) -> None:
