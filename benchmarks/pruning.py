@@ -6,7 +6,7 @@ those of the float model and the drop in accuracy, on the test set. Trained: 20 
 `--choose` compares variants of the training on the held-out images, with a stand-in for the baseline that has not seen
 them (see `lenet300_pipeline`).
 
-Run: python -m benchmarks.pruning [--choose] [--models NAME ...] [--seeds N] [--baselines DIR] [--out FILE]
+Run: python -m benchmarks.pruning [--choose] [--only PART] [--models NAME ...] [--seeds N] [--baselines DIR] [--out FILE]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ CANDIDATES: tuple[dict[str, Any], ...] = (
     {"criterion": "magnitude", "smoothing": 0.0},
     {"criterion": "fisher", "smoothing": 0.0},
     {"criterion": "fisher", "rate": 1e-3},
+    {"criterion": "fisher", "rate": 4e-3},
+    {"criterion": "fisher", "end": 0.7},
+    {"criterion": "fisher", "rate": 4e-3, "end": 0.7},
 )
 
 
@@ -168,6 +172,9 @@ def trained(folder: Path, data: Fashion, seeds: int) -> dict[str, Any]:
 def main() -> None:
     parser = arguments(__doc__, "pruning.json")
     parser.add_argument("--choose", action="store_true", help="compare trainings on the held-out images")
+    parser.add_argument(
+        "--only", choices=("trained", "untrained"), help="measure one part; the other stays in the file"
+    )
     parser.add_argument("--models", nargs="+", choices=BASELINES, default=list(BASELINES))
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
@@ -175,9 +182,16 @@ def main() -> None:
     if args.choose:
         choose(args.baselines, data, RESULTS / "pruning_choice.json")
         return
-    content: dict[str, Any] = {"images": IMAGES, "trained": trained(args.baselines, data, args.seeds)}
-    rows = [row for name in args.models for row in untrained(args.baselines, data, name, args.seeds)]
-    write_json(args.out, {**content, "untrained": rows})
+    content: dict[str, Any] = json.loads(args.out.read_text()) if args.only and args.out.is_file() else {}
+    if args.only != "untrained":
+        content["trained"] = trained(args.baselines, data, args.seeds)
+    if args.only != "trained":
+        content["images"] = IMAGES
+        content["untrained"] = [
+            row for name in args.models for row in untrained(args.baselines, data, name, args.seeds)
+        ]
+    content.pop("environment", None)
+    write_json(args.out, content)
 
 
 if __name__ == "__main__":

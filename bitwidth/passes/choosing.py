@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
 
+import numpy as np
+
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph, Parameter
 from bitwidth.passes.criteria import Losses, Parameters
@@ -81,7 +83,8 @@ class Choosing:
         competing = self._candidates(chosen, losses)
         guards = [self._guard(p, one) for p, one in zip(chosen, competing, strict=True)]
         kept = sum(
-            int(one.sizes[one.units.sums(where) > 0].sum()) for one, where in zip(competing, guards, strict=True)
+            int(one.sizes[one.units.hold(where)].sum(dtype=np.float64))
+            for one, where in zip(competing, guards, strict=True)
         )
         total = sum(parameter.size for parameter in chosen)
         if int(self.sparsity * total) > total - kept:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Self
 
 import numpy as np
@@ -47,6 +48,10 @@ class Units:
             return flat
         return np.asarray(np.bincount(self.labels.reshape(-1), weights=flat), np.float64)
 
+    def hold(self, where: Mask) -> Mask:
+        """Which units hold a weight at which `where` is True, (units,)."""
+        return where.reshape(-1) if self.labels is None else self.sums(where) > 0
+
     def spread(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """The value of its unit for each weight, of the tensor's shape."""
         return values.reshape(self.shape) if self.labels is None else values[self.labels]
@@ -64,7 +69,7 @@ class Candidates:
 
     units: Units
     scores: Scores
-    sizes: Scores
+    sizes: Scores | NDArray[np.float32]
 
     @classmethod
     def of(cls, scores: Scores, units: Units | None = None) -> Self:
@@ -76,6 +81,8 @@ class Candidates:
         """
         units = units or Units(scores.shape)
         living = scores > GONE
+        if units.labels is None:
+            return cls(units, scores.reshape(-1), living.reshape(-1).astype(np.float32))
         sizes = units.sums(living)
         totals = units.sums(np.where(living, scores, 0.0))
         return cls(units, np.divide(totals, sizes, out=np.full(sizes.shape, GONE), where=sizes > 0), sizes)
@@ -87,7 +94,7 @@ class Candidates:
         return spread
 
 
-def lamp(scores: Scores, sizes: Scores | None = None) -> Scores:
+def lamp(scores: Scores, sizes: Scores | NDArray[np.float32] | None = None) -> Scores:
     """Scores that can be compared between layers, from squares that cannot: layer-adaptive magnitude pruning.
 
     The square of a weight is divided by the sum of squares of those of its tensor that are not smaller: an upper bound
@@ -105,10 +112,10 @@ def lamp(scores: Scores, sizes: Scores | None = None) -> Scores:
         array([1.        , 0.07142857,       -inf, 0.30769231])
     """
     flat = scores.reshape(-1)
-    sizes = np.ones(flat.shape) if sizes is None else sizes.reshape(-1)
     order = np.argsort(flat, kind="stable")
     squares = np.maximum(flat[order], 0.0)
-    remaining = np.cumsum((squares * sizes[order])[::-1])[::-1]
+    whole = squares if sizes is None else squares * sizes.reshape(-1)[order]
+    remaining = np.cumsum(whole[::-1])[::-1]
     found = np.empty_like(flat)
     found[order] = np.divide(squares, remaining, out=np.zeros_like(squares), where=remaining > 0)
     return np.where(scores == GONE, GONE, found.reshape(scores.shape))
@@ -146,17 +153,18 @@ def keep_most_important(tensors: Sequence[Candidates], count: int, guarded: Sequ
         [array([ True, False]), array([ True, False])]
     """
     scores = np.concatenate([one.scores for one in tensors])
-    sizes = np.concatenate([one.sizes for one in tensors])
     if guarded:
-        kept = [one.units.sums(where) > 0 for one, where in zip(tensors, guarded, strict=True)]
-        scores = np.where(np.concatenate(kept), np.inf, scores)
-    total = sum(np.prod(one.units.shape, dtype=np.intp) for one in tensors)
+        scores[np.concatenate([one.units.hold(where) for one, where in zip(tensors, guarded, strict=True)])] = np.inf
     order = np.argsort(scores, kind="stable")
     order = order[: int((scores < np.inf).sum())]
-    masked = total - sizes.sum()
-    going = masked + np.cumsum(sizes[order]) <= count + 0.5
+    if all(one.units.labels is None for one in tensors):
+        going = order[:count]
+    else:
+        sizes = np.concatenate([one.sizes for one in tensors])
+        masked = sum(prod(one.units.shape) for one in tensors) - sizes.sum(dtype=np.float64)
+        going = order[masked + np.cumsum(sizes[order], dtype=np.float64) <= count + 0.5]
     keep = np.ones(scores.size, np.bool_)
-    keep[order[going]] = False
+    keep[going] = False
     ends = np.cumsum([one.scores.size for one in tensors])[:-1]
     parts = np.split(keep, ends)
     return [one.units.spread(part) for one, part in zip(tensors, parts, strict=True)]  # type: ignore[misc]
