@@ -6,7 +6,7 @@ those of the float model and the drop in accuracy, on the test set. Trained: 20 
 `--choose` compares variants of the training on the held-out images, with a stand-in for the baseline that has not seen
 them (see `lenet300_pipeline`).
 
-Run: python -m benchmarks.pruning [--choose] [--only PART] [--models NAME ...] [--seeds N] [--baselines DIR] [--out FILE]
+Run: python -m benchmarks.pruning [--choose] [--only PART] [--models NAME ...] [--seeds N] [--baselines DIR]
 """
 
 from __future__ import annotations

@@ -94,9 +94,7 @@ PASSES: dict[str, bw.Pass] = {
     ),
 }
 KERAS = [
-    "prune 1:2",
     "prune compensation",
-    "ramp prune movement",
     "quantize rate",
     "quantize activations",
     "quantize codebook",

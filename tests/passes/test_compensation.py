@@ -119,7 +119,10 @@ def test_values_on_a_grid_end_on_it(grid: bw.Pass) -> None:
     assert found["compensation"] < found["magnitude"]
 
 
-@pytest.mark.parametrize("model", ["all_convs", "lstm_gru_bidirectional", "attention_encoder"])
+@pytest.mark.parametrize(
+    "model",
+    ["all_convs", "attention_encoder", pytest.param("lstm_gru_bidirectional", marks=pytest.mark.slow)],
+)
 def test_every_kind_of_kernel_is_compensated(model: str) -> None:
     net, data = zoo.MODELS[model](), zoo.batch(model, 48)
     result = bw.PassManager([bw.Prune(0.5, criterion="compensation", scope="local")]).run(net, data)

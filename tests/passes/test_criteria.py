@@ -196,15 +196,11 @@ def test_every_pattern_grows_in_a_ramp(criterion: Any, pattern: str) -> None:
         assert not result.graph.values[p.path][~mask(result.graph, p.path)].any()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_no_optimizer_brings_a_masked_weight_back(optimizer: str) -> None:
-    made: Any = {
-        "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-        "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
-    }[optimizer]()
+def test_training_with_momentum_and_decay_brings_no_masked_weight_back() -> None:
     rng = np.random.default_rng(0)
     data = zoo.batch("mlp", 64), rng.normal(size=(64, 3)).astype(np.float32)
-    tune = bw.Finetune(epochs=2, loss="mse", optimizer=made, batch_size=8)
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
+    tune = bw.Finetune(epochs=1, loss="mse", optimizer=optimizer, batch_size=8)
     ramp = bw.Ramp(bw.Prune(0.5, criterion="movement"), during=tune, steps=2, end=0.5)
     first = bw.PassManager([ramp]).run(zoo.MODELS["mlp"](), data)
     later = bw.PassManager([bw.Quantize(8), tune]).run(first, data)
@@ -212,7 +208,7 @@ def test_no_optimizer_brings_a_masked_weight_back(optimizer: str) -> None:
         keep = mask(first.graph, path)
         assert not first.graph.values[path][~keep].any()
         assert not later.graph.values[path][~keep].any()
-        assert later.model.get_layer(path.split("/")[0]).kernel.numpy()[~keep].any() == np.False_
+        assert not later.model.get_layer(path.split("/")[0]).kernel.numpy()[~keep].any()
 
 
 def test_compensation_is_refused_in_a_ramp_with_the_reason() -> None:

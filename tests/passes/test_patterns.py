@@ -101,8 +101,16 @@ def test_the_sparsity_of_n_of_m() -> None:
         bw.Prune(pattern="rows")
 
 
-@pytest.mark.parametrize("scope", ["global", "local"])
-@pytest.mark.parametrize("model", ["all_convs", "attention_encoder", "tied_language_model", "lstm_gru_bidirectional"])
+@pytest.mark.parametrize(
+    ("model", "scope"),
+    [
+        ("all_convs", "global"),
+        ("attention_encoder", "local"),
+        ("tied_language_model", "global"),
+        pytest.param("all_convs", "local", marks=pytest.mark.slow),
+        pytest.param("lstm_gru_bidirectional", "global", marks=pytest.mark.slow),
+    ],
+)
 def test_every_kernel_is_pruned_in_the_pattern_or_left_alone_with_the_reason(model: str, scope: Any) -> None:
     net = bw.open(zoo.MODELS[model]())
     for pattern in ("1:2", "block", bw.Block(1, 2), bw.Block(2, 2), "rows", "columns"):

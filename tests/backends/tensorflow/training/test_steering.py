@@ -15,8 +15,6 @@ from tests import zoo
 OPTIMIZERS: dict[str, Any] = {
     "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
     "adam": lambda: keras.optimizers.Adam(0.01),
-    "adamax": lambda: keras.optimizers.Adamax(0.01),
-    "lion": lambda: keras.optimizers.Lion(0.001),
     "plain sgd": lambda: keras.optimizers.SGD(0.05),
 }
 
