@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from keras import layers as L  # noqa: N812
 
 import bitwidth as bw
-from bitwidth.passes.ranking import GONE, Candidates, alike, guard, keep_most_important, lamp, output_channels
+from bitwidth.passes.ranking import GONE, Candidates, Units, alike, guard, keep_most_important, lamp, output_channels
 
 SCORES = arrays.arrays(np.float64, arrays.array_shapes(max_dims=2, max_side=8), elements=st.floats(0, 10))
 
@@ -88,3 +88,22 @@ def test_convolutions_and_recurrent_layers_in_front_of_the_outputs() -> None:
     assert channels_of(last, image) == {"last/kernel": [(2,)]}
     steps = keras.Input((5, 2))
     assert set(channels_of(L.GRU(3, name="gru")(L.Dense(4, name="d")(steps)), steps)) >= {"gru/cell/recurrent_kernel"}
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 30), st.integers(0, 99))
+def test_units_go_as_a_whole_the_cheapest_first(count: int, size: int, going: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(count), size))
+    scores = np.where(rng.random(count * size) < 0.2, GONE, rng.normal(size=count * size))
+    units = Units((count * size,), labels)
+    candidates = Candidates.of(scores, units)
+    (keep,) = keep_most_important([candidates], going)
+    kept = units.sums(keep)
+    assert set(kept.tolist()) <= {0.0, float(size)}
+    zeros = int((~keep | (scores == GONE)).sum())
+    assert zeros <= max(going, int((scores == GONE).sum()))
+    living = candidates.scores > GONE
+    left = candidates.scores[living & (kept > 0)]
+    if left.size:
+        assert candidates.scores[living & (kept == 0)].max(initial=GONE) <= left.min()
+        assert zeros + candidates.sizes[living & (kept > 0)][left.argmin()] > going
