@@ -80,7 +80,7 @@ class Choosing:
         """
         if self.scope == "local" or not self.floor or self.pattern.most < 1:
             return
-        competing = self._candidates(chosen, losses)
+        competing = [Candidates.of(losses.squares[p.path], self.units(p)) for p in chosen]
         guards = [self._guard(p, one) for p, one in zip(chosen, competing, strict=True)]
         kept = sum(
             int(one.sizes[one.units.hold(where)].sum(dtype=np.float64))
