@@ -1,4 +1,4 @@
-"""Pruning: untrained by several criteria, at sparsities and in patterns, and LeNet-300-100 to 95 % with training.
+"""Pruning: untrained by several criteria and in patterns, LeNet-300-100 to 95 % with training, and masks in files.
 
 Untrained: 1,024 unlabelled images of the training set (each seed takes others); the divergence of the outputs from
 those of the float model and the drop in accuracy, on the test set. Trained: 20 epochs at most, and the file's bytes.
@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import json
 import time
+from math import comb, log2
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from benchmarks.fashion import (
 )
 from benchmarks.lenet300_pipeline import stand_in
 from bitwidth.analysis import fidelity
+from bitwidth.coder import encode_mask, entropy_bits
 
 IMAGES = 1024
 CRITERIA: tuple[Any, ...] = ("magnitude", "activation", "compensation")
@@ -141,6 +143,27 @@ def untrained(folder: Path, data: Fashion, name: str, seeds: int) -> list[dict[s
     return rows
 
 
+def masks(folder: Path) -> list[dict[str, Any]]:
+    """Bits of a coded mask for each weight of a kernel, and what its pattern leaves open."""
+    path, model = "fc1/kernel", load_baseline(folder, TRAINED)
+    rows = []
+    for name, prune, units in (
+        ("single weights", bw.Prune(0.5, where=path, scope="local"), 1),
+        ("1:2", bw.Prune(pattern="1:2", where=path), 1),
+        ("2:4", bw.Prune(pattern="2:4", where=path), 1),
+        ("1:4", bw.Prune(pattern="1:4", where=path), 1),
+        ("blocks 4x1", bw.Prune(0.5, pattern="block", where=path, scope="local"), 4),
+        ("blocks 4x4", bw.Prune(0.5, pattern=bw.Block(4, 4), where=path, scope="local"), 16),
+    ):
+        keep = bw.PassManager([prune]).run(model).graph[path].encoding.mask
+        assert keep is not None
+        n, _, m = name.partition(":")
+        open_bits = log2(comb(int(m), int(n))) / int(m) if m else entropy_bits(keep) / keep.size / units
+        rows.append({"pattern": name, "bits": 8 * len(encode_mask(keep)) / keep.size, "information": open_bits})
+        print(rows[-1], flush=True)
+    return rows
+
+
 def choose(folder: Path, data: Fashion, out: Path) -> None:
     """The candidates on the held-out images; the test set is not read."""
     model = stand_in(folder, data, TRAINED)
@@ -190,6 +213,7 @@ def main() -> None:
         content["untrained"] = [
             row for name in args.models for row in untrained(args.baselines, data, name, args.seeds)
         ]
+    content["masks"] = masks(args.baselines)
     content.pop("environment", None)
     write_json(args.out, content)
 
