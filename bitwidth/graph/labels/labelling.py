@@ -17,8 +17,8 @@ import numpy as np
 
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.labels.axes import Axis, Labelled, Labels, Listed, is_labelled, normal, positions, size_of, spread
+from bitwidth.graph.labels.integers import Integers
 from bitwidth.graph.model import Op
-from bitwidth.graph.ops import attribute
 from bitwidth.typing import Array
 
 Site: TypeAlias = tuple[str, int]
@@ -71,6 +71,10 @@ class Labelling:
         self.graph = graph
         self.shapes = {tensor.name: tensor.shape for tensor in graph.structure.tensors}
         self.makers = {name: op for op in graph.ops for name in op.outputs}
+        self._integers = Integers(self.shapes, self.makers)
+        for op in graph.ops:
+            if op.kind == "reshape":
+                self._finer(op)
         self.splits = splits
         self.asked = False
         self.tensors: dict[str, Labelled | Listed] = {}
@@ -261,16 +265,20 @@ class Labelling:
     # What is known without labels
 
     def value(self, tensor: str) -> Array | None:
-        """The value of a small constant; None where the tensor is not one."""
-        maker = self.makers.get(tensor)
-        while maker is not None and maker.kind == "identity":
-            maker = self.makers.get(maker.inputs[0])
-        given = attribute(maker, "value") if maker is not None and maker.kind == "constant" else None
-        return None if given is None or isinstance(given, str) else np.asarray(given)
+        """The value of a small constant, or of integers computed from shapes; None where it is not known."""
+        found = self._integers.of(tensor)
+        return None if found is None or np.isnan(found).any() else found
 
     def shape(self, tensor: str) -> tuple[int | None, ...]:
-        """The shape of a tensor; empty where its rank is not known."""
+        """The shape of a tensor, as far as it is known; empty where its rank is not."""
         return self.shapes.get(tensor) or ()
+
+    def _finer(self, op: Op) -> None:
+        """Take the sizes that the result of a reshape is said to have, where its own shape leaves them open."""
+        shape, given = self.shapes.get(op.outputs[0]), self._integers.of(op.inputs[1])
+        if shape is not None and None in shape and given is not None and given.shape == (len(shape),):
+            sizes = [None if np.isnan(size) or size < 0 else int(size) for size in given]
+            self.shapes[op.outputs[0]] = tuple(old if old is not None else new for old, new in zip(shape, sizes))
 
     def blank(self, tensor: str, static: bool = False) -> Labelled:
         """A tensor on which nothing is a unit."""

@@ -90,7 +90,10 @@ def transpose(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[La
     """The axes in another order."""
     given, order = operands[0], attribute(op, "order")
     if order is None:
-        return unknown(state, op, operands)
+        value = state.value(op.inputs[1]) if len(op.inputs) > 1 else None
+        if value is None:
+            return unknown(state, op, operands)
+        order = value.astype(int).tolist()
     axes, zero = tuple(given.axes[place] for place in order), tuple(given.zero[place] for place in order)
     return [Labelled(axes, zero, given.static)]
 

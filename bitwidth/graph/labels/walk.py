@@ -41,8 +41,10 @@ class _Walk:
     def run(self) -> None:
         state, structure = self.state, self.graph.structure
         for parameter in self.graph:
-            axes = (state.fresh((parameter.path, axis), size) for axis, size in enumerate(parameter.shape))
-            state.parameters[parameter.path] = tuple(axes)
+            axes = tuple(state.fresh((parameter.path, axis), size) for axis, size in enumerate(parameter.shape))
+            state.parameters[parameter.path] = axes
+            for axis in axes if not parameter.uses else ():
+                state.freeze(axis, "nothing reads it")
         for name in structure.inputs:
             state.tensors[name] = self._given(name)
         for op in self.graph.ops:
