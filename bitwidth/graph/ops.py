@@ -95,7 +95,7 @@ Kind = Literal[
     "stack",  # attribute `axis`
     "unstack",  # attribute `axis`
     "slice",  # operands 1 and 2: where each axis begins, and how long it is
-    "strided_slice",  # operands 1 to 3: where each axis begins and ends, and the step; see the five attributes `..._mask`
+    "strided_slice",  # operands 1 to 3: where each axis begins, ends, its step; five attributes `..._mask`
     "reverse",
     "tile",
     "broadcast",

@@ -2,8 +2,8 @@
 
 The indices of an axis are the row-major product of its factors, each an array with one label for each of its indices:
 an axis of 4 heads of 8 features has two factors, of 4 and of 8 labels. An index is there as long as the units behind
-all of its labels are. Label 0 stands for what is no unit: a position, or a channel that never leaves. An axis of one
-index has no factors, one of unknown size is None.
+all of its labels are. Label 0 stands for what is no unit: a position. An axis of one index has no factors; a factor
+whose size is not known, of the batch above all, is `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Labels: TypeAlias = NDArray[np.int64]
-Axis: TypeAlias = tuple[Labels, ...] | None
+Axis: TypeAlias = tuple[Labels, ...]
+
+UNKNOWN: Labels = np.zeros(0, np.int64)
+"""The factor whose size is only known when the model runs; it is always this object."""
 
 
 @dataclass(frozen=True)
@@ -57,31 +60,41 @@ def positions(size: int | None) -> Axis:
     """An axis on which nothing is a unit.
 
     Example:
-        >>> positions(3), positions(1), positions(None)
-        ((array([0, 0, 0]),), (), None)
+        >>> positions(3), positions(1)
+        ((array([0, 0, 0]),), ())
+        >>> size_of(positions(None)) is None
+        True
     """
-    if size is None:
-        return None
+    if not size:
+        return (UNKNOWN,)
     return () if size == 1 else (np.zeros(size, np.int64),)
 
 
 def size_of(axis: Axis) -> int | None:
     """How many indices an axis has; None where that is not known."""
-    return None if axis is None else prod(len(factor) for factor in axis)
+    return None if is_open(axis) else prod(len(factor) for factor in axis)
+
+
+def is_open(axis: Axis) -> bool:
+    """Whether the size of an axis is not known."""
+    return any(factor is UNKNOWN for factor in axis)
 
 
 def is_labelled(axis: Axis) -> bool:
     """Whether some index of an axis has a label."""
-    return axis is not None and any(factor.any() for factor in axis)
+    return any(factor.any() for factor in axis)
 
 
-def normal(factors: Iterable[Labels]) -> tuple[Labels, ...]:
+def normal(factors: Iterable[Labels]) -> Axis:
     """Factors without those of one index, and with neighbours that have no labels made one."""
     found: list[Labels] = []
     for factor in factors:
         if len(factor) == 1:
             continue
-        if found and not factor.any() and not found[-1].any():
+        plain = bool(found) and not factor.any() and not found[-1].any()
+        if plain and (factor is UNKNOWN or found[-1] is UNKNOWN):
+            found[-1] = UNKNOWN
+        elif plain:
             found[-1] = np.zeros(len(found[-1]) * len(factor), np.int64)
         else:
             found.append(factor)

@@ -26,17 +26,14 @@ def contracted(state: Labelling, op: Op, operands: Sequence[Labelled], names: Se
             axes[letter] = state.tie(axes[letter], axis, op) if letter in axes else axis
     for letter in axes:
         given = zip(operands, names, strict=True)
-        held = [(operand, letters.index(letter)) for operand, letters in given if letter in letters]
-        if letter in result:
-            if len(held) == 1 and held[0][0].static:
-                state.play(held[0][0].axes[held[0][1]], Role.PRODUCES)
-        else:
-            _summed(state, op, held)
-    zero = tuple(
-        any(letter in letters and operand.zero[letters.index(letter)] for operand, letters in zip(operands, names))
-        for letter in result
-    )
-    return Labelled(tuple(axes.get(letter) for letter in result), zero, all(operand.static for operand in operands))
+        places = [(operand, letters.index(letter)) for operand, letters in given if letter in letters]
+        if letter not in result:
+            _summed(state, op, places)
+        elif len(places) == 1 and places[0][0].static:
+            state.play(places[0][0].axes[places[0][1]], Role.PRODUCES)
+    held = [dict(zip(letters, operand.zero, strict=True)) for operand, letters in zip(operands, names, strict=True)]
+    zero = tuple(any(flags.get(letter, False) for flags in held) for letter in result)
+    return Labelled(tuple(axes[letter] for letter in result), zero, all(operand.static for operand in operands))
 
 
 def _summed(state: Labelling, op: Op, held: Sequence[tuple[Labelled, int]]) -> None:
@@ -74,8 +71,7 @@ def einsum(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Label
     longest = max((count for count, name in zip(extra, names, strict=True) if "..." in name), default=0)
     spelt = "".join(chr(0x3B1 + place) for place in range(longest))
     names = [
-        name.replace("...", spelt[longest - count :] if count else "")
-        for count, name in zip(extra, names, strict=True)
+        name.replace("...", spelt[longest - count :] if count else "") for count, name in zip(extra, names, strict=True)
     ]
     if any(len(set(name)) != len(name) for name in names):
         return unknown(state, op, operands)  # a diagonal
@@ -115,7 +111,7 @@ def conv(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelle
     _window(state, kernel)
     taken, (inputs, outputs) = features.axes[_channel(op, features)], kernel.axes[-2:]
     count, own, made = size_of(taken), size_of(inputs) or 1, size_of(outputs) or 1
-    if count is None or taken is None or outputs is None:
+    if count is None:
         return unknown(state, op, operands)
     groups = count // own
     if groups == 1:
@@ -128,7 +124,7 @@ def conv(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelle
     _summed(state, op, [(kernel, -2)])
     before, behind = state.split(outputs, made // groups, op)
     state.play(behind, Role.PRODUCES)
-    ahead = state.tie(ahead, before, op) or ()
+    ahead = state.tie(ahead, before, op)
     return [windowed(state, op, features, (*ahead, *behind), kernel.zero[-1])]
 
 
@@ -138,8 +134,6 @@ def depthwise(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[La
     _window(state, kernel)
     held, several = kernel.axes[-2:]
     held = state.tie(features.axes[_channel(op, features)], held, op)
-    if held is None or several is None:
-        return unknown(state, op, operands)
     state.play(several, Role.PRODUCES)
     return [windowed(state, op, features, (*held, *several), kernel.zero[-1] and kernel.zero[-2])]
 
@@ -197,5 +191,3 @@ def unknown(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labe
         axes = [state.fixed((name, axis), size, reason) for axis, size in enumerate(state.shape(name))]
         found.append(Labelled(tuple(axes), (False,) * len(axes), static))
     return found
-
-

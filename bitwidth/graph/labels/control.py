@@ -12,6 +12,7 @@ from bitwidth.graph.labels.contractions import unknown
 from bitwidth.graph.labels.labelling import Labelling
 from bitwidth.graph.model import Op
 from bitwidth.graph.ops import attribute
+from bitwidth.text import shape_text
 
 Known = Labelled | Listed
 
@@ -78,8 +79,8 @@ def constant(state: Labelling, op: Op) -> Labelled:
     shape, fill = state.shape(name), attribute(op, "fill")
     if fill is None and np.ndim(value) == 0 and not isinstance(value, str):
         fill = value
-    where = f"a constant in {op.layer}" if op.layer else "a constant"
     if fill is None:
+        where = f"a constant of shape {shape_text(tuple(size or 0 for size in shape))} in {op.layer or 'the model'}"
         axes = tuple(state.fixed((name, place), size, where) for place, size in enumerate(shape))
         return Labelled(axes, (False,) * len(axes), static=True)
     return filled(state, op, fill == 0)

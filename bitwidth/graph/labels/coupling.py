@@ -12,7 +12,7 @@ from typing_extensions import override
 from bitwidth.errors import ConfigError
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.labels.axes import Axis, Labelled
+from bitwidth.graph.labels.axes import Axis, Labelled, is_open
 from bitwidth.graph.labels.groups import Frozen, Group, grouped
 from bitwidth.graph.labels.labelling import Labelling
 from bitwidth.graph.labels.walk import labelling_of
@@ -121,7 +121,7 @@ class Coupling:
         counts: dict[int, int] = {}
 
         def size(axis: Axis, before: int | None) -> int | None:
-            if axis is None:
+            if is_open(axis):
                 return before
             for factor in axis:
                 if id(factor) not in counts:
@@ -145,9 +145,9 @@ class Coupling:
         found: list[NDArray[np.intp] | None] = []
         for axis in self._tensors[tensor]:
             stays = np.ones(1, bool)
-            for factor in axis or ():
+            for factor in axis:
                 stays = np.outer(stays, alive[factor]).ravel()
-            found.append(None if axis is None or stays.all() else np.flatnonzero(stays))
+            found.append(None if is_open(axis) or stays.all() else np.flatnonzero(stays))
         return tuple(found)
 
     def zeroed(self, graph: Graph, kept: Kept) -> dict[str, Array]:

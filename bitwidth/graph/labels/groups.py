@@ -160,7 +160,7 @@ class _Facts:
         draws = np.random.default_rng(0)
         first = np.full(self.state.count, self.state.count)
         for axes in self.state.parameters.values():
-            for factor in (factor for axis in axes for factor in axis or ()):
+            for factor in (factor for axis in axes for factor in axis):
                 held = np.unique(self.root[factor])
                 signature[held] += draws.integers(1, 2**63, dtype=np.uint64)
                 np.minimum.at(first, self.root[factor], factor)
@@ -180,8 +180,8 @@ class _Facts:
     ) -> Iterator[tuple[int, Member]]:
         """The members that a parameter is, each with the place of its group."""
         for axis, factors in enumerate(self.state.parameters[parameter.path]):
-            for place, factor in enumerate(factors or ()):
-                whole = spread(factors or (), place)
+            for place, factor in enumerate(factors):
+                whole = spread(factors, place)
                 for group in np.unique(group_of[factor]):
                     if group >= 0:
                         own = group_of[whole] == group
@@ -194,19 +194,16 @@ class _Facts:
         """The operations that make some labels inexact."""
         roots = np.unique(self.root[chosen])
         return tuple(
-            dict.fromkeys(
-                reason for labels, reason in self.state.inexact if np.isin(self.root[labels], roots).any()
-            )
+            dict.fromkeys(reason for labels, reason in self.state.inexact if np.isin(self.root[labels], roots).any())
         )
 
     def frozen_axes(self, group_of: NDArray[np.intp]) -> Iterator[Frozen]:
-        """The axes of parameters of which no factor is a group's, each with the first reason that was found."""
+        """The axes of parameters of which no factor is a group's, each with why its largest factor stays."""
         for parameter in self.state.graph:
-            for axis, factors in enumerate(self.state.parameters[parameter.path]):
-                labels = np.concatenate(factors) if factors else np.zeros(0, np.int64)
-                if not len(labels) or (group_of[labels] >= 0).any() or not self.stays[labels].any():
+            for axis, factors in enumerate(self.state.parameters[parameter.path] if parameter.is_float else ()):
+                if not factors or any((group_of[factor] >= 0).any() for factor in factors):
                     continue
-                reason = self.state.frozen[int(self.why[labels].min())][1]
+                reason = self.state.frozen[int(self.why[max(reversed(factors), key=len)].min())][1]
                 if reason != WINDOW:
                     yield Frozen(parameter.path, axis, reason)
 

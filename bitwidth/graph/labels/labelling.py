@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.labels.axes import Axis, Labelled, Labels, Listed, is_labelled, normal, positions, size_of, spread
+from bitwidth.graph.labels.axes import UNKNOWN, Axis, Labelled, Labels, Listed, normal, positions, size_of, spread
 from bitwidth.graph.labels.integers import Integers
 from bitwidth.graph.model import Op
 from bitwidth.typing import Array
@@ -41,12 +41,14 @@ class Run:
         start: the first of them.
         size: how many there are.
         stride: how many indices of the site's axis lie between two of them.
+        stays: whether it is known from the start that nothing is removed there.
     """
 
     site: Site
     start: int
     size: int
     stride: int
+    stays: bool = False
 
 
 class Labelling:
@@ -90,49 +92,50 @@ class Labelling:
 
     # Labels
 
-    def fresh(self, site: Site, size: int | None) -> Axis:
+    def fresh(self, site: Site, size: int | None, stays: bool = False) -> Axis:
         """An axis of new labels, in the factors that its site was found to have."""
-        if size is None or size == 1:
+        if not size or size == 1:
             return positions(size)
         factors, stride = [], 1
         for limit in (*self.splits.get(site, ()), size):
-            self.runs.append(Run(site, self.count, limit // stride, stride))
-            factors.append(np.arange(self.count, self.count + limit // stride))
-            self.count += limit // stride
+            factors.append(self._run(site, limit // stride, stride, stays))
             stride = limit
         return tuple(reversed(factors))
 
     def loose(self, site: Site, size: int) -> Labels:
         """New labels that are one factor in any case."""
-        self.runs.append(Run(site, self.count, size, 1))
+        return self._run(site, size, 1, stays=False)
+
+    def _run(self, site: Site, size: int, stride: int, stays: bool) -> Labels:
+        self.runs.append(Run(site, self.count, size, stride, stays))
         self.count += size
         return np.arange(self.count - size, self.count)
 
     def fixed(self, site: Site, size: int | None, reason: str) -> Axis:
         """An axis of new labels that stay as they are, for a reason that is passed on to what meets them."""
-        axis = self.fresh(site, size)
+        axis = self.fresh(site, size, stays=True)
         self.freeze(axis, reason)
         return axis
 
     def freeze(self, axis: Axis, reason: str) -> None:
         """Let all units of an axis stay."""
-        for factor in axis or ():
+        for factor in axis:
             self._note(self.frozen, factor, reason)
 
     def mark(self, axis: Axis, op: Op) -> None:
         """Note that `op` computes with all units of an axis, so that removing one is not the same as not reading it."""
-        for factor in axis or ():
+        for factor in axis:
             self._note(self.inexact, factor, op.shown)
 
     def meet(self, axis: Axis, op: Op, is_zero: bool) -> None:
         """Note that units of an axis are summed with no parameter of their own, which adds nothing if they are zero."""
         if not is_zero:
             self.mark(axis, op)
-        self.joint.extend(factor for factor in axis or () if factor.any())
+        self.joint.extend(factor for factor in axis if factor.any())
 
     def play(self, axis: Axis, role: Role) -> None:
         """Give a role to the axis of a parameter that the labels come from."""
-        self.roles.extend((factor, role) for factor in axis or () if factor.any())
+        self.roles.extend((factor, role) for factor in axis if factor.any())
 
     @staticmethod
     def _note(notes: list[tuple[Labels, str]], factor: Labels, text: str) -> None:
@@ -149,19 +152,17 @@ class Labelling:
         """
         if first == () or second == ():
             return second if first == () else first
-        if first is None or second is None:
-            self.freeze(first if second is None else second, f"{op.shown} meets it with an axis of unknown size")
-            return second if first is None else first
-        if size_of(first) != size_of(second):
-            raise AssertionError(f"{op.name}: axes of {size_of(first)} and {size_of(second)} indices")
         ones, others, found = list(first), list(second), []
-        while ones:
+        while ones and others:
             one, other = ones.pop(), others.pop()
+            if one is UNKNOWN or other is UNKNOWN:
+                if one is not other or ones or others:
+                    return self._apart(first, second, f"{op.shown} meets it with an axis of unknown size")
+                found.append(UNKNOWN)
+                break
             inner = min(len(one), len(other))
             if len(one) % inner or len(other) % inner:
-                for axis in (first, second):
-                    self.freeze(axis, f"{op.shown} meets it with other factors")
-                return positions(size_of(first))
+                return self._apart(first, second, f"{op.shown} meets it with other factors")
             if len(one) > inner:
                 left, one = self._torn(one, inner, op)
                 ones.append(left)
@@ -170,7 +171,15 @@ class Labelling:
                 others.append(left)
             self._equal(one, other, op)
             found.append(one if one.any() else other)
+        if ones or others:
+            raise AssertionError(f"{op.name}: axes of {size_of(first)} and {size_of(second)} indices")
         return normal(reversed(found))
+
+    def _apart(self, first: Axis, second: Axis, reason: str) -> Axis:
+        """Two axes that are the same and whose factors are not: all stays."""
+        for axis in (first, second):
+            self.freeze(axis, reason)
+        return positions(size_of(first) or size_of(second))
 
     def _equal(self, one: Labels, other: Labels, op: Op) -> None:
         if one is other or np.array_equal(one, other):
@@ -184,8 +193,8 @@ class Labelling:
 
     # Factors
 
-    def split(self, axis: tuple[Labels, ...], inner: int, op: Op) -> tuple[tuple[Labels, ...], tuple[Labels, ...]]:
-        """An axis as two, the second of `inner` indices; None is not an axis that can be split.
+    def split(self, axis: Axis, inner: int, op: Op) -> tuple[Axis, Axis]:
+        """An axis of known size as two, the second of `inner` indices.
 
         Returns:
             The outer and the inner axis. Where the sizes of the factors do not allow it, both are positions and the
@@ -199,8 +208,7 @@ class Labelling:
                 left.append(outer)
             if need % len(factor):
                 self.freeze(axis, f"{op.shown} takes it apart unevenly")
-                size = size_of(axis) or 1
-                return positions(size // inner) or (), positions(inner) or ()
+                return positions((size_of(axis) or 1) // inner), positions(inner)
             found.append(factor)
             need //= len(factor)
         return normal(left), normal(reversed(found))
@@ -222,7 +230,7 @@ class Labelling:
         return np.zeros(len(rows), np.int64), rows[0]
 
     def _ask(self, factor: Labels, inner: int) -> bool:
-        """Ask for a split of all sites that the labels come from; False where one cannot be, or was asked for before."""
+        """Ask for a split of all sites that the labels come from; False where one cannot be, or was before."""
         wanted: dict[Site, tuple[int, ...]] = {}
         if not factor.all():
             return False
@@ -251,16 +259,22 @@ class Labelling:
             places = np.flatnonzero(found == place)
             yield self.runs[place], places, factor[places] - self.runs[place].start
 
-    def merged(self, axis: tuple[Labels, ...], op: Op) -> Labels:
-        """One label for each index of an axis; of several factors with labels only the largest keeps them."""
+    def merged(self, axis: Axis, op: Op) -> Labels:
+        """One label for each index of an axis of known size.
+
+        Of several factors with labels the largest keeps them, among those from which something can be removed.
+        """
         held = [place for place, factor in enumerate(axis) if factor.any()]
         if not held:
             return np.zeros(size_of(axis) or 1, np.int64)
-        largest = max(held, key=lambda place: len(axis[place]))
+        largest = max(held, key=lambda place: (not self._stays(axis[place]), len(axis[place])))
         for place in held:
             if place != largest:
                 self._note(self.frozen, axis[place], f"{op.shown} joins it with other features")
         return spread(axis, largest)
+
+    def _stays(self, factor: Labels) -> bool:
+        return all(run.stays for run, _, _ in self._sources(factor[factor > 0]))
 
     # What is known without labels
 
@@ -278,14 +292,11 @@ class Labelling:
         shape, given = self.shapes.get(op.outputs[0]), self._integers.of(op.inputs[1])
         if shape is not None and None in shape and given is not None and given.shape == (len(shape),):
             sizes = [None if np.isnan(size) or size < 0 else int(size) for size in given]
-            self.shapes[op.outputs[0]] = tuple(old if old is not None else new for old, new in zip(shape, sizes))
+            self.shapes[op.outputs[0]] = tuple(
+                new if old is None else old for old, new in zip(shape, sizes, strict=True)
+            )
 
     def blank(self, tensor: str, static: bool = False) -> Labelled:
         """A tensor on which nothing is a unit."""
         shape = self.shape(tensor)
         return Labelled(tuple(positions(size) for size in shape), (False,) * len(shape), static)
-
-
-def needs_labels(*operands: Labelled) -> bool:
-    """Whether some axis of some tensor has a label."""
-    return any(is_labelled(axis) for operand in operands for axis in operand.axes)

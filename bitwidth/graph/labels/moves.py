@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bitwidth.graph.labels.axes import Axis, Labelled, Labels, is_labelled, normal, positions, size_of
+from bitwidth.graph.labels.axes import UNKNOWN, Axis, Labelled, Labels, is_open, normal, positions, size_of
 from bitwidth.graph.labels.contractions import unknown
 from bitwidth.graph.labels.labelling import Labelling
 from bitwidth.graph.model import Op
@@ -14,30 +14,18 @@ from bitwidth.graph.ops import attribute
 
 
 def reshape(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled]:
-    """The same elements in another shape. Units that would be torn, or merged with an unknown axis, stay."""
+    """The same elements in another shape. Units that would be torn apart stay."""
     given, shape = operands[0], state.shape(op.outputs[0])
     before = [size_of(axis) for axis in given.axes]
     alike = 0  # leading axes that stay as they are, the batch above all
     while alike < min(len(before), len(shape)) and before[alike] == shape[alike] and _even(before, shape, alike):
         alike += 1
-    axes, zero = list(given.axes[:alike]), list(given.zero[:alike])
-    left, made = list(range(alike, len(before))), []
-    torn = False
-    factors: list[tuple[Labels, bool]] = []
-    for size in reversed(shape[alike:]):
-        torn = torn or size is None
-        if torn:
-            made.append((positions(size), False))
-            continue
-        axis, is_zero, torn = _taken(state, op, given, left, factors, size or 1)
-        made.append((axis, is_zero))
-    for factor, _ in factors:
-        state.freeze((factor,), f"{op.shown} merges it with others")
-    for place in left:
-        state.freeze(given.axes[place], f"{op.shown} merges it with others")
-    axes += [axis for axis, _ in reversed(made)]
-    zero += [is_zero for _, is_zero in reversed(made)]
-    return [Labelled(tuple(axes), tuple(zero), given.static)]
+    taker = _Taker(state, op, given, alike)
+    made = [taker.take(shape[place], place == alike) for place in reversed(range(alike, len(shape)))]
+    taker.finish()
+    axes = given.axes[:alike] + tuple(axis for axis, _ in reversed(made))
+    zero = given.zero[:alike] + tuple(is_zero for _, is_zero in reversed(made))
+    return [Labelled(axes, zero, given.static)]
 
 
 def _even(before: Sequence[int | None], shape: Sequence[int | None], place: int) -> bool:
@@ -48,42 +36,47 @@ def _even(before: Sequence[int | None], shape: Sequence[int | None], place: int)
     return None not in after and None not in later and np.prod(after or [1]) == np.prod(later or [1])  # type: ignore[arg-type]
 
 
-def _taken(
-    state: Labelling,
-    op: Op,
-    given: Labelled,
-    left: list[int],
-    factors: list[tuple[Labels, bool]],
-    size: int,
-) -> tuple[Axis, bool, bool]:
-    """One axis of a new shape, from the last factors that are left of the old one.
+class _Taker:
+    """The factors of a shape, taken from the last to the first for the axes of another."""
 
-    Returns:
-        The axis, whether it is zero where its units are, and whether the two shapes have parted.
-    """
-    found: list[Labels] = []
-    zero, need = True, size
-    while need > 1:
-        while not factors and left:
-            place = left.pop()
-            axis = given.axes[place]
-            if axis is None:
-                left.append(place)
-                return positions(size), False, True
-            factors.extend((factor, given.zero[place]) for factor in axis)
-        if not factors:
-            return positions(size), False, True
-        factor, is_zero = factors.pop()
-        outer, inner = state.split((factor,), min(need, len(factor)), op)
-        if len(factor) > need:
-            factors.extend((part, is_zero) for part in outer)
-        elif need % len(factor):
-            state.freeze((factor, *found), f"{op.shown} takes it apart unevenly")
-            return positions(size), False, True
-        zero = zero and (is_zero or not is_labelled(inner))
-        found.extend(reversed(inner))
-        need //= min(need, len(factor))
-    return normal(reversed(found)), zero and bool(found), False
+    def __init__(self, state: Labelling, op: Op, given: Labelled, start: int) -> None:
+        self.state, self.op = state, op
+        held = zip(given.axes[start:], given.zero[start:], strict=True)
+        self.left = [(factor, zero) for axis, zero in held for factor in axis]
+        self.torn = False
+
+    def take(self, size: int | None, is_last: bool) -> tuple[Axis, bool]:
+        """An axis of so many indices, and whether it is zero where its units are."""
+        found: list[tuple[Labels, bool]] | None = None
+        if size is None and is_last and not self.torn:
+            found, self.left = self.left, []
+        elif size is not None and not self.torn:
+            found = self._taken(size)
+        if found is None:
+            self.torn = True
+            return positions(size), False
+        held = [zero for factor, zero in found if factor.any()]
+        return normal(factor for factor, _ in found), bool(held) and all(held)
+
+    def _taken(self, size: int) -> list[tuple[Labels, bool]] | None:
+        found: list[tuple[Labels, bool]] = []
+        need = size
+        while need > 1:
+            factor, zero = self.left.pop() if self.left else (UNKNOWN, False)
+            count = len(factor)
+            if factor is UNKNOWN or (count % need and need % count):
+                self.left += [(factor, zero), *found]
+                return None
+            outer, inner = self.state.split((factor,), min(need, count), self.op)
+            self.left += [(item, zero) for item in outer]
+            found = [*((item, zero) for item in inner), *found]
+            need //= min(need, count)
+        return found
+
+    def finish(self) -> None:
+        """Let stay what was not taken."""
+        for factor, _ in self.left:
+            self.state.freeze((factor,), f"{self.op.shown} merges it with others, or takes it apart unevenly")
 
 
 def transpose(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled]:
@@ -125,18 +118,17 @@ def _alike(
 
 
 def _joined(state: Labelling, op: Op, axes: Sequence[Axis]) -> Axis:
-    if any(axis is None for axis in axes):
+    if any(is_open(axis) for axis in axes):
         for axis in axes:
             state.freeze(axis, f"{op.shown} joins it with an axis of unknown size")
-        return None
-    known = [axis for axis in axes if axis is not None]
-    tails = {tuple(len(factor) for factor in axis[1:]) for axis in known}
-    if len(tails) == 1 and any(sum(map(np.any, axis)) > 1 for axis in known):
-        tail = known[0][1:]
-        for axis in known[1:]:
-            tail = state.tie(tail, axis[1:], op) or ()
-        return normal((np.concatenate([axis[0] for axis in known]), *tail))
-    return normal((np.concatenate([state.merged(axis, op) for axis in known]),))
+        return positions(None)
+    tails = {tuple(len(factor) for factor in axis[1:]) for axis in axes}
+    if len(tails) == 1 and any(sum(map(np.any, axis)) > 1 for axis in axes):
+        tail = axes[0][1:]
+        for axis in axes[1:]:
+            tail = state.tie(tail, axis[1:], op)
+        return normal((np.concatenate([axis[0] for axis in axes]), *tail))
+    return normal((np.concatenate([state.merged(axis, op) for axis in axes]),))
 
 
 def stack(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled]:
@@ -166,24 +158,20 @@ def part(state: Labelling, op: Op, axis: Axis, start: int, size: int) -> Axis:
     cell need it.
     """
     total = size_of(axis)
-    if axis is None or total is None:
+    if total is None:
+        state.freeze(axis, f"{op.shown} takes a part of it")
         return positions(size)
-    if size == total:
-        return axis
+    if size in (0, total):
+        return axis if size else positions(size)
     if total % size == 0 and start % size == 0:
         outer, inner = state.split(axis, size, op)
         state.freeze(outer, f"{op.shown} takes one part of it")
         return inner
-    inner: tuple[Labels, ...] = ()
-    factors = list(axis)
-    while factors:
-        within = (size_of(inner) or 1) * len(factors[-1])
-        if start % within or size % within:
-            break
-        inner = (factors.pop(), *inner)
-    step = size_of(inner) or 1
+    factors, within = list(axis), 1
+    while factors and start % (within * len(factors[-1])) == 0 and size % (within * len(factors[-1])) == 0:
+        within *= len(factors.pop())
     held = state.merged(tuple(factors), op)
-    return normal((held[start // step : (start + size) // step], *inner))
+    return normal((held[start // within : (start + size) // within], *axis[len(factors) :]))
 
 
 def split(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled]:
@@ -197,7 +185,7 @@ def split(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labell
     for size in sizes:
         if size is None:
             state.freeze(given.axes[place], f"{op.shown} takes it apart at unknown places")
-            axis = None
+            axis = positions(None)
         else:
             axis = part(state, op, given.axes[place], start, size)
             start += size
@@ -272,9 +260,7 @@ def reverse(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labe
     turned = range(len(given.axes)) if places is None else [int(place) % len(given.axes) for place in places.ravel()]
     axes = list(given.axes)
     for place in turned:
-        axis = axes[place]
-        if axis is not None:
-            axes[place] = normal(factor[::-1] for factor in axis)
+        axes[place] = tuple(factor if factor is UNKNOWN else factor[::-1] for factor in axes[place])
     if places is None:
         return unknown(state, op, operands)
     return [Labelled(tuple(axes), given.zero, given.static)]
@@ -287,7 +273,7 @@ def pad(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled
         return unknown(state, op, operands)
     axes: list[Axis] = []
     for place, (axis, (before, behind)) in enumerate(zip(given.axes, pads, strict=True)):
-        if axis is None or (before, behind) == (0, 0):
+        if is_open(axis) or (before, behind) == (0, 0):
             axes.append(axis)
         elif fill is None:
             state.freeze(axis, f"{op.shown} puts other values around it")
@@ -306,7 +292,7 @@ def tile(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelle
         return broadcast(state, op, operands)
     axes: list[Axis] = []
     for place, (axis, count) in enumerate(zip(given.axes, times.ravel(), strict=True)):
-        if axis is None or count == 1:
+        if is_open(axis) or count == 1:
             axes.append(axis)
         elif axis == ():
             axes.append(state.fresh((op.name, place), int(count)))
@@ -322,7 +308,7 @@ def broadcast(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[La
     axes = [state.fresh((op.name, place), size) for place, size in enumerate(shape)]
     zero = [False] * len(shape)
     for place, axis in enumerate(given.axes, ahead):
-        if axis is None or size_of(axis) == shape[place]:
+        if is_open(axis) or size_of(axis) == shape[place]:
             axes[place], zero[place] = axis, given.zero[place - ahead]
         elif axis != ():
             return unknown(state, op, operands)

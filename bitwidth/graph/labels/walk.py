@@ -58,10 +58,11 @@ class _Walk:
     def _given(self, name: str) -> Labelled:
         """An input of the model."""
         shape = self.state.shape(name)
-        axes = [self.state.fresh((name, axis), size) for axis, size in enumerate(shape)]
-        free = self.inputs and len(shape) == 2
-        for axis in axes[:-1] if free else axes:
-            self.state.freeze(axis, INPUT)
+        free = 1 if self.inputs and len(shape) == 2 else None
+        axes = [
+            self.state.fresh((name, axis), size) if axis == free else self.state.fixed((name, axis), size, INPUT)
+            for axis, size in enumerate(shape)
+        ]
         return Labelled(tuple(axes), (False,) * len(axes))
 
     def _outputs(self, op: Op) -> list[Labelled | Listed]:

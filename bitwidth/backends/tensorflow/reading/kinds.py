@@ -121,8 +121,7 @@ _GIVEN: dict[str, tuple[tuple[str, int], ...]] = {
 _FIXED: dict[str, dict[str, Any]] = {"Gather": {"axis": 0}, "Pad": {"fill": 0}, "ResourceGather": {"axis": 0}}
 # Types of the kind "elementwise" that are 0 at 0.
 _KEEP_ZERO = frozenset(
-    ("Relu6", "Elu", "Selu", "Softsign", "Tanh", "Erf", "Expm1", "Log1p", "Sqrt", "Square", "Sin")
-    + ("Atan", "Asinh", "Sinh")
+    "Relu6 Elu Selu Softsign Tanh Erf Expm1 Log1p Sqrt Square Sin Atan Asinh Sinh".split()  # noqa: SIM905
 )
 _TRANSPOSED = {"MatMul": ("transpose_a", "transpose_b")}  # all other products: adjoints
 _ADJOINTS = ("adj_x", "adj_y")
