@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any, final
 
 import keras
@@ -21,11 +22,14 @@ from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.norms import freeze
 from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
+from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
+from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.handed import Handed
 from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises, promised
+from bitwidth.backends.tensorflow.models.resizing import Resized, resized
 from bitwidth.backends.tensorflow.reading.graphs import graph_of
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import trace_function
@@ -35,8 +39,10 @@ from bitwidth.backends.tensorflow.training.fit import fit
 from bitwidth.backends.tensorflow.training.seeds import reset_drawn_seeds, set_drawn_seeds
 from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
+from bitwidth.encodings import scaled
 from bitwidth.errors import ModelError
 from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs
+from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
 from bitwidth.typing import Data, Model
 
@@ -95,6 +101,30 @@ class KerasSession:
         after = cut_graph(graph, cut, self.graph)
         self.write(after)
         return after
+
+    def remove(self, graph: Graph, removal: Removal) -> Graph:
+        """See `Session.remove`."""
+        if self._store.shared:
+            raise ModelError("a session that several results share cannot go on with another model")
+        made = resized(self.model, self._trace, removal.cut, removal.left)
+        factors = made.factors
+        held = {path: scaled(removal.cut.encoding(path, graph[path].encoding), by) for path, by in factors.items()}
+        self._check_removal(graph, removal, made)
+        after = self.move(graph, made.model, removal.cut)
+        return after.update({path: after.values[path] * by for path, by in factors.items()}, held)
+
+    def _check_removal(self, graph: Graph, removal: Removal, made: Resized) -> None:
+        """Raise unless the smaller model computes what the model computes with zeros for what was removed."""
+        tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
+        inputs = sample_of(self._specs, min(tables, default=2))
+        self.write(removal.zeroed(graph).without_activations())
+        with self._undisturbed():
+            expected = outputs_of(self.model, inputs)
+        for parameter, variable in zip(sorted(graph, key=attrgetter("index")), made.model.variables, strict=True):
+            path = parameter.path
+            give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
+        finalize(made.model)
+        check_same(expected, outputs_of(made.model, inputs), keras.backend.standardize_dtype(self.model.compute_dtype))
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""

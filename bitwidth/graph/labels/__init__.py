@@ -7,5 +7,6 @@ framework's layers are built again in the backend.
 
 from bitwidth.graph.labels.coupling import Coupling, couple
 from bitwidth.graph.labels.groups import Frozen, Group, Member
+from bitwidth.graph.labels.removal import Removal
 
-__all__ = ["Coupling", "Frozen", "Group", "Member", "couple"]
+__all__ = ["Coupling", "Frozen", "Group", "Member", "Removal", "couple"]

@@ -143,6 +143,8 @@ def _entries(config: Json, chain: _Chain | None) -> Iterator[tuple[_Chain, JsonD
             yield from _entries(value, chain)
         return
     name = inner.get("name", config.get("name"))
-    below = () if chain is None else (*chain, name) if isinstance(name, str) else chain
-    yield below, config  # type: ignore[misc]
+    below = chain
+    if chain is None or isinstance(name, str):
+        below = () if chain is None else (*chain, str(name))
+        yield below, config
     yield from _entries(list(inner.values()), below)

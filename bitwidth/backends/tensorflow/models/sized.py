@@ -171,11 +171,18 @@ def _attention(config: JsonDict, part: Part) -> Factors:
 
 
 def _reshape(config: JsonDict, part: Part) -> None:
-    sizes = part.gives.sizes()[1:]
-    config["target_shape"] = [
-        size if held in (-1, None) else int(now or size)
-        for size, held, now in zip(config["target_shape"], config["target_shape"], sizes, strict=True)
-    ]
+    config["target_shape"] = _sizes(config["target_shape"], part.gives.sizes()[1:])
+
+
+def _nested(config: JsonDict, part: Part) -> None:
+    """The sizes that a model within a model declares for its inputs."""
+    layers = {layer["config"]["name"]: layer for layer in config.get("layers", []) if layer["class_name"] == "InputLayer"}
+    names = [name for name in keras.tree.flatten(config.get("input_layers", list(layers))) if name in layers]
+    for place, name in enumerate(names[: len(part.takes.shapes)]):
+        held = layers[name]["config"]
+        held["batch_shape"] = _sizes(held["batch_shape"], part.takes.sizes(place))
+    if "build_input_shape" in config and part.takes.shapes:
+        config["build_input_shape"] = _sizes(config["build_input_shape"], part.takes.sizes())
 
 
 def _nothing(config: JsonDict, part: Part) -> None:
@@ -183,7 +190,7 @@ def _nothing(config: JsonDict, part: Part) -> None:
 
 
 _RULES: tuple[tuple[tuple[type[Any], ...], Callable[[JsonDict, Part], Factors | None]], ...] = (
-    ((keras.Sequential, keras.Model), _nothing),
+    ((keras.Model,), _nested),
     ((keras.layers.Bidirectional, keras.layers.TimeDistributed, keras.layers.StackedRNNCells), _nothing),
     ((keras.layers.EinsumDense,), _einsum_dense),
     ((keras.layers.Dense,), _dense),
@@ -262,6 +269,7 @@ def resize_operation(entry: JsonDict, part: Part) -> None:
 
 
 def _sizes(held: Json, now: tuple[int | None, ...]) -> list[Any]:
+    """Sizes that were held, as they are now; those that were left open stay so."""
     return [size if size in (-1, None) or new is None else new for size, new in zip(held, now, strict=True)]
 
 
