@@ -21,7 +21,7 @@ def reshape(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labe
     while alike < min(len(before), len(shape)) and before[alike] == shape[alike] and _even(before, shape, alike):
         alike += 1
     taker = _Taker(state, op, given, alike)
-    made = [taker.take(shape[place], place == alike) for place in reversed(range(alike, len(shape)))]
+    made = [taker.take(place, shape[place], place == alike) for place in reversed(range(alike, len(shape)))]
     taker.finish()
     axes = given.axes[:alike] + tuple(axis for axis, _ in reversed(made))
     zero = given.zero[:alike] + tuple(is_zero for _, is_zero in reversed(made))
@@ -43,10 +43,11 @@ class _Taker:
         self.state, self.op = state, op
         held = zip(given.axes[start:], given.zero[start:], strict=True)
         self.left = [(factor, zero) for axis, zero in held for factor in axis]
+        self.reason = f"{op.shown} merges it with others, or takes it apart unevenly"
         self.torn = False
 
-    def take(self, size: int | None, is_last: bool) -> tuple[Axis, bool]:
-        """An axis of so many indices, and whether it is zero where its units are."""
+    def take(self, place: int, size: int | None, is_last: bool) -> tuple[Axis, bool]:
+        """The axis at a place of the new shape, and whether it is zero where its units are."""
         found: list[tuple[Labels, bool]] | None = None
         if size is None and is_last and not self.torn:
             found, self.left = self.left, []
@@ -54,7 +55,9 @@ class _Taker:
             found = self._taken(size)
         if found is None:
             self.torn = True
-            return positions(size), False
+            labelled = any(factor.any() for factor, _ in self.left)
+            axis = self.state.fixed((self.op.outputs[0], place), size, self.reason) if labelled else positions(size)
+            return axis, False
         held = [zero for factor, zero in found if factor.any()]
         return normal(factor for factor, _ in found), bool(held) and all(held)
 
@@ -76,7 +79,7 @@ class _Taker:
     def finish(self) -> None:
         """Let stay what was not taken."""
         for factor, _ in self.left:
-            self.state.freeze((factor,), f"{self.op.shown} merges it with others, or takes it apart unevenly")
+            self.state.freeze((factor,), self.reason)
 
 
 def transpose(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled]:

@@ -15,9 +15,17 @@ from numpy.typing import NDArray
 
 from bitwidth.backends.tensorflow.reading.naming import names_of
 from bitwidth.graph import Graph
-from bitwidth.graph.labels import Coupling, Group, Member
+from bitwidth.graph.labels import Group, Member
 
 Values = dict[str, NDArray[Any]]
+
+
+def places_of(group: Group) -> list[Member]:
+    """The members that may hold garbage."""
+    places = [member for member in group.members if not member.consumes]
+    if not group.joint:
+        return places
+    return places[:1] if len(group.producers) > 1 and not group.consumers else []
 
 
 def half(groups: tuple[Group, ...], seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -27,12 +35,15 @@ def half(groups: tuple[Group, ...], seed: int = 0) -> dict[str, NDArray[Any]]:
 
 
 def filled(graph: Graph, groups: tuple[Group, ...], kept: Mapping[str, NDArray[Any]], seed: int = 1) -> Values:
-    """Garbage in place of the removed units, wherever they are; in one place only where units meet each other."""
+    """Garbage in place of the removed units, wherever they are not consumed.
+
+    Where units meet each other, as those of a query and a key, only one of both may hold garbage, and neither where one
+    kernel makes both.
+    """
     rng = np.random.default_rng(seed)
     changed: Values = {}
     for group in groups:
-        places = [member for member in group.members if not member.consumes]
-        for member in places[:1] if group.joint else places:
+        for member in places_of(group):
             values = changed.setdefault(member.path, np.array(graph.values[member.path]))
             gone = (member.units >= 0) & ~np.isin(member.units, kept[group.name])
             slices = np.moveaxis(values, member.axis, 0)
@@ -45,9 +56,9 @@ def zeroed_in(groups: tuple[Group, ...], kept: Mapping[str, NDArray[Any]], value
     """`values` with zeros where removed units are consumed; for joint groups everywhere but in their first member."""
     changed = dict(values)
     for group in groups:
-        places = [member for member in group.members if not member.consumes]
+        places = places_of(group)
         for member in group.members:
-            if member.consumes or (group.joint and member is not places[0]):
+            if member.consumes or (group.joint and member not in places):
                 array = changed.setdefault(member.path, np.array(graph.values[member.path]))
                 gone = (member.units >= 0) & ~np.isin(member.units, kept[group.name])
                 np.moveaxis(array, member.axis, 0)[gone] = 0
@@ -78,17 +89,3 @@ def shifted(groups: tuple[Group, ...]) -> tuple[Group, ...]:
         return replace(member, units=units) if member.consumes else member
 
     return tuple(replace(group, members=tuple(moved(m, group.size) for m in group.members)) for group in groups)
-
-
-def check(model: Any, graph: Graph, coupling: Coupling, inputs: Any) -> tuple[float, float, float]:
-    """Errors to the zeroed model: of garbage in half of the units of all exact groups, of the mutant, of no removal."""
-    groups = tuple(group for group in coupling.groups if group.exact)
-    kept = half(groups)
-    given = {path: np.array(graph.values[path]) for path in graph.values}
-    frozen = Graph(graph.structure, tuple(graph), given)
-    expected = outputs(model, frozen, coupling.zeroed(frozen, kept), inputs)
-    found = outputs(model, frozen, zeroed_in(groups, kept, filled(frozen, groups, kept), frozen), inputs)
-    wrong = shifted(groups)
-    mutant = outputs(model, frozen, zeroed_in(wrong, kept, filled(frozen, groups, kept), frozen), inputs)
-    whole = outputs(model, frozen, {}, inputs)
-    return error(found, expected), error(mutant, expected), error(whole, expected)
