@@ -252,6 +252,9 @@ class Session(Protocol):
             EncodingError: the cut goes through a group that shares a scale.
         """
 
+    def check_removal(self, graph: Graph, removal: Removal) -> None:
+        """Raise what `remove` would raise, and change nothing."""
+
     def finish(self, graph: Graph) -> Finished:
         """The model with the values of `graph`, made when it is first asked for.
 

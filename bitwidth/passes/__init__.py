@@ -18,6 +18,7 @@ from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
 from bitwidth.passes.registry import register_function, register_value
+from bitwidth.passes.shrink import Shrink, ShrinkDense
 from bitwidth.passes.statistics import ReestimateBatchNorm
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "Ramp",
     "ReestimateBatchNorm",
     "Repeat",
+    "Shrink",
+    "ShrinkDense",
     "TrainingPass",
     "Where",
     "register_function",

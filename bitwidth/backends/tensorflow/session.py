@@ -106,15 +106,18 @@ class KerasSession:
         """See `Session.remove`."""
         if self._store.shared:
             raise ModelError("a session that several results share cannot go on with another model")
-        made = resized(self.model, self._trace, removal.cut, removal.left)
-        factors = made.factors
-        held = {path: scaled(removal.cut.encoding(path, graph[path].encoding), by) for path, by in factors.items()}
-        self._check_removal(graph, removal, made)
+        made = self._smaller(graph, removal)
         after = self.move(graph, made.model, removal.cut)
-        return after.update({path: after.values[path] * by for path, by in factors.items()}, held)
+        held = {path: scaled(after[path].encoding, by) for path, by in made.factors.items()}
+        return after.update({path: after.values[path] * by for path, by in made.factors.items()}, held)
 
-    def _check_removal(self, graph: Graph, removal: Removal, made: Resized) -> None:
-        """Raise unless the smaller model computes what the model computes with zeros for what was removed."""
+    def check_removal(self, graph: Graph, removal: Removal) -> None:
+        """See `Session.check_removal`."""
+        self._smaller(graph, removal)
+
+    def _smaller(self, graph: Graph, removal: Removal) -> Resized:
+        """The smaller model, which computes what the model computes with zeros for what is removed."""
+        made = resized(self.model, self._trace, removal.cut, removal.left)
         tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
         inputs = sample_of(self._specs, min(tables, default=2))
         self.write(removal.zeroed(graph).without_activations())
@@ -125,6 +128,7 @@ class KerasSession:
             give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
         finalize(made.model)
         check_same(expected, outputs_of(made.model, inputs), keras.backend.standardize_dtype(self.model.compute_dtype))
+        return made
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -13,6 +13,8 @@ from bitwidth.errors import ConfigError
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.labels.coupling import Coupling, Kept
+from bitwidth.graph.labels.groups import Member
+from bitwidth.graph.lineage import cut_graph
 
 
 @final
@@ -43,6 +45,39 @@ class Removal:
         except ConfigError:
             return ()
 
+    @cached_property
+    def consumed(self) -> tuple[str, ...]:
+        """Paths of the parameters that sum over removed units, in the order of the groups."""
+        found = [(name, member) for name in self.kept for member in self.coupling[name].consumers]
+        return tuple(dict.fromkeys(member.path for name, member in found if not self._stays(name, member).all()))
+
+    def alive(self, path: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Which entries of a parameter meet inputs that are left, of its shape."""
+        alive = np.ones(shape, np.bool_)
+        for name in self.kept:
+            for member in self.coupling[name].consumers:
+                if member.path == path:
+                    alive &= self._stays(name, member).reshape(
+                        [-1 if axis == member.axis else 1 for axis in range(len(shape))]
+                    )
+        return alive
+
     def zeroed(self, graph: Graph) -> Graph:
         """The model as it was, with zeros where removed units are read: what the cut model has to agree with."""
         return graph.update(self.coupling.zeroed(graph, self.kept))
+
+    def predicted(self, graph: Graph) -> Graph:
+        """What the cut model will be, as far as that is known before it is built: for plans."""
+        sizes = self.coupling.sizes(self.kept)
+        tensors = tuple(
+            replace(tensor, shape=sizes.get(tensor.name, tensor.shape)) for tensor in graph.structure.tensors
+        )
+        parameters = [replace(p, shape=self.cut.shape(p.path, p.shape)) for p in graph]
+        plain = Graph(replace(graph.structure, tensors=tensors), parameters, {p.path: np.zeros(0) for p in parameters})
+        return cut_graph(graph, self.cut, plain)
+
+    def _stays(self, name: str, member: Member) -> NDArray[np.bool_]:
+        """For each index of a member's axis whether it is left."""
+        units = np.zeros(self.coupling[name].size, np.bool_)
+        units[np.asarray(self.kept[name])] = True
+        return (member.units < 0) | units[member.units]

@@ -179,7 +179,9 @@ def built_again(config: Json, specs: Nest, model: Model) -> Model:
 
 def _of_its_classes(config: Json, inputs: Any, model: Model) -> Model:
     classes = {type(layer).__name__: type(layer) for layer in layers_of(model)}
-    return rebuild(config, inputs, {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")})
+    return rebuild(
+        config, inputs, {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
+    )
 
 
 # ---- its values

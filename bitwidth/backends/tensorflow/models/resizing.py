@@ -6,7 +6,7 @@ of it: it is saved, loaded and trained without this library.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -74,7 +74,7 @@ class _Resizing:
 
     def __init__(self, model: Model, trace: FuncTrace, cut: Cut, left: Left) -> None:
         self._trace, self._cut, self._left = trace, cut, left
-        self._layers = {chain: layer for chain, layer in _chains(model, (), ())}
+        self._layers = dict(_chains(model, (), ()))
         self._shapes = {path: tuple(variable.shape) for path, variable, _ in trace.names.variables}
         self._calls: dict[str, Call] = {}
         for call in (*trace.calls, *trace.operations):
@@ -135,7 +135,7 @@ def _entries(config: Json, chain: _Chain | None) -> Iterator[tuple[_Chain, JsonD
         for item in config:
             yield from _entries(item, chain)
         return
-    if not isinstance(config, Mapping):
+    if not isinstance(config, dict):
         return
     inner = config.get("config")
     if not isinstance(inner, dict) or "class_name" not in config:

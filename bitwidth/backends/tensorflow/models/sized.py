@@ -176,7 +176,9 @@ def _reshape(config: JsonDict, part: Part) -> None:
 
 def _nested(config: JsonDict, part: Part) -> None:
     """The sizes that a model within a model declares for its inputs."""
-    layers = {layer["config"]["name"]: layer for layer in config.get("layers", []) if layer["class_name"] == "InputLayer"}
+    layers = {
+        layer["config"]["name"]: layer for layer in config.get("layers", []) if layer["class_name"] == "InputLayer"
+    }
     names = [name for name in keras.tree.flatten(config.get("input_layers", list(layers))) if name in layers]
     for place, name in enumerate(names[: len(part.takes.shapes)]):
         held = layers[name]["config"]
