@@ -17,7 +17,7 @@ from bitwidth.graph.wiring import is_free
 from bitwidth.probes import Paired, PairedMomentsProbe
 from bitwidth.typing import Array
 
-_DAMPING = 0.01  # of the mean of a covariance's diagonal: how much the old weights count
+_DAMPING = 0.02  # of the mean of a covariance's diagonal: how much the old weights count
 _ROUNDS = 24  # runs of the data at most: of more consumers, those that follow each other are solved together
 _STEPS = 60  # of conjugate gradients, where a mask leaves weights out
 
