@@ -15,7 +15,7 @@ Example:
 import logging
 
 from bitwidth import errors, moved
-from bitwidth.analysis import Fisher
+from bitwidth.analysis import Cost, Fisher
 from bitwidth.artifact import Diff, Inspection, diff, inspect
 from bitwidth.context import Context
 from bitwidth.events import Event
@@ -46,7 +46,7 @@ from bitwidth.passes import (
     register_function,
     register_value,
 )
-from bitwidth.reading import Opened, open, read
+from bitwidth.reading import Opened, cost, open, read
 from bitwidth.report import Report
 from bitwidth.result import Result
 
@@ -61,6 +61,7 @@ __all__ = [
     "BitRule",
     "Context",
     "CorrectBias",
+    "Cost",
     "Diff",
     "EntropyRounding",
     "EqualizeLayers",
@@ -90,6 +91,7 @@ __all__ = [
     "TrainingPass",
     "Where",
     "bitplanes",
+    "cost",
     "diff",
     "errors",
     "inspect",

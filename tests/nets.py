@@ -113,7 +113,7 @@ def residual_cnn() -> Any:
 
 def lstms() -> Any:
     stack = [
-        keras.Input((10, 6)),
+        keras.Input((5, 6)),
         layers.LSTM(16, return_sequences=True, name="first"),
         layers.LSTM(12, name="second"),
         layers.Dense(4, name="logits"),
@@ -123,7 +123,7 @@ def lstms() -> Any:
 
 def grus() -> Any:
     stack = [
-        keras.Input((10, 6)),
+        keras.Input((5, 6)),
         layers.Bidirectional(layers.GRU(8, return_sequences=True), name="both"),
         layers.GRU(12, reset_after=False, name="second"),
         layers.Dense(4, name="logits"),

@@ -86,15 +86,13 @@ def is_labelled(axis: Axis) -> bool:
 
 
 def normal(factors: Iterable[Labels]) -> Axis:
-    """Factors without those of one index, and with neighbours that have no labels made one."""
+    """Factors without those of one index, and with neighbours of known size that have no labels made one."""
     found: list[Labels] = []
     for factor in factors:
         if len(factor) == 1:
             continue
         plain = bool(found) and not factor.any() and not found[-1].any()
-        if plain and (factor is UNKNOWN or found[-1] is UNKNOWN):
-            found[-1] = UNKNOWN
-        elif plain:
+        if plain and factor is not UNKNOWN and found[-1] is not UNKNOWN:
             found[-1] = np.zeros(len(found[-1]) * len(factor), np.int64)
         else:
             found.append(factor)

@@ -12,7 +12,7 @@ from typing_extensions import override
 from bitwidth.errors import ConfigError
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.labels.axes import Axis, Labelled, is_open
+from bitwidth.graph.labels.axes import UNKNOWN, Axis, Labelled, is_open
 from bitwidth.graph.labels.groups import Frozen, Group, grouped
 from bitwidth.graph.labels.labelling import Labelling
 from bitwidth.graph.labels.walk import labelling_of
@@ -65,7 +65,7 @@ class Coupling:
         self.frozen: tuple[Frozen, ...] = found.frozen
         self._group_of, self._unit_of = found.group_of, found.unit_of
         self._shapes = {parameter.path: parameter.shape for parameter in state.graph}
-        self._tensor_shapes = {tensor.name: tensor.shape for tensor in state.graph.structure.tensors}
+        self._floats = {parameter.path for parameter in state.graph if parameter.is_float}
         self._tensors: dict[str, tuple[Axis, ...]] = {
             name: held.axes
             for name, held in state.tensors.items()
@@ -109,29 +109,30 @@ class Coupling:
         return {path: cut.shape(path, shape) for path, shape in self._shapes.items()}
 
     def parameters(self, kept: Kept) -> int:
-        """How many values are left in all parameters; errors as of `cut`."""
-        return sum(prod(shape) for shape in self.shapes(kept).values())
+        """How many floating point values are left in all parameters; errors as of `cut`."""
+        return sum(prod(shape) for path, shape in self.shapes(kept).items() if path in self._floats)
 
-    def sizes(self, kept: Kept) -> dict[str, tuple[int | None, ...]]:
-        """The shapes that are left of the tensors, by name, None for a size that is not known; errors as of `cut`.
+    def sizes(self, kept: Kept, batch: int | None = None) -> dict[str, tuple[int | None, ...]]:
+        """The shapes that are left of the tensors, by name; errors as of `cut`.
 
         Tensors of unknown rank and lists of tensors are left out.
+
+        Args:
+            kept: see `cut`.
+            batch: what to take for a size that is only known when the model runs; None leaves it open, as None.
         """
         alive = self._alive(self._checked(kept))
-        counts: dict[int, int] = {}
+        counts: dict[int, int] = {id(UNKNOWN): batch or 0}
 
-        def size(axis: Axis, before: int | None) -> int | None:
-            if is_open(axis):
-                return before
+        def size(axis: Axis) -> int | None:
+            if batch is None and is_open(axis):
+                return None
             for factor in axis:
                 if id(factor) not in counts:
                     counts[id(factor)] = int(np.count_nonzero(alive[factor]))
             return prod(counts[id(factor)] for factor in axis)
 
-        return {
-            name: tuple(size(axis, before) for axis, before in zip(axes, self._tensor_shapes[name] or (), strict=True))
-            for name, axes in self._tensors.items()
-        }
+        return {name: tuple(size(axis) for axis in axes) for name, axes in self._tensors.items()}
 
     def kept(self, tensor: str, kept: Kept) -> tuple[NDArray[np.intp] | None, ...]:
         """For each axis of a tensor the indices that are left, None where all are; errors as of `cut`.

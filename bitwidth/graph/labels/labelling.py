@@ -16,8 +16,19 @@ from typing import TypeAlias
 import numpy as np
 
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.labels.axes import UNKNOWN, Axis, Labelled, Labels, Listed, normal, positions, size_of, spread
-from bitwidth.graph.labels.integers import Integers
+from bitwidth.graph.integers import Integers
+from bitwidth.graph.labels.axes import (
+    UNKNOWN,
+    Axis,
+    Labelled,
+    Labels,
+    Listed,
+    is_open,
+    normal,
+    positions,
+    size_of,
+    spread,
+)
 from bitwidth.graph.model import Op
 from bitwidth.typing import Array
 
@@ -179,7 +190,8 @@ class Labelling:
         """Two axes that are the same and whose factors are not: all stays."""
         for axis in (first, second):
             self.freeze(axis, reason)
-        return positions(size_of(first) or size_of(second))
+        known = [axis for axis in (first, second) if not is_open(axis)]
+        return known[0] if known else max(first, second, key=len)
 
     def _equal(self, one: Labels, other: Labels, op: Op) -> None:
         if one is other or np.array_equal(one, other):

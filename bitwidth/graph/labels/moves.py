@@ -319,10 +319,15 @@ def broadcast(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[La
 
 
 def mixed_positions(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled]:
-    """Positions moved between the axes of an image and its batch; the last axis is as before."""
-    given = operands[0]
+    """Positions moved between the axes of an image and the front of its batch; the last axis is as before."""
+    given, blocks = operands[0], state.value(op.inputs[1])
     for axis in given.axes[:-1]:
         state.freeze(axis, f"{op.shown} mixes positions")
     found = state.blank(op.outputs[0], given.static)
-    axes, zero = (*found.axes[:-1], given.axes[-1]), (*found.zero[:-1], given.zero[-1])
+    batch = given.axes[0]
+    if blocks is not None and op.kind == "space_to_batch":
+        batch = normal((np.zeros(int(np.prod(blocks)), np.int64), *batch))
+    elif blocks is not None and batch and len(batch[0]) == np.prod(blocks):
+        batch = batch[1:]
+    axes, zero = (batch, *found.axes[1:-1], given.axes[-1]), (*found.zero[:-1], given.zero[-1])
     return [Labelled(axes, zero, given.static)]

@@ -25,7 +25,7 @@ class Net:
 
     def input(self, *shape: int | None) -> str:
         """An input of the model."""
-        name = self.op("input", (), shape)
+        name = str(self.op("input", (), shape))
         self.inputs.append(name)
         return name
 

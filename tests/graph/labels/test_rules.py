@@ -42,8 +42,8 @@ def test_transposed_products(transposed: tuple[bool, bool]) -> None:
     x = net.op("reshape", (x, net.constant([-1, 1, 4])), (None, 1, 4))
     x = net.op("transpose", (x,), (None, 4, 1), order=(0, 2, 1)) if transposed[0] else x
     kernel = net.parameter("second/kernel", *((2, 4) if transposed[1] else (4, 2)))
-    flags = {"transpose_a": transposed[0], "transpose_b": transposed[1]}
-    coupling = net.couple(net.op("matmul", (x, kernel), (None, 1, 2), **flags))
+    first, second = transposed
+    coupling = net.couple(net.op("matmul", (x, kernel), (None, 1, 2), transpose_a=first, transpose_b=second))
     assert shown(coupling)["first"][f"second/kernel:{int(transposed[1])}"] == [0, 1, 2, 3]
 
 
@@ -234,7 +234,7 @@ def test_equal_parts_are_coupled() -> None:
     first, second = net.op("split", (x,), [(None, 3)] * 2, axis=1)
     x = net.op("multiply", (first, second), (None, 3))
     y = net.dense(x, "b", 3, 6)
-    masks = {"ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 0, "end_mask": 1}
+    masks: Any = {"ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 0, "end_mask": 1}
     steps = net.constant([1, 1])
     low = net.op(
         "strided_slice", (y, net.constant([0, 0]), net.constant([0, 2]), steps), (None, 2), begin_mask=3, **masks
@@ -262,7 +262,7 @@ def test_unequal_parts_are_units_of_their_own() -> None:
 def test_one_index_is_taken_for_what_it_is() -> None:
     net = Net()
     x = net.dense(net.input(None, 3), "a", 3, 5)
-    masks = {"ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 2, "begin_mask": 1, "end_mask": 1}
+    masks: Any = {"ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 2, "begin_mask": 1, "end_mask": 1}
     ends = net.constant([0, 2]), net.constant([0, 3]), net.constant([1, 1])
     x = net.op("strided_slice", (x, *ends), (None,), "pick", **masks)
     assert stays(net.couple(x))["a/kernel:1"] == "Strided_Slice in pick takes one index of it"
