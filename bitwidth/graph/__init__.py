@@ -10,7 +10,7 @@ from bitwidth.errors import Refused
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.lineage import cut_between, cut_graph
+from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
 from bitwidth.graph.ops import Kind, OpSpec, spec
@@ -48,4 +48,5 @@ __all__ = [
     "layer_inputs",
     "moved",
     "spec",
+    "tensors_between",
 ]

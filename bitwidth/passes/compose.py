@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,17 +44,17 @@ class Where(Wrapping, name="where"):
 
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:
-        """Run the pass inside, and check that nothing outside of the selection has changed.
+        """Run the pass inside, and check that nothing outside of the selection has changed but what it refitted.
 
         Raises:
             ContractError: something has; the pass inside does not choose parameters with `context.select`.
         """
         after = super().apply(graph, context)
-        self._check_outside(graph, after)
+        self._check_outside(graph, after, context.notes.refitted)
         return after
 
-    def _check_outside(self, before: Graph, after: Graph) -> None:
-        inside = {parameter.path for parameter in before.select(self.where)}
+    def _check_outside(self, before: Graph, after: Graph, refitted: Collection[str]) -> None:
+        inside = {parameter.path for parameter in before.select(self.where)}.union(refitted)
         cut = cut_between(before, after)
         for parameter in after:
             path = parameter.path

@@ -13,7 +13,7 @@ from bitwidth.graph.labels import Group
 from bitwidth.passes.units import Ranking
 from bitwidth.typing import is_integer, is_number
 
-_HALVINGS = 40
+_HALVINGS = 24
 Weigh = Callable[[Mapping[str, int]], float]
 """What a model costs in which groups keep so many units, by name."""
 
@@ -77,7 +77,7 @@ class Width:
         return max(self.multiple_of, wanted // self.multiple_of * self.multiple_of)
 
     def within(
-        self, groups: Sequence[Group], rankings: Mapping[str, Ranking], weigh: Weigh, budget: float, owner: str
+        self, groups: Sequence[Group], rankings: Mapping[str, Ranking], weigh: Weigh, budget: float
     ) -> dict[str, int]:
         """How many units of each group stay under a budget.
 
@@ -88,11 +88,7 @@ class Width:
             groups: the groups.
             rankings: of the units of each.
             weigh: what a model costs.
-            budget: what it may cost at most.
-            owner: whose budget it is, for messages.
-
-        Raises:
-            ConfigError: with one multiple of each group left the model still costs more.
+            budget: what it may cost at most; see `check_room`.
         """
         whole = {group.name: group.size for group in groups}
         full = weigh(whole)
@@ -112,12 +108,6 @@ class Width:
             return counts
 
         low, high = 0.0, max(float(found.max(initial=0)) for found in prices.values()) * 2 + 1e-300
-        least = weigh(kept(high))
-        if least > budget:
-            raise ConfigError(
-                f"{owner}: with {self.multiple_of} units of each group left the model has {least / full:.3f} of what it "
-                f"had: more than the {budget / full:.3f} that was asked for"
-            )
         if full <= budget:
             return whole
         for _ in range(_HALVINGS):
@@ -127,3 +117,20 @@ class Width:
             else:
                 low = float(middle)
         return kept(high)
+
+    def check_room(self, groups: Sequence[Group], weigh: Weigh, owner: str) -> float:
+        """What the model may cost under the budget.
+
+        Raises:
+            ConfigError: with one multiple of each group left it still costs more.
+        """
+        full = weigh({})
+        least = weigh({group.name: self.multiple_of for group in groups})
+        share = self.parameters if self.macs is None else self.macs
+        budget = full * (1.0 if share is None else share)
+        if least > budget:
+            raise ConfigError(
+                f"{owner}: {share:g} of the model were to stay, and {least / full:.3g} of it stay where each group keeps "
+                f"{self.multiple_of} of its units"
+            )
+        return budget

@@ -10,15 +10,16 @@ import numpy as np
 from typing_extensions import override
 
 from bitwidth.analysis import Fisher, InputMoments
+from bitwidth.analysis.cost import cost_of
 from bitwidth.context import NOT_SELECTED, Context, check_choice, check_count
 from bitwidth.errors import ConfigError, ContractError, ModelError
 from bitwidth.graph import Graph, Where, check_where, frozen_where
 from bitwidth.graph.labels import Coupling, Group, Removal, couple
 from bitwidth.passes.base import Pass
-from bitwidth.passes.keeping import Width
+from bitwidth.passes.keeping import Weigh, Width
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.refit import refitted
-from bitwidth.passes.units import Criterion, Ranking, rankings
+from bitwidth.passes.units import Criterion, rankings
 from bitwidth.typing import Array
 
 _CRITERIA = ("magnitude", "activation", "fisher", "reconstruction", None)
@@ -100,7 +101,10 @@ class Shrink(Pass, name="shrink"):
     @override
     def check(self, graph: Graph, context: Context) -> None:
         """A group can be cut, and there are data where the criterion needs them."""
-        self._counts(graph, couple(graph), context.fresh_notes(), None)
+        coupling = couple(graph)
+        _, groups = self._counts(graph, coupling, context.fresh_notes())
+        if self.width.is_budget:
+            self.width.check_room(groups, self._weigh(graph, coupling), self.label)
         if self.criterion == "fisher":
             Fisher(self.samples).check(graph, context)
         elif self.criterion in ("activation", "reconstruction") or (self.refit and context.data is not None):
@@ -175,15 +179,15 @@ class Shrink(Pass, name="shrink"):
 
     def _chosen(self, graph: Graph, coupling: Coupling, context: Context, criterion: Criterion) -> dict[str, list[int]]:
         """By the name of each group that is cut, the units that stay."""
-        counts, groups = self._counts(graph, coupling, context, criterion)
+        counts, groups = self._counts(graph, coupling, context)
         for frozen in coupling.frozen:
             context.notes.skipped.setdefault(frozen.path, f"axis {frozen.axis} stays: {frozen.reason}")
-        if not self.width.is_budget:
-            gone = {group.name: group.size - counts[group.name] for group in groups}
-            ranked = rankings(graph, context, groups, criterion, self.samples, gone)
-        else:
-            ranked = rankings(graph, context, groups, criterion, self.samples, None)
-            counts = self._within(graph, coupling, groups, ranked)
+        gone = None if self.width.is_budget else {group.name: group.size - counts[group.name] for group in groups}
+        ranked = rankings(graph, context, groups, criterion, self.samples, gone)
+        if self.width.is_budget:
+            weigh = self._weigh(graph, coupling)
+            budget = self.width.check_room(groups, weigh, self.label)
+            counts = self.width.within(groups, ranked, weigh, budget)
         context.remark(f"units ranked by {criterion}")
         kept = {}
         for group in groups:
@@ -191,22 +195,21 @@ class Shrink(Pass, name="shrink"):
                 gone_ = set(ranked[group.name].order[: group.size - counts[group.name]].tolist())
                 kept[group.name] = [unit for unit in range(group.size) if unit not in gone_]
                 context.remark(f"{group.name}: {counts[group.name]} of {group.size} units stay")
-        before, after = sum(parameter.size for parameter in graph), coupling.parameters(kept)
-        context.remark(f"parameters: {before:,} to {after:,} ({after / before:.1%})")
+        before, after = cost_of(graph, coupling), cost_of(graph, coupling, kept)
+        for name, was, now in (("parameters", before.parameters, after.parameters), ("MACs", before.macs, after.macs)):
+            context.remark(f"{name}: {was:,} to {now:,} ({now / max(was, 1):.1%})")
         return kept
 
-    def _within(
-        self, graph: Graph, coupling: Coupling, groups: list[Group], ranked: Mapping[str, Ranking]
-    ) -> dict[str, int]:
+    def _weigh(self, graph: Graph, coupling: Coupling) -> Weigh:
+        """What the budget is of, with so many units left in groups."""
+
         def weigh(counts: Mapping[str, int]) -> float:
-            return float(coupling.parameters({name: range(count) for name, count in counts.items()}))
+            found = cost_of(graph, coupling, {name: range(count) for name, count in counts.items()})
+            return float(found.parameters if self.macs is None else found.macs)
 
-        whole = weigh({group.name: group.size for group in groups})
-        return self.width.within(groups, ranked, weigh, (self.parameters or 1) * whole, self.label)
+        return weigh
 
-    def _counts(
-        self, graph: Graph, coupling: Coupling, context: Context, criterion: Criterion | None
-    ) -> tuple[dict[str, int], list[Group]]:
+    def _counts(self, graph: Graph, coupling: Coupling, context: Context) -> tuple[dict[str, int], list[Group]]:
         """The groups that are cut, and how many units of each stay, where that is given.
 
         Raises:

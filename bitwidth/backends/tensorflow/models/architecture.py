@@ -123,7 +123,7 @@ def _random_states_kept() -> Iterator[None]:
 
 
 def configuration_of(model: Model) -> tuple[Any, str]:
-    """The configuration of a model as JSON, without what it was compiled with; None and the reason where it has none."""
+    """The configuration of a model as JSON, without what it was compiled with; None and why where it has none."""
     try:
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
     except Exception as error:  # a user's get_config may raise anything
