@@ -115,6 +115,16 @@ class Repeat(Wrapping, name="repeat"):
         context.notes.take_skips()
         return graph
 
+    @override
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Preview the pass that many times, each on what the time before would leave."""
+        for _ in range(self.times):
+            with self.part(0, context) as (part, inner):
+                graph, record = part(graph, inner, dry=True)
+            context.notes.inner.append(record)
+        context.notes.take_skips()
+        return graph
+
     @property
     @override
     def label(self) -> str:

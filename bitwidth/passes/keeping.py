@@ -130,7 +130,7 @@ class Width:
         budget = full * (1.0 if share is None else share)
         if least > budget:
             raise ConfigError(
-                f"{owner}: {share:g} of the model were to stay, and {least / full:.3g} of it stay where each group keeps "
-                f"{self.multiple_of} of its units"
+                f"{owner}: {share:g} of the model were to stay, and {least / full:.3g} of it stay where each group "
+                f"keeps {self.multiple_of} of its units"
             )
         return budget

@@ -234,9 +234,8 @@ class Shrink(Pass, name="shrink"):
                 for member in group.producers or group.members:
                     context.notes.skipped.setdefault(member.path, why)
         if not groups:
-            given = dict.fromkeys(reason for reason in reasons.values() if reason)
-            held = dict.fromkeys(frozen.reason for frozen in coupling.frozen)
-            raise ConfigError(f"{self.label}: nothing to remove: {'; '.join((*given, *held)) or 'there are no units'}")
+            given = [reason for reason in reasons.values() if reason] or [item.reason for item in coupling.frozen]
+            raise ConfigError(f"{self.label}: nothing to remove: {'; '.join(dict.fromkeys(given)) or 'no units'}")
         return counts, groups
 
     def _unfit(self, graph: Graph, group: Group, inside: frozenset[str]) -> str | None:
