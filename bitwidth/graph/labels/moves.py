@@ -270,7 +270,7 @@ def reverse(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labe
 
 
 def pad(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled]:
-    """Numbers around a tensor; along units they are new ones."""
+    """Numbers around a tensor; they stay, because how many there are stands in the operation."""
     given, pads, fill = operands[0], attribute(op, "pads"), attribute(op, "fill")
     if pads is None:
         return unknown(state, op, operands)
@@ -283,6 +283,7 @@ def pad(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labelled
             axes.append(positions((size_of(axis) or 0) + before + behind))
         else:
             around = state.loose((op.name, place), before + behind)
+            state.freeze((around,), f"{op.shown} puts numbers around it")
             axes.append(normal((np.concatenate([around[:before], state.merged(axis, op), around[before:]]),)))
     zero = tuple(held and fill == 0 for held in given.zero)
     return [Labelled(tuple(axes), zero, given.static)]
