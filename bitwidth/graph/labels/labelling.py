@@ -166,8 +166,8 @@ class Labelling:
         ones, others, found = list(first), list(second), []
         while ones and others:
             one, other = ones.pop(), others.pop()
-            if one is UNKNOWN or other is UNKNOWN:
-                if one is not other or ones or others:
+            if not len(one) or not len(other):
+                if len(one) or len(other) or ones or others:
                     return self._apart(first, second, f"{op.shown} meets it with an axis of unknown size")
                 found.append(UNKNOWN)
                 break
@@ -183,7 +183,7 @@ class Labelling:
             self._equal(one, other, op)
             found.append(one if one.any() else other)
         if ones or others:
-            raise AssertionError(f"{op.name}: axes of {size_of(first)} and {size_of(second)} indices")
+            return self._apart(first, second, f"{op.shown} meets it with another size")
         return normal(reversed(found))
 
     def _apart(self, first: Axis, second: Axis, reason: str) -> Axis:
