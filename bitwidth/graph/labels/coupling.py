@@ -207,12 +207,10 @@ class Coupling:
 
     def _alive(self, chosen: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """For each label whether it is left."""
-        alive = np.ones(len(self._group_of), bool)
-        for place, group in enumerate(self.groups):
-            if group.name in chosen:
-                own = self._group_of == place
-                alive[own] = chosen[group.name][self._unit_of[own]]
-        return alive
+        units = [chosen.get(group.name, np.ones(group.size, bool)) for group in self.groups]
+        starts = np.cumsum([0, *map(len, units)])  # labels of no group read what is appended
+        places = np.where(self._group_of < 0, starts[-1], starts[self._group_of] + self._unit_of)
+        return np.concatenate([*units, np.ones(1, bool)])[places]
 
     @override
     def __repr__(self) -> str:
