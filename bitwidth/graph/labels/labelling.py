@@ -78,6 +78,7 @@ class Labelling:
         inexact: labels whose removal changes more than the slices that read them, with the operation.
         joint: labels of units that meet each other, not a parameter, in an operation.
         roles: labels with what is done there.
+        companions: those of the pairs that meet where a kernel is computed: what is done with one is done with both.
     """
 
     def __init__(self, graph: Graph, splits: dict[Site, tuple[int, ...]]) -> None:
@@ -99,6 +100,7 @@ class Labelling:
         self.inexact: list[tuple[Labels, str]] = []
         self.joint: list[Labels] = []
         self.roles: list[tuple[Labels, Role]] = []
+        self.companions: list[tuple[Labels, Labels]] = []
         self._starts: Labels | None = None
 
     # Labels

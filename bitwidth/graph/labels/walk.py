@@ -78,7 +78,10 @@ class _Walk:
         lists = any(isinstance(operand, Listed) for operand in operands)
         if rule is None or not known or (lists and op.kind not in (*_LISTS, *_PARTS)):
             return self._unknown(op, operands)
+        before = len(self.state.pairs)
         found = list(rule(self.state, op, operands))
+        if all(isinstance(operand, Labelled) and operand.static for operand in operands):
+            self.state.companions += self.state.pairs[before:]
         return found if self._fits(op, found) else self._unknown(op, operands)
 
     def _entering(self, op: Op) -> Labelled | Listed:

@@ -502,3 +502,38 @@ def test_positions_in_the_batch() -> None:
     coupling = net.couple(conv(net, x, "c", (1, 1, 5, 2), 2))
     assert {name: len(members) for name, members in shown(coupling).items()} == {"a": 2, "b": 2}
     assert coupling.sizes({}, batch=1)[x] == (1, 8, 8, 5)
+
+
+def test_a_kernel_of_a_sum_is_consumed_in_all_that_it_is_made_of() -> None:
+    """A kernel and a product of two of low rank."""
+    net = Net()
+    x = net.dense(net.input(None, 3), "a", 3, 4)
+    low, high = net.parameter("low/kernel", 4, 2), net.parameter("high/kernel", 2, 5)
+    update = net.op("matmul", (low, high), (4, 5))
+    x = net.op("matmul", (x, net.op("add", (net.parameter("b/kernel", 4, 5), update), (4, 5))), (None, 5), "b")
+    output = net.dense(x, "c", 5, 2)
+    coupling = net.couple(output)
+    assert roles(coupling) == {
+        "a/kernel:1": "produces",
+        "low/kernel:0": "consumes",
+        "b/kernel:0": "consumes",
+        "low/kernel:1": "consumes",
+        "high/kernel:0": "consumes",
+        "high/kernel:1": "produces",
+        "b/kernel:1": "produces",
+        "c/kernel:0": "consumes",
+    }
+    graph = net.graph(output)
+    assert sorted(coupling.zeroed(graph, {"a": [0]})) == ["b/kernel", "low/kernel"]
+    assert all(group.exact for group in coupling.groups)
+
+
+def test_a_gain_of_a_kernel_goes_with_it() -> None:
+    net = Net()
+    gain, direction = net.parameter("b/gain", 5), net.parameter("b/direction", 3, 5)
+    x = net.op("matmul", (net.input(None, 3), net.op("multiply", (gain, direction), (3, 5))), (None, 5), "b")
+    assert roles(net.couple(net.dense(x, "c", 5, 2))) == {
+        "b/gain:0": "produces",
+        "b/direction:1": "produces",
+        "c/kernel:0": "consumes",
+    }
