@@ -138,11 +138,11 @@ def cost(model: Model, data: Data = None) -> Cost:
     Example:
         >>> import bitwidth as bw
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4)])
-        >>> found = bw.cost(model)
+        >>> stack = [keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4, name="out")]
+        >>> found = bw.cost(keras.Sequential(stack))
         >>> found.macs, found.parameters, found.bytes, found.peak
         (192, 212, 848, 128)
         >>> [(layer.path, layer.macs) for layer in found.layers]
-        [('hidden', 128), ('dense', 64)]
+        [('hidden', 128), ('out', 64)]
     """
     return cost_of(read(model, data))

@@ -1,9 +1,9 @@
 """What a model is: operations, layers, parameters and their values, read-only and without any framework.
 
 Here belongs what can be said of a model by looking at its graph: one vocabulary of operations (`ops`), one way to
-follow tensors (`paths`), what surrounds a parameter (`wiring`, `neighbours`), and the selectors of `where=`. How one
-tensor is held belongs in `bitwidth.encodings`, what a model computes on data in `bitwidth.analysis` and the backend.
-Numpy only; no operation has a framework's name.
+follow tensors (`paths`), what surrounds a parameter (`wiring`, `neighbours`), which units go together (`labels`), and
+the selectors of `where=`. How one tensor is held belongs in `bitwidth.encodings`, what a model computes on data in
+`bitwidth.analysis` and the backend. Numpy only; no operation has a framework's name.
 """
 
 from bitwidth.errors import Refused

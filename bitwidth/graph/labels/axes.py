@@ -2,8 +2,8 @@
 
 The indices of an axis are the row-major product of its factors, each an array with one label for each of its indices:
 an axis of 4 heads of 8 features has two factors, of 4 and of 8 labels. An index is there as long as the units behind
-all of its labels are. Label 0 stands for what is no unit: a position. An axis of one index has no factors; a factor
-whose size is not known, of the batch above all, is `UNKNOWN`.
+all of its labels are. Label 0 stands for what is no unit: a position. An axis of one index has no factors; a
+factor whose size is not known, of the batch above all, is empty: `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Labels: TypeAlias = NDArray[np.int64]
 Axis: TypeAlias = tuple[Labels, ...]
 
 UNKNOWN: Labels = np.zeros(0, np.int64)
-"""The factor whose size is only known when the model runs; it is always this object."""
+"""The factor whose size is only known when the model runs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def size_of(axis: Axis) -> int | None:
 
 def is_open(axis: Axis) -> bool:
     """Whether the size of an axis is not known."""
-    return any(factor is UNKNOWN for factor in axis)
+    return not all(map(len, axis))
 
 
 def is_labelled(axis: Axis) -> bool:
@@ -92,7 +92,7 @@ def normal(factors: Iterable[Labels]) -> Axis:
         if len(factor) == 1:
             continue
         plain = bool(found) and not factor.any() and not found[-1].any()
-        if plain and factor is not UNKNOWN and found[-1] is not UNKNOWN:
+        if plain and len(factor) and len(found[-1]):
             found[-1] = np.zeros(len(found[-1]) * len(factor), np.int64)
         else:
             found.append(factor)

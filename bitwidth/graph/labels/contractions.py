@@ -21,6 +21,7 @@ def contracted(state: Labelling, op: Op, operands: Sequence[Labelled], names: Se
         result: the letters of the result.
     """
     axes: dict[str, Axis] = {}
+    static = all(operand.static for operand in operands)
     for operand, letters in zip(operands, names, strict=True):
         for axis, letter in zip(operand.axes, letters, strict=True):
             axes[letter] = state.tie(axes[letter], axis, op) if letter in axes else axis
@@ -29,11 +30,11 @@ def contracted(state: Labelling, op: Op, operands: Sequence[Labelled], names: Se
         places = [(operand, letters.index(letter)) for operand, letters in given if letter in letters]
         if letter not in result:
             _summed(state, op, places)
-        elif len(places) == 1 and places[0][0].static:
+        elif len(places) == 1 and places[0][0].static and not static:
             state.play(places[0][0].axes[places[0][1]], Role.PRODUCES)
     held = [dict(zip(letters, operand.zero, strict=True)) for operand, letters in zip(operands, names, strict=True)]
     zero = tuple(any(flags.get(letter, False) for flags in held) for letter in result)
-    return Labelled(tuple(axes[letter] for letter in result), zero, all(operand.static for operand in operands))
+    return Labelled(tuple(axes[letter] for letter in result), zero, static)
 
 
 def _summed(state: Labelling, op: Op, held: Sequence[tuple[Labelled, int]]) -> None:

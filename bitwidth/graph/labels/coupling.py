@@ -12,7 +12,7 @@ from typing_extensions import override
 from bitwidth.errors import ConfigError
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.labels.axes import UNKNOWN, Axis, Labelled, is_open
+from bitwidth.graph.labels.axes import Axis, Labelled, is_open, spread
 from bitwidth.graph.labels.groups import Frozen, Group, grouped
 from bitwidth.graph.labels.labelling import Labelling
 from bitwidth.graph.labels.walk import labelling_of
@@ -36,11 +36,11 @@ def couple(graph: Graph, inputs: bool = False) -> Coupling:
     Example:
         >>> import bitwidth as bw
         >>> import keras
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4)])
-        >>> coupling = couple(bw.read(model))
+        >>> stack = [keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4, name="out")]
+        >>> coupling = couple(bw.read(keras.Sequential(stack)))
         >>> (group,) = coupling.groups
         >>> group.name, group.size, group.exact, [(member.path, member.axis) for member in group.members]
-        ('hidden', 16, True, [('hidden/kernel', 1), ('hidden/bias', 0), ('dense/kernel', 0)])
+        ('hidden', 16, True, [('hidden/kernel', 1), ('hidden/bias', 0), ('out/kernel', 0)])
         >>> coupling.parameters({"hidden": range(4)})
         56
     """
@@ -63,6 +63,7 @@ class Coupling:
         found = grouped(state)
         self.groups: tuple[Group, ...] = found.groups
         self.frozen: tuple[Frozen, ...] = found.frozen
+        self._by_name = {group.name: group for group in self.groups}
         self._group_of, self._unit_of = found.group_of, found.unit_of
         self._shapes = {parameter.path: parameter.shape for parameter in state.graph}
         self._floats = {parameter.path for parameter in state.graph if parameter.is_float}
@@ -73,10 +74,9 @@ class Coupling:
         }
 
     def __getitem__(self, name: str) -> Group:
-        for group in self.groups:
-            if group.name == name:
-                return group
-        known = ", ".join(group.name for group in self.groups) or "none"
+        if name in self._by_name:
+            return self._by_name[name]
+        known = ", ".join(self._by_name) or "none"
         raise ConfigError(f"the model has no group {name!r}; it has: {known}")
 
     def cut(self, kept: Kept) -> Cut:
@@ -122,34 +122,53 @@ class Coupling:
             batch: what to take for a size that is only known when the model runs; None leaves it open, as None.
         """
         alive = self._alive(self._checked(kept))
-        counts: dict[int, int] = {id(UNKNOWN): batch or 0}
+        counts: dict[int, int] = {}
 
         def size(axis: Axis) -> int | None:
             if batch is None and is_open(axis):
                 return None
             for factor in axis:
                 if id(factor) not in counts:
-                    counts[id(factor)] = int(np.count_nonzero(alive[factor]))
+                    counts[id(factor)] = int(np.count_nonzero(alive[factor])) if len(factor) else batch or 0
             return prod(counts[id(factor)] for factor in axis)
 
         return {name: tuple(size(axis) for axis in axes) for name, axes in self._tensors.items()}
 
     def kept(self, tensor: str, kept: Kept) -> tuple[NDArray[np.intp] | None, ...]:
-        """For each axis of a tensor the indices that are left, None where all are; errors as of `cut`.
-
-        Raises:
-            ConfigError: the model has no tensor of this name, or its rank is not known.
-        """
-        if tensor not in self._tensors:
-            raise ConfigError(f"the model has no tensor {tensor!r} with known axes")
-        alive = self._alive(self._checked(kept))
+        """For each axis of a tensor the indices that are left, None for all; errors as of `cut` and `units_on`."""
+        axes, alive = self._axes(tensor), self._alive(self._checked(kept))
         found: list[NDArray[np.intp] | None] = []
-        for axis in self._tensors[tensor]:
+        for axis in axes:
             stays = np.ones(1, bool)
             for factor in axis:
                 stays = np.outer(stays, alive[factor]).ravel()
             found.append(None if is_open(axis) or stays.all() else np.flatnonzero(stays))
         return tuple(found)
+
+    def units_on(self, tensor: str) -> tuple[Mapping[str, NDArray[np.intp]], ...]:
+        """For each axis of a tensor and each group on it, the unit that each index goes with, -1 for none.
+
+        An axis of unknown size has none.
+
+        Raises:
+            ConfigError: the model has no tensor of this name, or its rank is not known.
+        """
+        found: list[Mapping[str, NDArray[np.intp]]] = []
+        for axis in self._axes(tensor):
+            own: dict[str, NDArray[np.intp]] = {}
+            for place in range(0 if is_open(axis) else len(axis)):
+                whole = spread(axis, place)
+                for group in np.unique(self._group_of[whole]):
+                    if group >= 0:
+                        units = np.where(self._group_of[whole] == group, self._unit_of[whole], -1)
+                        own[self.groups[group].name] = units
+            found.append(own)
+        return tuple(found)
+
+    def _axes(self, tensor: str) -> tuple[Axis, ...]:
+        if tensor not in self._tensors:
+            raise ConfigError(f"the model has no tensor {tensor!r} with known axes")
+        return self._tensors[tensor]
 
     def zeroed(self, graph: Graph, kept: Kept) -> dict[str, Array]:
         """The values of the original in which what consumes removed units is zero: what a cut model has to agree with.
@@ -188,12 +207,10 @@ class Coupling:
 
     def _alive(self, chosen: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """For each label whether it is left."""
-        alive = np.ones(len(self._group_of), bool)
-        for place, group in enumerate(self.groups):
-            if group.name in chosen:
-                own = self._group_of == place
-                alive[own] = chosen[group.name][self._unit_of[own]]
-        return alive
+        units = [chosen.get(group.name, np.ones(group.size, bool)) for group in self.groups]
+        starts = np.cumsum([0, *map(len, units)])  # labels of no group read what is appended
+        places = np.where(self._group_of < 0, starts[-1], starts[self._group_of] + self._unit_of)
+        return np.concatenate([*units, np.ones(1, bool)])[places]
 
     @override
     def __repr__(self) -> str:

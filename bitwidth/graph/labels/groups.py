@@ -144,9 +144,11 @@ class _Facts:
         self.stays = self.why < len(state.frozen)
         self.stays[0] = True
         self.joint = self._spread(state.joint)
+        company = components(state.count, state.companions)
         self.roles = np.zeros(state.count, np.int64)
         for labels, role in state.roles:
-            self.roles[labels[labels > 0]] |= role
+            self.roles[company[labels[labels > 0]]] |= role
+        self.roles = self.roles[company]
 
     def _spread(self, notes: list[Labels]) -> NDArray[np.bool_]:
         found = np.zeros(self.state.count, bool)
@@ -182,7 +184,8 @@ class _Facts:
         for axis, factors in enumerate(self.state.parameters[parameter.path]):
             for place, factor in enumerate(factors):
                 whole = spread(factors, place)
-                for group in np.unique(group_of[factor]):
+                found, seen = np.unique(group_of[factor], return_index=True)
+                for group in found[np.argsort(seen)]:
                     if group >= 0:
                         own = group_of[whole] == group
                         role = int(np.bitwise_or.reduce(self.roles[whole[own]]))

@@ -78,6 +78,7 @@ class Labelling:
         inexact: labels whose removal changes more than the slices that read them, with the operation.
         joint: labels of units that meet each other, not a parameter, in an operation.
         roles: labels with what is done there.
+        companions: those of the pairs that meet where a kernel is computed: what is done with one is done with both.
     """
 
     def __init__(self, graph: Graph, splits: dict[Site, tuple[int, ...]]) -> None:
@@ -99,6 +100,7 @@ class Labelling:
         self.inexact: list[tuple[Labels, str]] = []
         self.joint: list[Labels] = []
         self.roles: list[tuple[Labels, Role]] = []
+        self.companions: list[tuple[Labels, Labels]] = []
         self._starts: Labels | None = None
 
     # Labels
@@ -166,8 +168,8 @@ class Labelling:
         ones, others, found = list(first), list(second), []
         while ones and others:
             one, other = ones.pop(), others.pop()
-            if one is UNKNOWN or other is UNKNOWN:
-                if one is not other or ones or others:
+            if not len(one) or not len(other):
+                if len(one) or len(other) or ones or others:
                     return self._apart(first, second, f"{op.shown} meets it with an axis of unknown size")
                 found.append(UNKNOWN)
                 break
@@ -183,7 +185,7 @@ class Labelling:
             self._equal(one, other, op)
             found.append(one if one.any() else other)
         if ones or others:
-            raise AssertionError(f"{op.name}: axes of {size_of(first)} and {size_of(second)} indices")
+            return self._apart(first, second, f"{op.shown} meets it with another size")
         return normal(reversed(found))
 
     def _apart(self, first: Axis, second: Axis, reason: str) -> Axis:

@@ -67,7 +67,7 @@ class _Taker:
         while need > 1:
             factor, zero = self.left.pop() if self.left else (UNKNOWN, False)
             count = len(factor)
-            if factor is UNKNOWN or (count % need and need % count):
+            if not count or (count % need and need % count):
                 self.left += [(factor, zero), *found]
                 return None
             outer, inner = self.state.split((factor,), min(need, count), self.op)
@@ -263,7 +263,7 @@ def reverse(state: Labelling, op: Op, operands: Sequence[Labelled]) -> list[Labe
     turned = range(len(given.axes)) if places is None else [int(place) % len(given.axes) for place in places.ravel()]
     axes = list(given.axes)
     for place in turned:
-        axes[place] = tuple(factor if factor is UNKNOWN else factor[::-1] for factor in axes[place])
+        axes[place] = tuple(factor[::-1] for factor in axes[place])
     if places is None:
         return unknown(state, op, operands)
     return [Labelled(tuple(axes), given.zero, given.static)]

@@ -73,11 +73,15 @@ class _Walk:
         operands = [self.state.tensors[name] for name in op.inputs if name in self.state.tensors]
         operands += self._direct(op)
         rule = RULES.get(op.kind)
-        known = len(operands) >= len(op.inputs) and all(self.state.shapes.get(name) is not None for name in op.outputs)
+        named = (*op.outputs, *op.inputs)
+        known = len(operands) >= len(op.inputs) and all(self.state.shapes.get(name) is not None for name in named)
         lists = any(isinstance(operand, Listed) for operand in operands)
         if rule is None or not known or (lists and op.kind not in (*_LISTS, *_PARTS)):
             return self._unknown(op, operands)
+        before = len(self.state.pairs)
         found = list(rule(self.state, op, operands))
+        if all(isinstance(operand, Labelled) and operand.static for operand in operands):
+            self.state.companions += self.state.pairs[before:]
         return found if self._fits(op, found) else self._unknown(op, operands)
 
     def _entering(self, op: Op) -> Labelled | Listed:
@@ -113,7 +117,8 @@ class _Walk:
         return isinstance(held, Listed) or held is None or held.static
 
     def _unknown(self, op: Op, operands: list[Labelled | Listed]) -> list[Labelled | Listed]:
-        held = [operand.root().element if isinstance(operand, Listed) else operand for operand in operands]
+        inside = [self.state.tensors[name] for names in ends(op) for name in names]
+        held = [item.root().element if isinstance(item, Listed) else item for item in (*operands, *inside)]
         return list(unknown(self.state, op, [operand for operand in held if operand is not None]))
 
     def _fits(self, op: Op, found: list[Labelled | Listed]) -> bool:

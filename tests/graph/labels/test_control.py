@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bitwidth.graph import Op, Tensor
-from tests.graph.labels.building import Net, roles, shown
+from tests.graph.labels.building import Net, roles, shown, stays
 
 
 def entering(net: Net, loop: str, outer: str, name: str, shape: tuple[int | None, ...], *read: str) -> str:
@@ -74,3 +74,53 @@ def test_branches_return_the_same_units() -> None:
     net.ops.append(Op("branch", "branch", "", (given,), ("branch:0",), attributes=ends))
     coupling = net.couple(net.dense("branch:0", "c", 4, 2))
     assert sorted(shown(coupling)["a"]) == ["a/kernel:1", "b/kernel:1", "c/kernel:0"]
+
+
+def test_a_list_that_nothing_was_put_into_has_elements_too() -> None:
+    net = Net()
+    empty = net.op("list_new", (net.constant([-1, 4]), net.constant(5)), ())
+    one = net.op("list_get", (empty, net.constant(2), net.constant([-1, 4])), (None, 4))
+    again = net.op("list_get", (empty, net.constant(1), net.constant([-1, 4])), (None, 4))
+    first, second = net.dense(one, "a", 4, 2), net.dense(again, "b", 4, 2)
+    assert sorted(shown(net.couple(first, second))["a"]) == ["a/kernel:0", "b/kernel:0"]
+
+
+def test_lists_of_two_branches_are_one() -> None:
+    net = Net()
+    given = net.input(5, None, 3)
+    lists = [
+        net.op("list_from_tensor", (net.dense(given, name, 3, 4, (5, None)), net.constant([-1, 4])), ())
+        for name in ("a", "b")
+    ]
+    net.tensors.append(Tensor("branch:0", (), "variant"))
+    ends = (("then_branch_outputs", (lists[0],)), ("else_branch_outputs", (lists[1],)))
+    net.ops.append(Op("branch", "branch", "", (given,), ("branch:0",), attributes=ends))
+    one = net.op("list_get", ("branch:0", net.constant(0), net.constant([-1, 4])), (None, 4))
+    coupling = net.couple(net.dense(one, "c", 4, 2))
+    assert sorted(shown(coupling)["a"]) == ["a/kernel:1", "b/kernel:1", "c/kernel:0"]
+
+
+def test_branches_of_different_ranks_hold_their_units() -> None:
+    net = Net()
+    given = net.input(None, 3)
+    first = net.dense(given, "a", 3, 4)
+    second = net.op("reduce_sum", (net.dense(given, "b", 3, 4),), (None,), axes=(1,))
+    net.tensors.append(Tensor("branch:0", None, "float32"))
+    ends = (("then_branch_outputs", (first,)), ("else_branch_outputs", (second,)))
+    net.ops.append(Op("branch", "branch", "odd", (given,), ("branch:0",), attributes=ends, label="If"))
+    assert stays(net.couple(net.dense("branch:0", "c", 4, 2)))["a/kernel:1"] == "what If in odd does is not known"
+
+
+def test_an_unknown_operation_on_a_list_holds_its_elements() -> None:
+    net = Net()
+    listed = net.op("list_from_tensor", (net.dense(net.input(5, None, 3), "a", 3, 4, (5, None)), net.constant(0)), ())
+    x = net.op("other", (listed,), (None, 4), "odd")
+    assert stays(net.couple(net.dense(x, "b", 4, 2)))["a/kernel:1"] == "what Other in odd does is not known"
+
+
+def test_a_constant_from_outside_of_the_call() -> None:
+    net = Net()
+    outside = net.op("input", (), (4,), "odd")
+    x = net.op("add", (net.dense(net.input(None, 3), "a", 3, 4), outside), (None, 4))
+    reason = "a constant made outside of the call, read in odd"
+    assert stays(net.couple(net.dense(x, "b", 4, 2)))["a/kernel:1"] == reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import keras
@@ -70,6 +71,31 @@ def test_units_that_are_not_there(kept: dict[str, Any], message: str) -> None:
     net, output = two_layers()
     with pytest.raises(ConfigError, match=message):
         net.couple(output).cut(kept)
+
+
+def test_units_on_a_tensor() -> None:
+    net = Net()
+    x = net.dense(net.input(None, 3), "a", 3, 6)
+    x = net.op("reshape", (x, net.constant([-1, 2, 3])), (None, 2, 3))
+    flat = net.op("reshape", (x, net.constant([-1, 6])), (None, 6))
+    coupling = net.couple(net.dense(flat, "b", 6, 2))
+    found = coupling.units_on(flat)
+    assert found[0] == {}
+    assert {name: units.tolist() for name, units in found[1].items()} == {
+        "a:1": [0, 0, 0, 1, 1, 1],
+        "a:2": [0, 1, 2, 0, 1, 2],
+    }
+    (left,) = coupling.kept(flat, {"a:1": [1], "a:2": [0, 2]})[1:]
+    assert left is not None
+    assert left.tolist() == [3, 5]
+    assert coupling.sizes({"a:2": [0]}, batch=4)[flat] == (4, 2)
+
+
+def test_a_coupling_can_be_sent() -> None:
+    net, output = two_layers()
+    coupling = pickle.loads(pickle.dumps(net.couple(output)))
+    assert coupling.sizes({"a": [0]})[output] == (None, 2)
+    assert coupling.parameters({"a": [0]}) == 5
 
 
 def test_a_tensor_that_is_not_there() -> None:

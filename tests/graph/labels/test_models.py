@@ -42,6 +42,8 @@ def check(model: Any, inputs: Any) -> None:
     held = sum(int(np.prod(value.shape)) for value in values if value.dtype.is_floating)
     assert held == coupling.parameters(kept)
     every = half(coupling.groups)
+    if len(every) == len(groups):
+        return
     assert np.isfinite(Smaller(model, inputs, coupling, every, graph.values)(inputs)).all()
 
 

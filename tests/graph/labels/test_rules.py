@@ -391,3 +391,148 @@ def test_tied_parameters_and_shared_layers_have_one_set_of_labels() -> None:
         x = net.op("relu", (net.op("matmul", (x, kernel), (None, 4), "shared"),), (None, 4))
     coupling = net.couple(net.dense(x, "b", 4, 2))
     assert sorted(shown(coupling)["shared"]) == ["a/kernel:1", "b/kernel:0", "shared/kernel:0", "shared/kernel:1"]
+
+
+def test_a_normalisation_in_one_operation() -> None:
+    net = Net()
+    x = conv(net, net.input(None, 8, 8, 3), "a", (1, 1, 3, 4), 4)
+    vectors = tuple(net.parameter(f"norm/{name}", 4) for name in ("gamma", "beta", "mean", "variance"))
+    x, *_ = net.op("batch_norm", (x, *vectors), [(None, 8, 8, 4), (4,), (4,), ()], data_format="NHWC")
+    (group,) = net.couple(conv(net, x, "b", (1, 1, 4, 2), 2)).groups
+    assert [member.path for member in group.members if member.is_vector] == [
+        *("norm/gamma", "norm/beta", "norm/mean", "norm/variance"),
+    ]
+    assert group.exact
+
+
+def test_stacked_tensors_have_the_same_units() -> None:
+    net = Net()
+    given = net.input(None, 3)
+    x = net.op("stack", (net.dense(given, "a", 3, 4), net.dense(given, "b", 3, 4)), (None, 2, 4), axis=1)
+    coupling = net.couple(net.dense(x, "c", 4, 2, (None, 2)))
+    assert sorted(shown(coupling)["a"]) == ["a/kernel:1", "b/kernel:1", "c/kernel:0"]
+
+
+def test_new_axes_and_the_rest_of_them() -> None:
+    """Of `x[..., None, 1:3]` only the last axis is cut."""
+    net = Net()
+    x = net.dense(net.input(None, 7, 3), "a", 3, 5, (None, 7))
+    masks: Any = {"ellipsis_mask": 1, "new_axis_mask": 2, "shrink_axis_mask": 0, "begin_mask": 0, "end_mask": 0}
+    ends = net.constant([0, 0, 1]), net.constant([0, 0, 3]), net.constant([1, 1, 1])
+    x = net.op("strided_slice", (x, *ends), (None, 7, 1, 2), **masks)
+    coupling = net.couple(net.dense(x, "b", 2, 2, (None, 7, 1)))
+    assert shown(coupling) == {
+        "a:1": {"a/kernel:1": [0, -1, -1, 1, 2]},
+        "a:2": {"a/kernel:1": [-1, 0, 1, -1, -1], "b/kernel:0": [0, 1]},
+    }
+
+
+def test_every_other_unit_cannot_be_taken() -> None:
+    net = Net()
+    masks: Any = {"ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 0, "begin_mask": 3, "end_mask": 3}
+    ends = net.constant([0, 0]), net.constant([0, 0]), net.constant([1, 2])
+    x = net.op("strided_slice", (net.dense(net.input(None, 3), "a", 3, 4), *ends), (None, 2), "odd", **masks)
+    assert stays(net.couple(net.dense(x, "b", 2, 2)))["a/kernel:1"] == "Strided_Slice in odd takes a part of it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "attrs"),
+    [
+        ("mirror_pad", (None, 6), {"pads": [[0, 0], [1, 1]]}),
+        ("unstack", (None,), {"axis": 1}),
+        ("reduce_sum", (None,), {}),
+        ("transpose", (4, None), {}),
+        ("split", (None, 4), {}),
+        ("concat", (None, 4), {}),
+        ("pad", (None, 6), {}),
+        ("gather", (None, 2), {}),
+        ("max_pool", (None, 4), {"ksize": (1, 2)}),
+    ],
+)
+def test_what_is_not_known_or_not_possible_holds_units(kind: Kind, shape: Any, attrs: dict[str, Any]) -> None:
+    net = Net()
+    x = net.dense(net.input(None, 3), "a", 3, 4)
+    operands = (x, net.input(1)) if kind in ("gather", "transpose", "reduce_sum", "pad") else (x,)
+    x = net.op(kind, operands, shape, "odd", **attrs)
+    coupling = net.couple(x)
+    assert kind.title() in stays(coupling)["a/kernel:1"]
+
+
+def test_a_diagonal_of_wrong_shapes_is_not_believed() -> None:
+    """A result of another shape than its rule expects."""
+    net = Net()
+    x = net.op("relu", (net.dense(net.input(None, 3), "a", 3, 4),), (None, 5), "odd")
+    assert stays(net.couple(net.dense(x, "b", 5, 2)))["a/kernel:1"] == "what Relu in odd does is not known"
+
+
+def test_axes_that_do_not_fit_stay() -> None:
+    """(2, 3) and (3, 2) of six units, added."""
+    net = Net()
+    given = net.input(None, 3)
+    parts = [
+        net.op("reshape", (net.dense(given, name, 3, 6), net.constant([-1, *shape])), (None, *shape))
+        for name, shape in (("a", (2, 3)), ("b", (3, 2)))
+    ]
+    flat = [net.op("reshape", (part, net.constant([-1, 6])), (None, 6)) for part in parts]
+    x = net.op("add", tuple(flat), (None, 6), "odd")
+    coupling = net.couple(net.dense(x, "c", 6, 2))
+    assert not any(group.size == 6 for group in coupling.groups)
+    graph = net.graph(x)
+    assert coupling.zeroed(graph, {group.name: [0] for group in coupling.groups}).keys() <= set(graph.parameters)
+
+
+def test_functions_with_numbers() -> None:
+    net = Net()
+    x = net.dense(net.input(None, 3), "a", 3, 4)
+    x = net.op("clip", (x, net.constant(-1.0), net.constant(1.0)), (None, 4))
+    x = net.op("select", (net.op("compare", (x, net.constant(0.0)), (None, 4)), x, net.constant(0.0)), (None, 4))
+    x = net.op("maximum", (net.op("elementwise", (x,), (None, 4), keeps_zero=True), net.constant(0.0)), (None, 4))
+    x = net.op("add", (x, net.op("fill_like", (x,), (None, 4))), (None, 4))
+    assert list(shown(net.couple(net.dense(x, "b", 4, 2)))) == ["a"]
+
+
+def test_positions_in_the_batch() -> None:
+    """As for a dilated convolution."""
+    net = Net()
+    x = conv(net, net.input(None, 8, 8, 3), "a", (1, 1, 3, 4), 4)
+    x = net.op("space_to_batch", (x, net.constant([2, 2]), net.constant([[0, 0], [0, 0]])), (None, 4, 4, 4))
+    x = net.op("conv", (x, net.parameter("b/kernel", 1, 1, 4, 5)), (None, 4, 4, 5), data_format="NHWC")
+    x = net.op("batch_to_space", (x, net.constant([2, 2]), net.constant([[0, 0], [0, 0]])), (None, 8, 8, 5))
+    coupling = net.couple(conv(net, x, "c", (1, 1, 5, 2), 2))
+    assert {name: len(members) for name, members in shown(coupling).items()} == {"a": 2, "b": 2}
+    assert coupling.sizes({}, batch=1)[x] == (1, 8, 8, 5)
+
+
+def test_a_kernel_of_a_sum_is_consumed_in_all_that_it_is_made_of() -> None:
+    """A kernel and a product of two of low rank."""
+    net = Net()
+    x = net.dense(net.input(None, 3), "a", 3, 4)
+    low, high = net.parameter("low/kernel", 4, 2), net.parameter("high/kernel", 2, 5)
+    update = net.op("matmul", (low, high), (4, 5))
+    x = net.op("matmul", (x, net.op("add", (net.parameter("b/kernel", 4, 5), update), (4, 5))), (None, 5), "b")
+    output = net.dense(x, "c", 5, 2)
+    coupling = net.couple(output)
+    assert roles(coupling) == {
+        "a/kernel:1": "produces",
+        "low/kernel:0": "consumes",
+        "b/kernel:0": "consumes",
+        "low/kernel:1": "consumes",
+        "high/kernel:0": "consumes",
+        "high/kernel:1": "produces",
+        "b/kernel:1": "produces",
+        "c/kernel:0": "consumes",
+    }
+    graph = net.graph(output)
+    assert sorted(coupling.zeroed(graph, {"a": [0]})) == ["b/kernel", "low/kernel"]
+    assert all(group.exact for group in coupling.groups)
+
+
+def test_a_gain_of_a_kernel_goes_with_it() -> None:
+    net = Net()
+    gain, direction = net.parameter("b/gain", 5), net.parameter("b/direction", 3, 5)
+    x = net.op("matmul", (net.input(None, 3), net.op("multiply", (gain, direction), (3, 5))), (None, 5), "b")
+    assert roles(net.couple(net.dense(x, "c", 5, 2))) == {
+        "b/gain:0": "produces",
+        "b/direction:1": "produces",
+        "c/kernel:0": "consumes",
+    }

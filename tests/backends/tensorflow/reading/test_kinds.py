@@ -96,6 +96,7 @@ FUNCTIONS: dict[Kind, Function] = {
     "reduce_sum": lambda x: ops.sum(x, axis=(1, 2)),
     "average_pool": lambda x: ops.average_pool(x, 2),
     "max_pool": lambda x: ops.max_pool(x, 2),
+    "resize": lambda x: ops.image.resize(x, (8, 8)),
     "identity": tf.identity,
     "identity_n": lambda x: tf.identity_n([x, x])[1],
     "stop_gradient": ops.stop_gradient,
@@ -262,5 +263,5 @@ def test_what_is_zero_at_zero_is_said_to_be(name: str) -> None:
 def test_constants_that_are_the_same_everywhere_say_so() -> None:
     with tf.Graph().as_default():
         found = [dict(plain_attributes(tf.constant(value).op)) for value in (np.ones(99, np.float32), np.arange(99), 2)]
-    assert [item.get("fill") for item in found] == [1.0, None, None]
+    assert [item.get("fill") for item in found] == [1.0, None, 2]
     assert [item.get("value") for item in found] == [None, None, 2]
