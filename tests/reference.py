@@ -265,7 +265,7 @@ class ReferenceSession:
         for path, moments in self._moments(graph, MomentsProbe(probe.samples, probe.paths), inputs).items():
             place = int(path.split("/")[0].removeprefix("layer"))
             x, y = of_own[place], of_other[place]
-            found[path] = (Paired(moments[0], (x.T @ y / len(x))[None], y.mean(0, keepdims=True)),)
+            found[path] = (Paired(moments[0], (x.T @ y / np.float32(len(x)))[None], y.mean(0, keepdims=True)),)
         return found
 
     def remove(self, graph: Graph, removal: Removal) -> Graph:

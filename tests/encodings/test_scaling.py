@@ -18,9 +18,7 @@ MASK = np.array([[True, False], [True, True]])
     "encoding",
     [
         Quantized(IntegerLevels.symmetric(4), SCALE, (2, 1)),
-        Quantized(
-            IntegerLevels(0, 15), SCALE, (2, 1), np.array([[3, 5]], np.int32), np.array([[1.0, 0.0]], np.float32)
-        ),
+        Quantized(IntegerLevels(0, 15), SCALE, (2, 1), np.array([[3, 5]], np.int32), SCALE - 1),
         Quantized(TableLevels((-3.0, -1.0, 0.0, 2.0)), SCALE, (2, 1)),
         Masked(MASK, Quantized(IntegerLevels.symmetric(4), SCALE, (2, 1))),
     ],
@@ -43,11 +41,7 @@ def test_plain_floats_need_no_change() -> None:
     "encoding",
     [
         Dense("bfloat16"),
-        Escaped(
-            np.array([True, False]),
-            np.ones(1, np.float32),
-            Quantized(IntegerLevels(-7, 7), np.ones(1, np.float32), (2,)),
-        ),
+        Escaped(np.array([True, False]), SCALE[0, :1], Quantized(IntegerLevels(-7, 7), SCALE[0, :1], (2,))),
     ],
     ids=["format", "escape"],
 )

@@ -21,7 +21,8 @@ def consumer(inputs: int, outputs: int, units: Any, seed: int = 0) -> Consumer:
 
 
 def damped(one: Consumer) -> Reals:
-    return one.covariance + np.eye(len(one.covariance)) * 0.01 * np.trace(one.covariance) / len(one.covariance)
+    size = len(one.covariance)
+    return np.asarray(one.covariance + np.eye(size) * 0.01 * np.trace(one.covariance) / size)
 
 
 def loss(one: Consumer, gone: set[int]) -> float:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from typing_extensions import override
 
 import bitwidth as bw
 from bitwidth.data import digits
@@ -66,13 +67,12 @@ def test_what_is_kept_is_in_the_lineage_and_the_model_is_plain(trained: Any, cri
     assert all(np.array_equal(one, two) for one, two in zip(before, model.get_weights(), strict=True))
     assert result.model.compiled
     result.model.fit(x, y, epochs=1, verbose=0)
-    result = bw.PassManager([]).run(result.model)
-    result.save(tmp_path / "small.bw")
-    np.testing.assert_array_equal(
-        bw.load(tmp_path / "small.bw").predict(x, verbose=0), result.model.predict(x, verbose=0)
-    )
     result.model.save(tmp_path / "small.keras")
     assert widths(keras.models.load_model(tmp_path / "small.keras")) == [20, 20, 10]
+    result = bw.PassManager([]).run(result.model)
+    result.save(tmp_path / "small.bw")
+    loaded = bw.load(tmp_path / "small.bw")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), result.model.predict(x, verbose=0))
 
 
 def test_masks_and_grids_go_through_a_cut(trained: Any) -> None:
@@ -84,8 +84,10 @@ def test_masks_and_grids_go_through_a_cut(trained: Any) -> None:
         old, new = first.graph[path].encoding, second.graph[path].encoding
         assert isinstance(new.unmasked, Quantized)
         assert new.unmasked.bits == 6
+        assert old.mask is not None
+        assert new.mask is not None
         np.testing.assert_array_equal(new.mask, cut.take(path, old.mask))
-        assert not second.graph.values[path][~np.asarray(new.mask)].any()
+        assert not second.graph.values[path][~new.mask].any()
     assert len(second.graph.activations) == len(first.graph.activations) > 0
     assert right(second.model, x, y) > 0.8
 
@@ -100,10 +102,10 @@ def test_a_chain_on_a_loaded_file(trained: Any, tmp_path: Path) -> None:
 def test_budgets(trained: Any) -> None:
     model, x, _ = trained
     given = bw.cost(model)
-    for fields in ({"macs": 0.5}, {"parameters": 0.4, "multiple_of": 4}):
-        result = bw.PassManager([bw.Shrink(**fields)]).run(model, x)
+    for item in (bw.Shrink(macs=0.5), bw.Shrink(parameters=0.4, multiple_of=4)):
+        result = bw.PassManager([item]).run(model, x)
         found = bw.cost(result.model)
-        if "macs" in fields:
+        if item.macs is not None:
             assert 0.45 * given.macs < found.macs <= 0.5 * given.macs
         else:
             assert found.parameters <= 0.4 * given.parameters
@@ -117,7 +119,8 @@ def test_where_names_the_kernels_that_make_units(trained: Any) -> None:
     assert widths(result.model) == [32, 32, 10]
     (record,) = result.report.passes
     assert record.refitted == ("b/bias", "b/kernel")
-    assert record.skipped["out/kernel"] == "not selected by `where`"
+    assert {"b/bias", "b/kernel"}.isdisjoint(record.skipped)
+    assert record.skipped["out/kernel"] == "axis 1 stays: model output"
     np.testing.assert_array_equal(result.graph.values["out/kernel"], model.get_layer("out").kernel)
     with pytest.raises(SelectionError):
         bw.PassManager([bw.Shrink(keep=0.5, where="nowhere")]).run(model, x)
@@ -140,7 +143,7 @@ def test_a_ramp_is_refused_and_told_of_repeats() -> None:
 def test_dense_layers_only() -> None:
     keras.utils.set_random_seed(0)
     stack = [keras.Input((8, 8, 1)), layers.Conv2D(6, 3, name="conv"), layers.Flatten(), layers.Dense(9, name="dense")]
-    model = keras.Sequential([*stack, layers.Dense(2)])
+    model = keras.Sequential([*stack, layers.Dense(2, name="out")])
     result = bw.PassManager([bw.ShrinkDense(units=4)]).run(model)
     assert result.model.get_layer("conv").filters == 6
     assert result.model.get_layer("dense").units == 4
@@ -148,7 +151,7 @@ def test_dense_layers_only() -> None:
 
 
 def test_what_cannot_be_removed_is_said_before_work_starts(trained: Any) -> None:
-    model, x, _ = trained
+    model = trained[0]
     lone = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     for item, given, message in (
         (bw.Shrink(keep=0.5), lone, "nothing to remove: .*model output"),
@@ -167,9 +170,10 @@ def test_what_cannot_be_removed_is_said_before_work_starts(trained: Any) -> None
 
 def test_groups_that_hide_their_sizes_are_left_alone_and_the_others_are_cut() -> None:
     @keras.saving.register_keras_serializable("tests.shrink")
-    class Halved(layers.Layer):
+    class Halved(layers.Layer):  # type: ignore[misc]
         """Computes with a size that no layer shows."""
 
+        @override
         def call(self, x: Any) -> Any:
             return x * (1.0 if x.shape[-1] == 12 else 2.0)
 

@@ -45,6 +45,11 @@ class Removal:
         except ConfigError:
             return ()
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether removing is the same as zeros: true of every group that is cut."""
+        return all(self.coupling[name].exact for name in self.kept)
+
     @cached_property
     def consumed(self) -> tuple[str, ...]:
         """Paths of the parameters that sum over removed units, in the order of the groups."""

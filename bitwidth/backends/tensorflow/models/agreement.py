@@ -45,17 +45,22 @@ def outputs_of(model: Model, inputs: Nest) -> list[Array]:
     return [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(found)]
 
 
-def check_same(expected: list[Array], found: list[Array], dtype: str) -> None:
+def tolerance(model: Model) -> float:
+    """How far outputs of two models may be apart that compute the same: 1e-5 in float32."""
+    return _NEAR.get(keras.backend.standardize_dtype(model.compute_dtype), _COARSE)
+
+
+def check_same(expected: list[Array], found: list[Array], near: float) -> None:
     """Raise unless two models computed the same.
 
     Args:
         expected: outputs of the one.
         found: outputs of the other.
-        dtype: in which they compute.
+        near: the most that the root mean square of their difference may be, as a share of that of the outputs;
+            infinity where they are to be finite and of the same shapes only.
 
     Raises:
-        ModelError: outputs of other shapes, or the root mean square of what they differ by is more than 1e-5 of that
-            of the outputs.
+        ModelError: they did not.
     """
     for place, (one, two) in enumerate(zip(expected, found, strict=True)):
         if one.shape != two.shape:
@@ -64,7 +69,7 @@ def check_same(expected: list[Array], found: list[Array], dtype: str) -> None:
             continue
         first, second = one.astype(np.float64), two.astype(np.float64)
         scale, apart = float(np.sqrt(np.mean(first**2))), float(np.sqrt(np.mean((first - second) ** 2)))
-        if not np.isfinite(scale) or not apart <= _NEAR.get(dtype, _COARSE) * max(scale, 1e-30):
+        if not np.isfinite(apart) or apart > near * max(scale, 1e-30):
             raise ModelError(
                 f"output {place} of the cut model differs from that of the model before by {apart:.2g}, at a root mean "
                 f"square of {scale:.2g}: the model computes with sizes that its layers do not show"

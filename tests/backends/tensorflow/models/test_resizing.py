@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 @keras.saving.register_keras_serializable("tests.resizing")
-class Scaled(layers.Layer):
+class Scaled(layers.Layer):  # type: ignore[misc]
     """Multiplies by a vector whose length is an argument, as many layers of users do."""
 
     def __init__(self, width: int, rate: float = 0.5, **kwargs: Any) -> None:
@@ -41,7 +41,7 @@ class Scaled(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests.resizing")
-class Block(layers.Layer):
+class Block(layers.Layer):  # type: ignore[misc]
     """A layer made of layers, whose sizes are its own arguments."""
 
     def __init__(self, inner: int, outer: int, **kwargs: Any) -> None:
@@ -224,7 +224,7 @@ def test_attention_keeps_its_scale() -> None:
 
 def test_a_layer_that_hides_its_size_is_refused_and_nothing_is_lost() -> None:
     @keras.saving.register_keras_serializable("tests.resizing")
-    class Hidden(layers.Layer):
+    class Hidden(layers.Layer):  # type: ignore[misc]
         @override
         def build(self, shape: Any) -> None:
             self.scale = self.add_weight(shape=(16,), initializer="ones", name="scale")
@@ -250,7 +250,7 @@ def test_a_size_that_may_mean_two_axes_is_refused() -> None:
 
 
 def test_a_model_without_a_configuration() -> None:
-    class Net(keras.Model):
+    class Net(keras.Model):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = layers.Dense(8), layers.Dense(2)
