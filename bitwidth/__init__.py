@@ -24,6 +24,7 @@ from bitwidth.graph import AllBut, Graph, Parameter
 from bitwidth.loading import load
 from bitwidth.passes import (
     Activations,
+    Block,
     CorrectBias,
     EntropyRounding,
     EqualizeLayers,
@@ -59,6 +60,7 @@ __all__ = [
     "AllBut",
     "BitPlanes",
     "BitRule",
+    "Block",
     "Context",
     "CorrectBias",
     "Cost",

@@ -102,6 +102,7 @@ class Context:
             (`holds_while_near`) to be taken again; 0 for not at all. A ramp sets it.
         settled: fraction of a training after which a pass that steers it changes nothing any more; what waits for the
             best model counts from then on.
+        origin: the model that the training around this pass began with, where a ramp steers it; None elsewhere.
         path: the pass that receives this, within the passes around it: for errors and events.
         only: paths of the parameters that may be touched, besides `scope`; None for all. Unlike a selector that names
             nothing, a part in which there is nothing to do is no error: `NothingHere` ends the pass, unchanged.
@@ -122,6 +123,7 @@ class Context:
     every_step: bool = False
     drift: float = 0.0
     settled: float = 0.0
+    origin: Graph | None = field(default=None, repr=False)
     path: tuple[str, ...] = ()
     only: frozenset[str] | None = None
     planned: bool = False

@@ -86,6 +86,19 @@ def test_few_bits_with_learned_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_pruning(tmp_path: Path) -> None:
+    need_data()
+    found = run("pruning", tmp_path, "--models", "lenet300", "--seeds", "1")
+    assert found["trained"]["median"]["drop_points"] <= found["trained"]["limits"]["drop_points"] + 0.3  # one seed
+    compensated = [row for row in found["untrained"] if row["criterion"] == "compensation"]
+    assert len(compensated) == 4
+    for row in compensated:
+        assert row["kl_to_magnitude"] <= 0.3
+        if "limits" in row:
+            assert row["median"]["drop_points"] <= row["limits"]["drop_points"] + 0.2
+
+
+@pytest.mark.slow
 def test_nested_widths(tmp_path: Path) -> None:
     need_data()
     (model,) = run("nested", tmp_path, "--models", "lenet300", "--seeds", "1")["models"]

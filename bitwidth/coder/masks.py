@@ -2,7 +2,8 @@
 
 The rows of a mask are all axes but the last, flattened; its columns are the last axis. Where densities differ between
 rows (dead inputs) or columns (dead outputs), each row or column is given a density class, and an element is coded in
-the context of the classes of its row and column. The classes are sent where that pays.
+the context of the classes of its row and column. The classes are sent where that pays. Masks with a pattern (n:m,
+blocks) are coded in runs (`bitwidth.coder.runs`).
 
 Example:
     >>> import numpy as np
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from bitwidth.coder.bitio import Reader, varint
 from bitwidth.coder.integers import decode_integers, encode_integers
 from bitwidth.coder.rans import decode_symbols, encode_symbols
+from bitwidth.coder.runs import LENGTHS, Runs, find_runs
 from bitwidth.coder.tables import entropy_of
 from bitwidth.errors import CorruptFileError, EncodingError
 
-_ZEROS, _ONES, _PACKED, _PLAIN, _GAPS, _CLASSES = range(6)
+_ZEROS, _ONES, _PACKED, _PLAIN, _GAPS, _CLASSES, _RUNS = range(7)
+_OPTIONS = {_GAPS: 1, _CLASSES: 3, _RUNS: 1}  # the greatest option of each mode, 0 of others
 _CLASS_COUNTS = (3, 4, 8, 16)
 _ROWS, _COLUMNS = 1, 2
 _TRY_BOTH = 1 << 14  # up to this many elements both are tried
@@ -62,6 +65,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> bytes:
     options = [_encode_classes(table, plain)]
     if options[0] is None or len(options[0]) * 8 > plain * 0.98:
         options.append(_encode_plain(mask.reshape(-1), kept))
+    options.append(_encode_runs(table))
     best = min((option for option in options if option is not None), key=len)
     packed = count + 7 >> 3
     return best if len(best) <= packed else bytes([_PACKED]) + np.packbits(mask.reshape(-1)).tobytes()
@@ -125,6 +129,14 @@ def _encode_classes(table: NDArray[np.bool_], plain: float) -> bytes | None:
     return out + encode_symbols(table, _contexts(of_rows, of_columns))
 
 
+def _encode_runs(table: NDArray[np.bool_]) -> bytes | None:
+    """Run by run, where the mask has a pattern; None where it has none."""
+    runs = find_runs(table)
+    if runs is None:
+        return None
+    return bytes([_RUNS | int(runs.along_rows) << 3, runs.length]) + encode_symbols(runs.cut(table))
+
+
 def _side_bits(classes: NDArray[np.uint8]) -> float:
     counts = np.bincount(classes)
     return entropy_of(counts) + 4.0 * np.count_nonzero(counts) + 32
@@ -172,7 +184,7 @@ def decode_mask(data: bytes, shape: Sequence[int]) -> NDArray[np.bool_]:
         return np.zeros(shape, dtype=np.bool_)
     header = reader.byte()
     mode, option = header & 7, header >> 3
-    if mode > _CLASSES or option > (3 if mode == _CLASSES else int(mode == _GAPS)):
+    if mode > _RUNS or option > _OPTIONS.get(mode, 0):
         raise CorruptFileError("coded mask: an unknown header")
     if mode in (_ZEROS, _ONES):
         flat = np.full(count, mode == _ONES)
@@ -187,10 +199,22 @@ def decode_mask(data: bytes, shape: Sequence[int]) -> NDArray[np.bool_]:
         flat = _decode_gaps(reader, count, bool(option))
     elif not len(shape):
         raise CorruptFileError("coded mask: classes of rows and columns in a mask without axes")
+    elif mode == _RUNS:
+        flat = _decode_runs(reader, (count // shape[-1], shape[-1]), bool(option)).reshape(-1)
     else:
         flat = _decode_classes(reader, count, shape[-1], option)
     reader.end()
     return flat.reshape(shape)
+
+
+def _decode_runs(reader: Reader, shape: tuple[int, int], along_rows: bool) -> NDArray[np.bool_]:
+    runs = Runs(reader.byte(), along_rows)
+    if runs.length not in LENGTHS or not runs.fit(shape):
+        raise CorruptFileError("coded mask: runs of a length that does not divide the mask")
+    kinds = decode_symbols(reader.rest(), shape[0] * shape[1] // runs.length)
+    if int(kinds.max()) >> runs.length:
+        raise CorruptFileError("coded mask: a run of more elements than it has")
+    return runs.joined(kinds.astype(np.uint8), shape)
 
 
 def _as_bools(symbols: NDArray[np.uint8]) -> NDArray[np.bool_]:

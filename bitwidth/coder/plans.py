@@ -18,11 +18,12 @@ from bitwidth.coder import classes
 from bitwidth.coder.bitio import counts_of
 from bitwidth.coder.layout import WITH_CLASSES, Layout, choose_counting
 from bitwidth.coder.masks import encode_mask
+from bitwidth.coder.runs import find_runs
 from bitwidth.coder.tables import entropy_of
 from bitwidth.coder.tokens import MANTISSAS, choose_mantissa, tokens_of
 from bitwidth.typing import Array
 
-_SPARSE = 0.12  # below this density a mask may be smaller by itself
+_SPARSE = 0.12  # below this density a mask may be smaller by itself; one in runs may be at any
 _LOOKED_UP = 1 << 16  # codes that are looked up in a table
 _APART_BITS = 40.0  # what a mask of its own costs besides, roughly
 
@@ -93,7 +94,7 @@ def plan_tensor(codes: Array, mask: NDArray[np.bool_] | None) -> Plan:
     full = np.full(layout.size, 0 if zeros else below, dtype=kind)
     full[mask.reshape(-1)] = local
     plan = Plan(layout, full, below, extras)
-    if kept.size < _SPARSE * layout.size:
+    if kept.size < _SPARSE * layout.size or (len(codes.shape) > 1 and find_runs(mask.reshape(layout.matrix))):
         stream = encode_mask(mask)
         symbols = counts_of(local)
         rival = entropy_of(symbols) + 4.0 * np.count_nonzero(symbols) + 8 * len(stream) + _APART_BITS

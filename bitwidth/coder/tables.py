@@ -168,16 +168,18 @@ def write_table(coder: Encoder, models: TableModels, counts: NDArray[np.int64], 
 def _best_rounding(counts: NDArray[np.int64], bits: int) -> tuple[NDArray[np.int64], int]:
     """The weights that cost least with the counts under them, and how many leading bits of each they keep.
 
-    What more bits save falls and what they cost does not, so that the first rise is the end.
+    More bits are tried while they cost less than what the best so far is above the counts themselves.
     """
+    ideal = code_length(counts, normalise(_rounded(counts, _WEIGHT_BITS), bits), bits)
     best, least = (counts, _KEPT_BITS[-1]), float("inf")
     for kept in _KEPT_BITS:
         weights = _rounded(counts, kept)
-        price = code_length(counts, normalise(weights, bits), bits)
-        price += float(np.minimum(np.maximum(_lengths(weights) - 1, 0), kept - 1).sum())
-        if price >= least:
+        table = float(np.minimum(np.maximum(_lengths(weights) - 1, 0), kept - 1).sum())
+        if ideal + table >= least:
             break
-        best, least = (weights, kept), price
+        price = code_length(counts, normalise(weights, bits), bits) + table
+        if price < least:
+            best, least = (weights, kept), price
     return best
 
 

@@ -109,13 +109,18 @@ def factor(gram: Array, order: NDArray[np.intp], damping: float, rows: int | Non
     if gram.shape[1] == 1:  # nothing to feed back to
         return np.ones_like(gram), gram[:, 0] + np.float32(damping * float(gram.mean()) or 1.0)
     if len(gram) == 1:
-        upper, pivot = _factor_one(gram[0], order[0], max(damping, _SHRUNK * shrinkage(gram[0], rows)))
+        upper, pivot = _factor_one(gram[0], order[0], damping_for(gram[0], damping, rows))
         return upper[None], pivot[None]
     uppers, pivots = np.empty_like(gram), np.empty(gram.shape[:2], np.float32)
     for group, chosen in enumerate(order):
-        own = max(damping, _SHRUNK * shrinkage(gram[group], rows))
+        own = damping_for(gram[group], damping, rows)
         uppers[group], pivots[group] = _factor_one(gram[group], chosen, own)
     return uppers, pivots
+
+
+def damping_for(gram: Array, damping: float, rows: int | None) -> float:
+    """What to add to the diagonal of a gram of so many rows, as a fraction of its mean: `damping` at least."""
+    return max(damping, _SHRUNK * shrinkage(gram, rows))
 
 
 def shrinkage(gram: Array, rows: int | None) -> float:

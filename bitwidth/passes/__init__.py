@@ -14,6 +14,7 @@ from bitwidth.passes.fold import FoldBatchNorm
 from bitwidth.passes.manager import PassManager
 from bitwidth.passes.nested import Nested
 from bitwidth.passes.options import Activations, EntropyRounding, ErrorFeedback, PerGroup
+from bitwidth.passes.patterns import Block
 from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
@@ -23,6 +24,7 @@ from bitwidth.passes.statistics import ReestimateBatchNorm
 
 __all__ = [
     "Activations",
+    "Block",
     "CorrectBias",
     "EntropyRounding",
     "EqualizeLayers",

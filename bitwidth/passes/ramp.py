@@ -103,7 +103,7 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
     @override
     def check(self, graph: Graph, context: Context) -> None:
         """Both passes can work, and the mildest strength constrains what full strength does."""
-        super().check(graph, context)
+        super().check(graph, replace(context, origin=graph))
         self._check_stages(graph, context)
 
     @override
@@ -115,7 +115,9 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
         """Train, with the strength growing; then once more at full strength where its promise would not hold."""
         ramped = frozen_apart(graph, self.around(context))
         page = Notes()
+        context = replace(context, origin=graph)
         held = self._rest_at_once(graph, ramped, context, page)
+        context.notes.take(Notes(remarks=list(page.remarks)))
         start = self._stage(0.0, held, ramped, context, page)
         reached, moves = 0.0, bool(moved(held, start))
 

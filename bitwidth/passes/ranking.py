@@ -1,8 +1,15 @@
-"""Ranking: which weights go, when the weights of several tensors compete."""
+"""Ranking: which weights go, when the weights of several tensors compete, one by one or in units.
+
+A unit is a set of weights of one tensor that stay or go together: a single weight, a block, a row, a column. Its score
+is the mean over its weights, so that units of different sizes compare by what they cost per weight.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +18,84 @@ from bitwidth.graph import Graph, Parameter, spec
 
 Scores = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-GONE = -1.0  # score of a weight that is masked already
+GONE = -np.inf  # score of a weight that is masked already
 
 
-def lamp(magnitudes: Scores) -> Scores:
-    """Scores that can be compared between layers, from magnitudes that cannot: layer-adaptive magnitude pruning.
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Which weights of a tensor stay or go together.
+
+    Attributes:
+        shape: of the tensor.
+        labels: the number of its unit for each weight, of the tensor's shape; None where each is a unit by itself.
+
+    Example:
+        >>> rows = Units((2, 2), np.array([[0, 0], [1, 1]]))
+        >>> rows.sums(np.array([[1.0, 2.0], [3.0, 4.0]]))
+        array([3., 7.])
+        >>> rows.spread(np.array([True, False]))
+        array([[ True,  True],
+               [False, False]])
+    """
+
+    shape: tuple[int, ...]
+    labels: NDArray[np.intp] | None = None
+
+    def sums(self, values: Scores | Mask) -> Scores:
+        """The sum over the weights of each unit, (units,)."""
+        flat = np.asarray(values, np.float64).reshape(-1)
+        if self.labels is None:
+            return flat
+        return np.asarray(np.bincount(self.labels.reshape(-1), weights=flat), np.float64)
+
+    def hold(self, where: Mask) -> Mask:
+        """Which units hold a weight at which `where` is True, (units,)."""
+        return where.reshape(-1) if self.labels is None else self.sums(where) > 0
+
+    def spread(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The value of its unit for each weight, of the tensor's shape."""
+        return values.reshape(self.shape) if self.labels is None else values[self.labels]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The units of one tensor, as they compete.
+
+    Attributes:
+        units: which weights belong together.
+        scores: of each unit, (units,); `GONE` where all its weights are masked already.
+        sizes: of each unit, how many of its weights are not masked yet, (units,).
+    """
+
+    units: Units
+    scores: Scores
+    sizes: Scores | NDArray[np.float32]
+
+    @classmethod
+    def of(cls, scores: Scores, units: Units | None = None) -> Self:
+        """The units of a tensor whose weights have `scores`, each by the mean of its weights that are not masked.
+
+        Example:
+            >>> Candidates.of(np.array([3.0, 1.0, GONE]), Units((3,), np.array([0, 0, 1]))).scores
+            array([  2., -inf])
+        """
+        units = units or Units(scores.shape)
+        living = scores > GONE
+        if units.labels is None:
+            return cls(units, scores.reshape(-1), living.reshape(-1).astype(np.float32))
+        sizes = units.sums(living)
+        totals = units.sums(np.where(living, scores, 0.0))
+        return cls(units, np.divide(totals, sizes, out=np.full(sizes.shape, GONE), where=sizes > 0), sizes)
+
+    @property
+    def of_weights(self) -> Scores:
+        """The score of its unit for each weight, of the tensor's shape."""
+        spread: Scores = self.units.spread(self.scores)  # type: ignore[assignment]
+        return spread
+
+
+def lamp(scores: Scores, sizes: Scores | NDArray[np.float32] | None = None) -> Scores:
+    """Scores that can be compared between layers, from squares that cannot: layer-adaptive magnitude pruning.
 
     The square of a weight is divided by the sum of squares of those of its tensor that are not smaller: an upper bound
     of how much the output of a layer of the scale one changes when the weight goes after all smaller ones. (Lee et al.
@@ -23,26 +103,29 @@ def lamp(magnitudes: Scores) -> Scores:
     tensor stays, and the greatest weight of each tensor has the score 1.
 
     Args:
-        magnitudes: of one tensor; `GONE` where a weight is masked.
+        scores: squares, at least 0, of the units of one tensor, each the mean over its weights; `GONE` where all are
+            masked.
+        sizes: weights of each unit; None for one.
 
     Example:
-        >>> lamp(np.array([3.0, 1.0, GONE, 2.0]))
-        array([ 1.        ,  0.07142857, -1.        ,  0.30769231])
+        >>> lamp(np.array([9.0, 1.0, GONE, 4.0]))
+        array([1.        , 0.07142857,       -inf, 0.30769231])
     """
-    flat = magnitudes.reshape(-1)
+    flat = scores.reshape(-1)
     order = np.argsort(flat, kind="stable")
-    squares = np.square(np.maximum(flat[order], 0.0))
-    remaining = np.cumsum(squares[::-1])[::-1]
-    scores = np.empty_like(flat)
-    scores[order] = np.divide(squares, remaining, out=np.zeros_like(squares), where=remaining > 0)
-    return np.where(magnitudes < 0, GONE, scores.reshape(magnitudes.shape))
+    squares = np.maximum(flat[order], 0.0)
+    whole = squares if sizes is None else squares * sizes.reshape(-1)[order]
+    remaining = np.cumsum(whole[::-1])[::-1]
+    found = np.empty_like(flat)
+    found[order] = np.divide(squares, remaining, out=np.zeros_like(squares), where=remaining > 0)
+    return np.where(scores == GONE, GONE, found.reshape(scores.shape))
 
 
 def alike(scores: Scores, others: Sequence[Scores]) -> Scores:
     """Scores in the order of `scores`, spread as those of other tensors are: a tensor that loses its fair share."""
-    pool = np.sort(np.concatenate([other[other >= 0] for other in others]))
+    pool = np.sort(np.concatenate([other[other > GONE] for other in others]))
     flat = scores.reshape(-1)
-    living = np.flatnonzero(flat >= 0)
+    living = np.flatnonzero(flat > GONE)
     spread = np.full(flat.size, GONE)
     if living.size and pool.size:
         order = living[np.argsort(flat[living], kind="stable")]
@@ -50,28 +133,41 @@ def alike(scores: Scores, others: Sequence[Scores]) -> Scores:
     return spread.reshape(scores.shape)
 
 
-def keep_most_important(scores: Sequence[Scores], sparsity: float, guarded: Sequence[Mask] = ()) -> list[Mask]:
-    """Masks that drop the share `sparsity` of all scores together.
+def keep_most_important(tensors: Sequence[Candidates], count: int, guarded: Sequence[Mask] = ()) -> list[Mask]:
+    """Masks that drop `count` weights of all tensors together, or fewer where the next unit would make it more.
 
-    The least go first, and of equals the earlier; what is guarded stays.
+    The least go first, and of equals the earlier; weights that are masked already are among them. What is guarded
+    stays.
 
     Args:
-        scores: of each tensor.
-        sparsity: share of all weights to go, 0 up to 1.
-        guarded: True, for each tensor, where a weight stays in any case; empty for nowhere.
+        tensors: the units of each tensor.
+        count: how many weights go.
+        guarded: True, for each tensor, where a weight stays in any case, and its unit with it; empty for nowhere.
+
+    Returns:
+        For each tensor a mask of its shape, True where a weight is kept.
 
     Example:
-        >>> keep_most_important([np.array([3.0, 1.0]), np.array([2.0, 0.5])], 0.5)
+        >>> tensors = [Candidates.of(np.array([3.0, 1.0])), Candidates.of(np.array([2.0, 0.5]))]
+        >>> keep_most_important(tensors, 2)
         [array([ True, False]), array([ True, False])]
     """
-    flat = np.concatenate([score.ravel() for score in scores])
+    scores = np.concatenate([one.scores for one in tensors])
     if guarded:
-        flat = np.where(np.concatenate([guard.ravel() for guard in guarded]), np.inf, flat)
-    count = min(round(sparsity * flat.size), int(np.isfinite(flat).sum()))
-    keep = np.ones(flat.size, np.bool_)
-    keep[np.argsort(flat, kind="stable")[:count]] = False
-    ends = np.cumsum([score.size for score in scores])[:-1]
-    return [part.reshape(score.shape) for part, score in zip(np.split(keep, ends), scores, strict=True)]
+        scores[np.concatenate([one.units.hold(where) for one, where in zip(tensors, guarded, strict=True)])] = np.inf
+    order = np.argsort(scores, kind="stable")
+    order = order[: int((scores < np.inf).sum())]
+    if all(one.units.labels is None for one in tensors):
+        going = order[:count]
+    else:
+        sizes = np.concatenate([one.sizes for one in tensors])
+        masked = sum(prod(one.units.shape) for one in tensors) - sizes.sum(dtype=np.float64)
+        going = order[masked + np.cumsum(sizes[order], dtype=np.float64) <= count + 0.5]
+    keep = np.ones(scores.size, np.bool_)
+    keep[going] = False
+    ends = np.cumsum([one.scores.size for one in tensors])[:-1]
+    parts = np.split(keep, ends)
+    return [one.units.spread(part) for one, part in zip(tensors, parts, strict=True)]  # type: ignore[misc]
 
 
 def guard(scores: Scores, count: int, channels: Sequence[Sequence[int]] = ()) -> Mask:
@@ -97,9 +193,9 @@ def guard(scores: Scores, count: int, channels: Sequence[Sequence[int]] = ()) ->
         kept.reshape(-1)[places.reshape(rows.shape)[rows.argmax(axis=0), np.arange(rows.shape[1])]] = True
     missing = count - int(kept.sum())
     if missing > 0:
-        order = np.argsort(-np.where(kept, -np.inf, scores).reshape(-1), kind="stable")
+        order = np.argsort(-np.where(kept, GONE, scores).reshape(-1), kind="stable")
         kept.reshape(-1)[order[:missing]] = True
-    return kept & (scores >= 0)
+    return kept & (scores > GONE)
 
 
 def output_channels(graph: Graph) -> dict[str, list[tuple[int, ...]]]:

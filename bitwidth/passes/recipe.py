@@ -18,6 +18,7 @@ from bitwidth.errors import ConfigError
 from bitwidth.fitting import BitRule, Escape
 from bitwidth.graph import AllBut
 from bitwidth.passes.base import Pass
+from bitwidth.passes.patterns import Block
 from bitwidth.passes.recipe_defaults import DEFAULTS_1
 from bitwidth.passes.registry import (
     function_named,
@@ -30,7 +31,7 @@ from bitwidth.passes.registry import (
 from bitwidth.typing import Json, JsonDict, JsonMapping
 
 FORMAT = 2
-for _cls in (AllBut, BitRule, Escape, Fisher):
+for _cls in (AllBut, BitRule, Block, Escape, Fisher):
     register_value(_cls.__name__, _cls)
 _KERAS_KEYS = {"class_name", "config"}
 

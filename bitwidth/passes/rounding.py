@@ -12,7 +12,7 @@ from bitwidth.analysis import InputMoments
 from bitwidth.context import Context
 from bitwidth.encodings import Encoding
 from bitwidth.fitting import Moments
-from bitwidth.fitting.rounding import EntropyPrice, feedback
+from bitwidth.fitting.rounding import DAMPING, EntropyPrice, feedback
 from bitwidth.graph import Graph, Parameter
 
 _GRAM_BYTES = 1 << 24  # moments that are held at once, or a share of the model; beyond, the data is run through again
@@ -50,29 +50,33 @@ def rounded(
         if not moments:
             context.remark(f"{path}: rounded to nearest, no operation that can be watched sums over its inputs")
             continue
-        values[path] = _fed_back(graph, parameter, encodings[path], moments, damping, price)
+        values[path] = fed_back(graph.values[path], encodings[path], moments, damping, price)
         values[path].setflags(write=False)  # so that the graph takes it without a copy
     return graph.update(values, encodings)
 
 
-def _fed_back(
-    graph: Graph,
-    parameter: Parameter,
+def used_parts(moments: tuple[Moments, ...]) -> tuple[Moments, ...]:
+    """The moments that count: of several uses of a whole parameter the one over most inputs, else of its parts."""
+    whole = [part for part in moments if part.arrangement.index is None]
+    return (max(whole, key=lambda part: part.arrangement.matrix[1]),) if whole else moments
+
+
+def fed_back(
+    values: NDArray[np.float32],
     encoding: Encoding,
     moments: tuple[Moments, ...],
-    damping: float,
-    price: EntropyPrice | None,
+    damping: float = DAMPING,
+    price: EntropyPrice | None = None,
 ) -> NDArray[np.float32]:
-    """A parameter's values on its grid. Of several uses of all of it, the one that sums over most inputs counts."""
-    values = graph.values[parameter.path]
+    """The values of a parameter on its grid, with errors fed back; there are moments."""
     if encoding.mask is not None:
         values = np.where(encoding.mask, values, np.float32(0))
-    whole = [part for part in moments if part.arrangement.index is None]
-    if whole:
-        part = max(whole, key=lambda part: part.arrangement.matrix[1])
+    parts = used_parts(moments)
+    if parts[0].arrangement.index is None:
+        (part,) = parts
         return feedback(values, encoding, part.arrangement, part.gram, damping, price, part.rows)
     held = encoding.project(values)
-    for part in moments:
+    for part in parts:
         index = part.arrangement.index
         assert index is not None
         found = feedback(values, encoding, part.arrangement, part.gram, damping, price, part.rows)

@@ -132,7 +132,10 @@ def masks() -> Held:
     dead[::3], dead[:, ::4] = False, False
     grid = Quantized(uniform_levels(4), np.full((1, 30), 0.5, np.float32), (40, 1))
     sparse = rng.random(x.shape) < 0.02
+    blocks = np.repeat(rng.random((10, 30)) < 0.5, 4, axis=0)
     return {
+        "mask/blocks": on(Masked(blocks, grid), x),
+        "mask/blocks of floats": on(Masked(np.ascontiguousarray(blocks.T)), np.ascontiguousarray(x.T)),
         "mask/dead": on(Masked(dead, grid), x),
         "mask/sparse": on(Masked(sparse, grid), x),
         "mask/full": on(Masked(~sparse), x),

@@ -320,19 +320,19 @@ def integers(data: bytes, count: int) -> Array:
 def mask_of(data: bytes, shape: Sequence[int]) -> Array:
     count, reader = math.prod(shape), Bytes(data)
     mode, option = divmod(reader.take(1)[0], 8)[::-1] if count else (0, 0)
-    if mode < 2:
-        return np.full(shape, mode == 1)
-    if mode == 2:
-        flat = np.unpackbits(np.frombuffer(reader.take(), np.uint8))[:count]
-    elif mode == 3:
-        flat = symbols(reader.take(), count)
+    flat: Array = np.full(count, mode == 1)
+    if mode in (2, 3):
+        flat = np.unpackbits(np.frombuffer(data[1:], np.uint8))[:count] if mode == 2 else symbols(data[1:], count)
     elif mode == 4:
         flat, size = np.full(count, 1 - option), reader.varint()
         flat[np.cumsum(integers(reader.take(), size) + 1) - 1] = option
-    else:
+    elif mode == 5:
         lengths = count // shape[-1], shape[-1]
         of = [integers(reader.part(), n) if option >> axis & 1 else np.zeros(n, int) for axis, n in enumerate(lengths)]
         flat = in_contexts(reader.take(), of[0][:, None] * (int(of[1].max()) + 1) + of[1][None])
+    elif mode == 6:
+        runs = symbols(data[2:], count // data[1])[:, None] >> np.arange(data[1]) & 1
+        flat = runs if option else runs.reshape(shape[-1], -1).T
     return flat.astype(bool).reshape(shape)
 
 

@@ -22,7 +22,7 @@ from tests.artifact.honest import before, files, update
 from tests.artifact.mutations import GENERAL, GROUPS, PARAMETERS, Mutation, mutate, mutations_of
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs limits on memory and time")
-SEED, CASES, ALL, CHUNK = 8, 800, 10_000, 1_000
+SEED, CASES, ALL, CHUNK = 8, 800, 100_000, 1_000
 
 # Cases that once went wrong, as (seed, number). They are the same cases only while honest files and mutations are: what
 # each of them showed has a test of its own beside it.

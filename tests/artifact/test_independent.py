@@ -57,6 +57,8 @@ RECIPES: dict[str, list[bw.Pass]] = {
     "powers": [bw.Quantize(bits=4, rule="power_of_two")],
     "pruned": [bw.Prune(0.7), bw.Quantize(bits=5)],
     "very sparse": [bw.Prune(0.97)],
+    "2:4 of floats": [bw.Prune(pattern="2:4")],
+    "blocks": [bw.Prune(0.6, pattern="block"), bw.Quantize(bits=4)],
     "nothing": [],
 }
 

@@ -65,10 +65,13 @@ def test_not_a_mask_is_refused() -> None:
         encode_mask(np.zeros(3, np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["constant", "plain", "gaps", "packed", "classes"])
+@pytest.mark.parametrize("kind", ["constant", "plain", "gaps", "packed", "classes", "runs"])
 def test_corruption(kind: str) -> None:
     rng = np.random.default_rng(4)
-    mask = rng.random((40, 30)) < {"constant": 0.0, "plain": 0.1, "gaps": 0.01, "packed": 0.5, "classes": 0.4}[kind]
+    density = {"constant": 0.0, "plain": 0.1, "gaps": 0.01, "packed": 0.5, "classes": 0.4, "runs": 0.5}[kind]
+    mask = rng.random((40, 30)) < density
+    if kind == "runs":
+        mask = np.repeat(mask[::4], 4, axis=0)
     if kind == "classes":
         mask[::3] = False
     data = encode_mask(mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,11 +26,31 @@ class RoundBiases(bw.Pass, name="tests.round_biases"):
         return graph.update({bias.path: np.round(graph.values[bias.path], self.digits) for bias in biases})
 
 
+def smallest_variance(parameter: bw.Parameter, graph: bw.Graph, context: bw.Context) -> Any:
+    """A user's criterion: how far a weight is from the mean of its output."""
+    values = graph.values[parameter.path]
+    return np.square(values - values.mean(axis=0))
+
+
+bw.register_function("tests.smallest_variance", smallest_variance)
 TUNE = bw.Finetune(epochs=2, loss="mse", learning_rate=0.01, batch_size=8)
 PASSES: dict[str, bw.Pass] = {
     "prune": bw.Prune(0.5),
     "prune local": bw.Prune(0.7, scope="local"),
     "prune fisher": bw.Prune(0.5, criterion=bw.Fisher(samples=16, likelihood="gaussian")),
+    "prune 1:2": bw.Prune(pattern="1:2"),
+    "prune 2:4 activation": bw.Prune(pattern="2:4", criterion="activation", where="layer1*", samples=16),
+    "prune blocks": bw.Prune(0.4, pattern=bw.Block(2, 3)),
+    "prune rows": bw.Prune(0.3, pattern="rows", criterion=bw.Fisher(samples=16, likelihood="gaussian")),
+    "prune columns": bw.Prune(0.3, pattern="columns", scope="local"),
+    "prune activation": bw.Prune(0.6, criterion="activation", samples=32),
+    "prune compensation": bw.Prune(0.5, criterion="compensation", samples=32),
+    "prune compensation 1:2": bw.Prune(pattern="1:2", criterion="compensation"),
+    "prune compensation blocks": bw.Prune(0.4, pattern="block", criterion="compensation", scope="local", floor=0),
+    "prune function": bw.Prune(0.5, criterion=smallest_variance),
+    "ramp prune movement": bw.Ramp(bw.Prune(0.5, criterion="movement"), during=TUNE),
+    "ramp prune 1:2": bw.Ramp(bw.Prune(pattern="1:2", criterion="activation", samples=32), during=TUNE),
+    "ramp prune rows": bw.Ramp(bw.Prune(0.4, pattern="rows"), during=TUNE),
     "quantize 8": bw.Quantize(8),
     "quantize 4 groups": bw.Quantize(4, granularity=2),
     "quantize 3 per tensor": bw.Quantize(3, granularity="tensor", scale="max", vectors=None),
@@ -79,6 +100,7 @@ PASSES: dict[str, bw.Pass] = {
     ),
 }
 KERAS = [
+    "prune compensation",
     "quantize rate",
     "quantize activations",
     "quantize codebook",

@@ -83,6 +83,6 @@ def test_what_python_refuses_is_refused() -> None:
     with pytest.raises(TypeError, match=r"multiple values|positional"):
         bw.Quantize(4, "tensor", granularity="channel")  # type: ignore[misc]
     with pytest.raises(TypeError, match="positional"):
-        bw.Prune(0.5, "local", "magnitude", None, 0.2, "more")  # type: ignore[call-arg]
+        bw.Prune(0.5, "local", "magnitude", None, 0.2, "2:4", 64, "more")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unexpected keyword"):
         bw.Prune(0.5, share=2)  # type: ignore[call-arg]

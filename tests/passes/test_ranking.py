@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from keras import layers as L  # noqa: N812
 
 import bitwidth as bw
-from bitwidth.passes.ranking import GONE, alike, guard, keep_most_important, lamp, output_channels
+from bitwidth.passes.ranking import GONE, Candidates, Units, alike, guard, keep_most_important, lamp, output_channels
 
 SCORES = arrays.arrays(np.float64, arrays.array_shapes(max_dims=2, max_side=8), elements=st.floats(0, 10))
 
@@ -21,12 +21,13 @@ SCORES = arrays.arrays(np.float64, arrays.array_shapes(max_dims=2, max_side=8), 
 @given(st.lists(SCORES, min_size=1, max_size=4), st.floats(0, 0.99))
 def test_the_least_important_go_and_one_stays(scores: list[Any], sparsity: float) -> None:
     guards = [guard(score, 1) for score in scores]
-    keeps = keep_most_important(scores, sparsity, guards)
+    total = sum(score.size for score in scores)
+    keeps = keep_most_important([Candidates.of(score) for score in scores], round(sparsity * total), guards)
     assert [keep.shape for keep in keeps] == [score.shape for score in scores]
-    total, kept = sum(score.size for score in scores), sum(int(keep.sum()) for keep in keeps)
+    kept = sum(int(keep.sum()) for keep in keeps)
     assert kept == max(total - round(sparsity * total), len(scores))
     assert all(keep.any() for keep in keeps)
-    dropped = [score[~keep].max(initial=-1) for score, keep in zip(scores, keeps, strict=True)]
+    dropped = [score[~keep].max(initial=GONE) for score, keep in zip(scores, keeps, strict=True)]
     free = [keep & ~guarded for keep, guarded in zip(keeps, guards, strict=True)]
     assert max(dropped) <= min(score[keep].min(initial=np.inf) for score, keep in zip(scores, free, strict=True))
 
@@ -36,20 +37,20 @@ def test_lamp_keeps_the_order_and_knows_no_scale(scores: Any, factor: float) -> 
     found = lamp(scores)
     order = np.argsort(scores, axis=None, kind="stable")
     assert (np.diff(found.reshape(-1)[order]) >= 0).all() or not scores.any()
-    assert found.max() == pytest.approx(1.0 if np.square(scores).any() else 0.0)
+    assert found.max() == pytest.approx(1.0 if scores.any() else 0.0)
     np.testing.assert_allclose(lamp(scores * factor), found, rtol=1e-6, atol=1e-12)
 
 
 def test_lamp_by_hand_and_under_a_mask() -> None:
-    np.testing.assert_allclose(lamp(np.array([1.0, 2.0, 2.0])), [1 / 9, 4 / 8, 4 / 4])
-    np.testing.assert_allclose(lamp(np.array([1.0, GONE, 2.0])), [1 / 5, GONE, 1])
+    np.testing.assert_allclose(lamp(np.array([1.0, 4.0, 4.0])), [1 / 9, 4 / 8, 4 / 4])
+    np.testing.assert_allclose(lamp(np.array([1.0, GONE, 4.0])), [1 / 5, GONE, 1])
     assert not lamp(np.zeros(3)).any()
 
 
 def test_scores_that_are_alike_lose_their_fair_share() -> None:
     rng = np.random.default_rng(0)
     one, two = rng.random(1000), 1e-9 * rng.random((20, 50))
-    keeps = keep_most_important([one, alike(two, [one])], 0.3)
+    keeps = keep_most_important([Candidates.of(one), Candidates.of(alike(two, [one]))], 600)
     assert [keep.mean() for keep in keeps] == pytest.approx([0.7, 0.7], abs=0.01)
     assert two[keeps[1]].min() >= two[~keeps[1]].max()
 
@@ -87,3 +88,22 @@ def test_convolutions_and_recurrent_layers_in_front_of_the_outputs() -> None:
     assert channels_of(last, image) == {"last/kernel": [(2,)]}
     steps = keras.Input((5, 2))
     assert set(channels_of(L.GRU(3, name="gru")(L.Dense(4, name="d")(steps)), steps)) >= {"gru/cell/recurrent_kernel"}
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 30), st.integers(0, 99))
+def test_units_go_as_a_whole_the_cheapest_first(count: int, size: int, going: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(count), size))
+    scores = np.where(rng.random(count * size) < 0.2, GONE, rng.normal(size=count * size))
+    units = Units((count * size,), labels)
+    candidates = Candidates.of(scores, units)
+    (keep,) = keep_most_important([candidates], going)
+    kept = units.sums(keep)
+    assert set(kept.tolist()) <= {0.0, float(size)}
+    zeros = int((~keep | (scores == GONE)).sum())
+    assert zeros <= max(going, int((scores == GONE).sum()))
+    living = candidates.scores > GONE
+    left = candidates.scores[living & (kept > 0)]
+    if left.size:
+        assert candidates.scores[living & (kept == 0)].max(initial=GONE) <= left.min()
+        assert zeros + candidates.sizes[living & (kept > 0)][left.argmin()] > going

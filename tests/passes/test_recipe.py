@@ -34,6 +34,13 @@ def planes(path: str, values: Any) -> Any:
 bw.register_function("tests.planes", planes)
 
 
+def by_size(parameter: bw.Parameter, graph: bw.Graph, context: bw.Context) -> Any:
+    return np.abs(graph.values[parameter.path])
+
+
+bw.register_function("tests.by_size", by_size)
+
+
 @dataclass(frozen=True)
 class Tagged(bw.Pass, name="tests.tagged"):
     """A user's own pass with fields of many types, none of them checked."""
@@ -49,6 +56,8 @@ class Tagged(bw.Pass, name="tests.tagged"):
 LOSS = {"class_name": "CategoricalFocalCrossentropy", "config": {"from_logits": True, "gamma": 1.5, "name": None}}
 PASSES: list[bw.Pass] = [
     bw.Quantize(bits=4),
+    bw.Prune(pattern="2:4", criterion="compensation", samples=64),
+    bw.Prune(0.5, pattern=bw.Block(2, 8), criterion=by_size),
     bw.Quantize({"conv1": 8, None: 4}, where=bw.AllBut(["logits", "head*"])),
     bw.Quantize(2, granularity=64, where="conv*", scale="max", vectors=None),
     bw.Quantize(4, vectors="auto"),
@@ -373,7 +382,7 @@ BAD_RECIPES: dict[str, tuple[Any, str | None]] = {
         "no pass named 'shrinkify'",
     ),
     "an unknown field": ({"pass": "quantize", "bits": 4, "bit": 3}, "quantize: no field 'bit'; it has: .*bits"),
-    "a missing field": ({"pass": "prune"}, "prune: .*sparsity"),
+    "a missing field": ({"pass": "prune"}, "Prune: give sparsity"),
     "a later version": (
         {"bitwidth": 3, "pass": "quantize", "bits": 4},
         "recipe of version 3; .* reads versions 1 and 2",

@@ -331,3 +331,31 @@ def test_a_copy_has_the_ids_of_its_own_objects() -> None:
     model._nodes = set()
     containers.renumber(model)
     assert model._nodes == nodes
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "count"),
+    [
+        (keras.optimizers.SGD(momentum=0.9), 1),
+        (keras.optimizers.SGD(), 0),
+        (keras.optimizers.Adam(), 1),
+        (keras.optimizers.Adamax(), 1),
+        (keras.optimizers.RMSprop(momentum=0.5), 1),
+        (keras.optimizers.Lion(), 1),
+        (keras.optimizers.Nadam(), 1),
+        (keras.mixed_precision.LossScaleOptimizer(keras.optimizers.Adam()), 1),
+    ],
+)
+def test_momentums_are_what_moves_a_variable_without_a_gradient(optimizer: Any, count: int) -> None:
+    variable = keras.Variable(np.ones(3, np.float32))
+    optimizer.build([variable])
+    optimizer.apply([tf.constant([1.0, 2.0, 3.0])])
+    found = list(compiled.momentums(optimizer))
+    assert len(found) == count
+    for owner, momentum in found:
+        assert owner is variable
+        assert momentum.shape == (3,)
+        momentum.assign(np.zeros(3, np.float32))
+    before = variable.numpy()
+    optimizer.apply([tf.constant([0.0, 0.0, 0.0])])
+    np.testing.assert_array_equal(variable.numpy(), before)

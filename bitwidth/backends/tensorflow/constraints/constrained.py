@@ -99,6 +99,13 @@ class ConstrainedModel:
         """The variables of what is learned besides the masters."""
         return [variable for lowering in self._lowerings.values() for variable in lowering.learned]
 
+    def newly_masked(self, before: Graph) -> Iterator[tuple[ModelVariable, NDArray[np.bool_]]]:
+        """The variables of which more is masked than in `before`, each with the mask in force, True where kept."""
+        for path in self._lowerings:
+            keep, earlier = self.graph[path].encoding.mask, before[path].encoding.mask
+            if keep is not None and (~keep if earlier is None else earlier & ~keep).any():
+                yield self._store.variables[path], keep
+
     @contextmanager
     def masters(self) -> Iterator[Graph]:
         """The masters of this moment as a graph, which can be read within this context only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Set
+from collections.abc import Hashable, Iterable, Iterator, Set
 from typing import NamedTuple
 
 import keras
@@ -85,3 +85,16 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> object:
     Since Keras 3.0 (`Optimizer._learning_rate`).
     """
     return getattr(optimizer, "_learning_rate", None)
+
+
+def momentums(optimizer: object) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """What an optimizer goes on moving its variables by when their gradient is zero: each variable, and its momentum.
+
+    Since Keras 3.0 (`Optimizer._trainable_variables`; `momentums` of SGD, `_m` of Adamax, `_momentums` of all others).
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    variables = getattr(inner, "_trainable_variables", ())
+    for name in ("momentums", "_momentums", "_m"):
+        slots = getattr(inner, name, None)
+        if isinstance(slots, list) and len(slots) == len(variables):
+            yield from zip(variables, slots, strict=True)

@@ -8,8 +8,11 @@ import keras
 
 from bitwidth.backend import Progress, Steer
 from bitwidth.backends.tensorflow.constraints.constrained import ConstrainedModel
+from bitwidth.backends.tensorflow.internals.compiled import momentums
 from bitwidth.backends.tensorflow.internals.types import KerasCallback
+from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.errors import ConfigError
+from bitwidth.graph import Graph
 
 _CALLS = 200  # how often a pass is asked during one training, at most
 
@@ -73,7 +76,18 @@ class Steering:
     def _ask(self) -> None:
         assert self._steer is not None
         assert self.total is not None
+        before = self.constrained.graph
         with self.constrained.masters() as masters:
             new = self._steer(Progress(self._done, self.total, self._last), masters)
             self._last = self._done
             self.constrained.advance(new, masters)
+        self._stop_masked(before)
+
+    def _stop_masked(self, before: Graph) -> None:
+        """Take the momentum from weights that are masked from now on, so that their masters stay where they are."""
+        masked = {id(tf_variable(variable)): keep for variable, keep in self.constrained.newly_masked(before)}
+        if masked:
+            for variable, momentum in momentums(self.constrained.model.optimizer):
+                keep = masked.get(id(tf_variable(variable)))
+                if keep is not None:
+                    momentum.assign(momentum * keep)
