@@ -53,29 +53,26 @@ LIMITS = {"50 %": {"kl_to_magnitude": 0.3, "drop_points": 0.3}, "70 %": {"kl_to_
 TRAINED = "lenet300"
 SPARSITY, EPOCHS, MAX_DROP = 0.95, 20, 0.8
 CANDIDATES: tuple[dict[str, Any], ...] = (
-    {"criterion": "magnitude"},
-    {"criterion": "fisher"},
     {"criterion": "activation"},
+    {"criterion": "fisher"},
+    {"criterion": "magnitude"},
     {"criterion": "movement"},
-    {"criterion": "magnitude", "smoothing": 0.0},
-    {"criterion": "fisher", "smoothing": 0.0},
-    {"criterion": "fisher", "rate": 1e-3},
-    {"criterion": "fisher", "rate": 4e-3},
-    {"criterion": "fisher", "end": 0.7},
-    {"criterion": "fisher", "rate": 4e-3, "end": 0.7},
+    {"criterion": "activation", "end": 0.7},
+    {"criterion": "activation", "decay": 0.0},
+    {"criterion": "activation", "smoothing": 0.0},
 )
 
 
 def training(
-    criterion: Any = "fisher", smoothing: float = 0.1, rate: float = 2e-3, end: float = 0.5, epochs: int = EPOCHS
+    criterion: Any = "activation", smoothing: float = 0.1, decay: float = 0.1, rate: float = 2e-3, end: float = 0.5
 ) -> bw.PassManager:
-    """Sparsity grows along a cubic while the model trains, with Adam and a cosine decay."""
+    """Sparsity grows along a cubic while the model trains, with AdamW and a cosine decay of the rate."""
     import keras
 
     tune = bw.Finetune(
-        epochs,
+        EPOCHS,
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
-        optimizer="adam",
+        optimizer=keras.optimizers.AdamW(weight_decay=decay),
         learning_rate=rate,
         decay="cosine",
         batch_size=128,
