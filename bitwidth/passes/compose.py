@@ -122,6 +122,7 @@ class Repeat(Wrapping, name="repeat"):
             with self.part(0, context) as (part, inner):
                 graph, record = part(graph, inner, dry=True)
             context.notes.inner.append(record)
+            context.notes.foreseen.update(touched.path for touched in record.touched)
         context.notes.take_skips()
         return graph
 

@@ -8,7 +8,7 @@ from math import floor
 
 import numpy as np
 
-from bitwidth.errors import ConfigError
+from bitwidth.errors import ConfigError, Refused
 from bitwidth.graph.labels import Group
 from bitwidth.passes.units import Ranking
 from bitwidth.typing import is_integer, is_number
@@ -61,18 +61,23 @@ class Width:
         """Whether it is for all groups together."""
         return self.keep is None and self.units is None
 
-    def of(self, group: Group) -> int | str:
-        """How many units of a group stay, or why it is left alone.
+    def of(self, group: Group) -> int:
+        """How many units of a group stay; all of them under a budget.
+
+        Raises:
+            Refused: it has fewer.
 
         Example:
             >>> hidden = Group("hidden", 100, ())
-            >>> Width(keep=7 / 8).of(hidden), Width(keep=7 / 8, multiple_of=8).of(hidden), Width(units=120).of(hidden)
-            (87, 80, 'it has 100 units, and 120 were to stay')
+            >>> Width(keep=7 / 8).of(hidden), Width(keep=7 / 8, multiple_of=8).of(hidden)
+            (87, 80)
         """
+        if self.is_budget:
+            return group.size
         if self.units is not None and self.units > group.size:
-            return f"it has {group.size} units, and {self.units} were to stay"
+            raise Refused(f"it has {group.size} units, and {self.units} were to stay")
         if self.multiple_of > group.size:
-            return f"it has {group.size} units, fewer than a multiple of {self.multiple_of}"
+            raise Refused(f"it has {group.size} units, fewer than a multiple of {self.multiple_of}")
         wanted = self.units if self.units is not None else max(1, floor((self.keep or 0) * group.size + 1e-9))
         return max(self.multiple_of, wanted // self.multiple_of * self.multiple_of)
 

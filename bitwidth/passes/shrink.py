@@ -12,7 +12,7 @@ from typing_extensions import override
 from bitwidth.analysis import Fisher, InputMoments
 from bitwidth.analysis.cost import cost_of
 from bitwidth.context import NOT_SELECTED, Context, check_choice, check_count
-from bitwidth.errors import ConfigError, ContractError, ModelError
+from bitwidth.errors import ConfigError, ContractError, ModelError, Refused
 from bitwidth.graph import Graph, Where, check_where, frozen_where
 from bitwidth.graph.labels import Coupling, Group, Removal, couple
 from bitwidth.passes.base import Pass
@@ -47,7 +47,7 @@ class Shrink(Pass, name="shrink"):
             and save.
         parameters: the same for parameters.
         criterion: by what units are ranked: `"magnitude"` is the norm of the weights that make a unit; `"activation"`
-            the power that it gives to what reads it; `"fisher"` the sum over its weights of w^2 times the diagonal
+            the power that it contributes to what reads it; `"fisher"` the sum over its weights of w^2 times the diagonal
             Fisher (Molchanov et al. 2019, "Importance estimation for neural network pruning", section 3.1);
             `"reconstruction"` removes one by one what least squares makes up for best (`bitwidth.fitting.removal`).
             None for `"reconstruction"` with data and `"magnitude"` without.
@@ -219,11 +219,10 @@ class Shrink(Pass, name="shrink"):
         reasons = {group.name: self._unfit(graph, group, inside) for group in coupling.groups}
         counts = {}
         for group in coupling.groups:
-            found = self.width.of(group) if not self.width.is_budget else group.size
-            if isinstance(found, str):
-                reasons[group.name] = reasons[group.name] or found
-            else:
-                counts[group.name] = found
+            try:
+                counts[group.name] = self.width.of(group)
+            except Refused as refusal:
+                reasons[group.name] = reasons[group.name] or refusal.reason
         groups = [
             group for group in coupling.groups if not any(reasons.get(name) for name in (group.name, *group.same_size))
         ]

@@ -56,7 +56,7 @@ class Part:
         before: shapes of the variables in it, by their names below its path.
         after: the same when the units are gone.
         takes: what it takes.
-        gives: what it gives.
+        gives: its outputs.
     """
 
     path: str
