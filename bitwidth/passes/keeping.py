@@ -8,6 +8,7 @@ from math import floor
 
 import numpy as np
 
+from bitwidth.context import check_count
 from bitwidth.errors import ConfigError, Refused
 from bitwidth.graph.labels import Group
 from bitwidth.passes.units import Ranking
@@ -52,9 +53,9 @@ class Width:
                 raise ConfigError(f"{owner}: {name} is a share, a float in (0, 1], got the integer {share!r}{hint}")
             if not is_number(share) or not 0 < share <= 1:
                 raise ConfigError(f"{owner}: {name} must be a float in (0, 1], got {share!r}")
-        for name, count in (("units", self.units), ("multiple_of", self.multiple_of)):
-            if count is not None and (not is_integer(count) or count < 1):
-                raise ConfigError(f"{owner}: {name} must be an integer of at least 1, got {count!r}")
+        check_count(self.multiple_of, owner, "multiple_of")
+        if self.units is not None:
+            check_count(self.units, owner, "units")
 
     @property
     def is_budget(self) -> bool:
@@ -72,12 +73,12 @@ class Width:
             >>> Width(keep=7 / 8).of(hidden), Width(keep=7 / 8, multiple_of=8).of(hidden)
             (87, 80)
         """
-        if self.is_budget:
-            return group.size
         if self.units is not None and self.units > group.size:
             raise Refused(f"it has {group.size} units, and {self.units} were to stay")
         if self.multiple_of > group.size:
             raise Refused(f"it has {group.size} units, fewer than a multiple of {self.multiple_of}")
+        if self.is_budget:
+            return group.size
         wanted = self.units if self.units is not None else max(1, floor((self.keep or 0) * group.size + 1e-9))
         return max(self.multiple_of, wanted // self.multiple_of * self.multiple_of)
 

@@ -47,8 +47,8 @@ class Shrink(Pass, name="shrink"):
             and save.
         parameters: the same for parameters.
         criterion: by what units are ranked: `"magnitude"` is the norm of the weights that make a unit; `"activation"`
-            the power that it contributes to what reads it; `"fisher"` the sum over its weights of w^2 times the diagonal
-            Fisher (Molchanov et al. 2019, "Importance estimation for neural network pruning", section 3.1);
+            the power that it contributes to what reads it; `"fisher"` the sum over its weights of w^2 times the
+            diagonal Fisher (Molchanov et al. 2019, "Importance estimation for neural network pruning", section 3.1);
             `"reconstruction"` removes one by one what least squares makes up for best (`bitwidth.fitting.removal`).
             None for `"reconstruction"` with data and `"magnitude"` without.
         where: parameters; a group is cut where all the kernels that make its units are among them. What reads the
