@@ -15,7 +15,7 @@ Example:
 import logging
 
 from bitwidth import errors, moved
-from bitwidth.analysis import Fisher
+from bitwidth.analysis import Cost, Fisher
 from bitwidth.artifact import Diff, Inspection, diff, inspect
 from bitwidth.context import Context
 from bitwidth.events import Event
@@ -40,12 +40,14 @@ from bitwidth.passes import (
     Ramp,
     ReestimateBatchNorm,
     Repeat,
+    Shrink,
+    ShrinkDense,
     TrainingPass,
     Where,
     register_function,
     register_value,
 )
-from bitwidth.reading import Opened, open, read
+from bitwidth.reading import Opened, cost, open, read
 from bitwidth.report import Report
 from bitwidth.result import Result
 
@@ -61,6 +63,7 @@ __all__ = [
     "Block",
     "Context",
     "CorrectBias",
+    "Cost",
     "Diff",
     "EntropyRounding",
     "EqualizeLayers",
@@ -85,9 +88,12 @@ __all__ = [
     "Repeat",
     "Report",
     "Result",
+    "Shrink",
+    "ShrinkDense",
     "TrainingPass",
     "Where",
     "bitplanes",
+    "cost",
     "diff",
     "errors",
     "inspect",

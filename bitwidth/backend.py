@@ -15,6 +15,7 @@ from bitwidth.artifact import Architecture as Architecture
 from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
 from bitwidth.graph import Cut, Graph
+from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
 from bitwidth.typing import Array, CustomObjects, Data, Loss, Model
 
@@ -235,6 +236,24 @@ class Session(Protocol):
             ModelError: the model has other parameters than are left, or the session is shared.
             EncodingError: the cut goes through a group that shares a scale.
         """
+
+    def remove(self, graph: Graph, removal: Removal) -> Graph:
+        """Go on without some units: as a whole, or not at all. The graph of the model that is left.
+
+        The model is built again with smaller layers, and has to compute what it computed with zeros in their place.
+
+        Args:
+            graph: the model before.
+            removal: of its units.
+
+        Raises:
+            ModelError: the smaller model cannot be built, or computes something else; the session goes on with the
+                model that it has.
+            EncodingError: the cut goes through a group that shares a scale.
+        """
+
+    def check_removal(self, graph: Graph, removal: Removal) -> None:
+        """Raise what `remove` would raise, and change nothing."""
 
     def finish(self, graph: Graph) -> Finished:
         """The model with the values of `graph`, made when it is first asked for.

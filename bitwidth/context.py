@@ -53,6 +53,7 @@ class Notes:
         remarks: free lines.
         history: per epoch, loss and metrics of training.
         inner: records of passes inside the pass.
+        refitted: paths of the parameters that were solved again because of what is gone elsewhere, selected or not.
         foreseen: paths of the parameters that the pass would change, where only a run can tell how.
     """
 
@@ -60,6 +61,7 @@ class Notes:
     remarks: list[str] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     inner: list[PassRecord] = field(default_factory=list)
+    refitted: set[str] = field(default_factory=set)
     foreseen: set[str] = field(default_factory=set)
 
     def take_skips(self) -> None:
@@ -70,7 +72,7 @@ class Notes:
 
     def clear(self) -> None:
         """Begin an empty page."""
-        for part in (self.skipped, self.remarks, self.history, self.inner):
+        for part in (self.skipped, self.remarks, self.history, self.inner, self.refitted):
             part.clear()
 
     def take(self, notes: Notes) -> None:
@@ -79,6 +81,7 @@ class Notes:
         self.remarks += [line for line in dict.fromkeys(notes.remarks) if line not in self.remarks]
         self.history.update(notes.history)
         self.inner += notes.inner
+        self.refitted |= notes.refitted
 
 
 @dataclass(frozen=True)

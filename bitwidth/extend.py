@@ -15,7 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bitwidth.analysis import ActivationRanges, Fisher, InputMoments
+from bitwidth.analysis import ActivationRanges, Cost, Fisher, InputMoments, LayerCost, cost_of
 from bitwidth.backend import (
     BACKENDS,
     Architecture,
@@ -69,6 +69,7 @@ from bitwidth.graph import (
     spec,
 )
 from bitwidth.graph import Where as Selector
+from bitwidth.graph.labels import Coupling, Frozen, Group, Member, couple
 from bitwidth.graph.paths import backward, forward
 from bitwidth.passes import Pass, TrainingPass, register_function, register_value
 from bitwidth.passes.registry import register_pass
@@ -108,6 +109,8 @@ __all__ = [
     "Channels",
     "Composite",
     "Context",
+    "Cost",
+    "Coupling",
     "Cut",
     "Dense",
     "Encoding",
@@ -115,14 +118,18 @@ __all__ = [
     "EncodingSummary",
     "Finished",
     "Fisher",
+    "Frozen",
     "GradientProbe",
     "Graph",
+    "Group",
     "InputMoments",
     "Layer",
     "LayerCall",
+    "LayerCost",
     "LayerInputs",
     "Lowering",
     "Masked",
+    "Member",
     "Moments",
     "MomentsProbe",
     "Objective",
@@ -158,6 +165,8 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_where",
+    "cost_of",
+    "couple",
     "cut_between",
     "cut_graph",
     "encoding_from_state",

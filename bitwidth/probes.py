@@ -70,6 +70,34 @@ class MomentsProbe(Probe[Mapping[str, tuple[Moments, ...]]]):
     paths: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """What one use of a parameter multiplies it by in two models that run on the same data.
+
+    Attributes:
+        moments: of its features in the model that is asked about.
+        cross: float32, (groups, inputs, inputs): mean of x yT, with y the features in the other model.
+        mean: float32, (groups, inputs): mean of y.
+    """
+
+    moments: Moments
+    cross: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PairedMomentsProbe(Probe[Mapping[str, tuple[Paired, ...]]]):
+    """What parameters are multiplied by here and in a model of other values, by path; see `MomentsProbe`.
+
+    Attributes:
+        paths: the parameters.
+        values: what the other model has in the place of some values, by path.
+    """
+
+    paths: tuple[str, ...]
+    values: Arrays
+
+
 @dataclass(frozen=True)
 class GradientProbe(Probe[Arrays]):
     """Mean over samples of the squared gradient of the log-likelihood of one sample, by parameter path.

@@ -1,4 +1,4 @@
-"""`open` and `read`: a model taken in, to be compressed many times or looked at."""
+"""`open`, `read` and `cost`: a model taken in, to be compressed many times or looked at."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from threading import RLock
 
 from typing_extensions import override
 
+from bitwidth.analysis import Cost, cost_of
 from bitwidth.answers import Answers
 from bitwidth.backend import Session, backend_for
 from bitwidth.errors import ConfigError
@@ -120,3 +121,28 @@ def read(model: Model, data: Data = None) -> Graph:
     if isinstance(model, Result | Opened):
         return model.graph
     return backend_for(model).open(model, data).graph
+
+
+def cost(model: Model, data: Data = None) -> Cost:
+    """Count what a model costs for one input: multiply-accumulates, parameters, bytes, and memory of activations.
+
+    Nothing is run: the counts come from the model's operations and their shapes. `print` shows them by layer.
+
+    Args:
+        model: a built Keras 3 model, a `Result`, or what `open` returned.
+        data: data or inputs, only for a model that does not know its inputs.
+
+    Raises:
+        ModelError: the model cannot be read; the message says what to do.
+
+    Example:
+        >>> import bitwidth as bw
+        >>> import keras
+        >>> stack = [keras.Input((8,)), keras.layers.Dense(16, name="hidden"), keras.layers.Dense(4, name="out")]
+        >>> found = bw.cost(keras.Sequential(stack))
+        >>> found.macs, found.parameters, found.bytes, found.peak
+        (192, 212, 848, 128)
+        >>> [(layer.path, layer.macs) for layer in found.layers]
+        [('hidden', 128), ('out', 64)]
+    """
+    return cost_of(read(model, data))

@@ -44,12 +44,15 @@ from bitwidth.graph import (
     layer_inputs,
     moved,
 )
+from bitwidth.graph.labels import Removal
 from bitwidth.probes import (
     Answer,
     GradientProbe,
     MomentsProbe,
     Observed,
     OutputProbe,
+    Paired,
+    PairedMomentsProbe,
     Probe,
     RangeProbe,
     StatisticsProbe,
@@ -173,6 +176,7 @@ class ReferenceSession:
         answers: dict[type[Any], Any] = {
             GradientProbe: self._squared_gradients,
             MomentsProbe: self._moments,
+            PairedMomentsProbe: self._paired,
             RangeProbe: self._ranges,
             StatisticsProbe: lambda *_: {},
             OutputProbe: lambda *_: (self.network.forward(inputs, self._weights(graph))[-1],),
@@ -252,6 +256,32 @@ class ReferenceSession:
         changed = {path: _snapped(graph, current, path, master) for path, master in masters.items()}
         after = Graph(current.structure, tuple(current), graph.values.replace(changed))
         return Trained(after, {"loss": losses})
+
+    def _paired(self, graph: Graph, probe: PairedMomentsProbe, inputs: Array) -> Mapping[str, tuple[Paired, ...]]:
+        other = graph.update(dict(probe.values))
+        of_other = self.network.forward(inputs, self._weights(other))
+        of_own = self.network.forward(inputs, self._weights(graph))
+        found: dict[str, tuple[Paired, ...]] = {}
+        for path, moments in self._moments(graph, MomentsProbe(probe.samples, probe.paths), inputs).items():
+            place = int(path.split("/")[0].removeprefix("layer"))
+            x, y = of_own[place], of_other[place]
+            found[path] = (Paired(moments[0], (x.T @ y / np.float32(len(x)))[None], y.mean(0, keepdims=True)),)
+        return found
+
+    def remove(self, graph: Graph, removal: Removal) -> Graph:
+        return self.move(graph, self._smaller(graph, removal), removal.cut)
+
+    def check_removal(self, graph: Graph, removal: Removal) -> None:
+        self._smaller(graph, removal)
+
+    def _smaller(self, graph: Graph, removal: Removal) -> Network:
+        left = [removal.cut.take(path, graph.values[path]) for path in paths(self.network)]
+        smaller = Network([self.network.widths[0], *(bias.size for bias in left[1::2])])
+        x = np.random.default_rng(0).standard_normal((8, self.network.widths[0])).astype(np.float32)
+        expected = self.network.forward(x, self._weights(removal.zeroed(graph)))[-1]
+        if not np.allclose(expected, smaller.forward(x, left)[-1], atol=1e-5):
+            raise ModelError("the smaller network computes something else")
+        return smaller
 
     def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
         fresh = ReferenceSession(model)

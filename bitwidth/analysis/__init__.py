@@ -4,9 +4,20 @@ Here belongs one frozen dataclass per question, with an `answer(graph, context)`
 belongs in the backend, what is done with an answer in `bitwidth.passes`, and how long it is kept in `bitwidth.answers`.
 """
 
+from bitwidth.analysis.cost import Cost, LayerCost, cost_of
 from bitwidth.analysis.fidelity import divergences, fidelity, fidelity_to
 from bitwidth.analysis.fisher import Fisher
 from bitwidth.analysis.moments import InputMoments
 from bitwidth.analysis.ranges import ActivationRanges
 
-__all__ = ["ActivationRanges", "Fisher", "InputMoments", "divergences", "fidelity", "fidelity_to"]
+__all__ = [
+    "ActivationRanges",
+    "Cost",
+    "Fisher",
+    "InputMoments",
+    "LayerCost",
+    "cost_of",
+    "divergences",
+    "fidelity",
+    "fidelity_to",
+]

@@ -18,6 +18,7 @@ from bitwidth.encodings.narrowing import narrow, narrowed, signed, steps
 from bitwidth.encodings.prefix import magnitude_bits, ordered, prefix
 from bitwidth.encodings.quantized import Quantized
 from bitwidth.encodings.rows import LevelRows
+from bitwidth.encodings.scaling import scaled
 from bitwidth.encodings.summary import EncodingSummary
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "prefix",
     "rebased",
     "register_encoding",
+    "scaled",
     "signed",
     "small_format",
     "spread",

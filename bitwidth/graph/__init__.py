@@ -1,16 +1,16 @@
 """What a model is: operations, layers, parameters and their values, read-only and without any framework.
 
 Here belongs what can be said of a model by looking at its graph: one vocabulary of operations (`ops`), one way to
-follow tensors (`paths`), what surrounds a parameter (`wiring`, `neighbours`), and the selectors of `where=`. How one
-tensor is held belongs in `bitwidth.encodings`, what a model computes on data in `bitwidth.analysis` and the backend.
-Numpy only; no operation has a framework's name.
+follow tensors (`paths`), what surrounds a parameter (`wiring`, `neighbours`), which units go together (`labels`), and
+the selectors of `where=`. How one tensor is held belongs in `bitwidth.encodings`, what a model computes on data in
+`bitwidth.analysis` and the backend. Numpy only; no operation has a framework's name.
 """
 
 from bitwidth.errors import Refused
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.lineage import cut_between, cut_graph
+from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
 from bitwidth.graph.ops import Kind, OpSpec, spec
@@ -48,4 +48,5 @@ __all__ = [
     "layer_inputs",
     "moved",
     "spec",
+    "tensors_between",
 ]

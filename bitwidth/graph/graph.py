@@ -205,6 +205,12 @@ class Graph:
         """The tensors that are held on a grid, by name."""
         return {tensor.name: tensor.encoding for tensor in self.structure.tensors if tensor.encoding is not None}
 
+    def without_activations(self) -> Graph:
+        """The graph with no tensor held on a grid."""
+        tensors = tuple(replace(tensor, encoding=None) for tensor in self.structure.tensors)
+        structure = replace(self.structure, tensors=tensors) if self.activations else self.structure
+        return Graph(structure, tuple(self), self.values)
+
     def _with_activations(self, encodings: Mapping[str, Encoding]) -> Structure:
         unknown = set(encodings) - {tensor.name for tensor in self.structure.tensors}
         if unknown:

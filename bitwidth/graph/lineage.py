@@ -8,6 +8,7 @@ from bitwidth.encodings import Encoding
 from bitwidth.errors import ModelError
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
+from bitwidth.graph.model import Structure
 from bitwidth.graph.values import Value
 
 
@@ -18,6 +19,16 @@ def cut_between(before: Graph, after: Graph) -> Cut:
         ModelError: the later graph has entries that the earlier one does not have.
     """
     return after.structure.cut.since(before.structure.cut)
+
+
+def tensors_between(before: Structure, after: Structure) -> dict[str, str]:
+    """The name in a later structure of each tensor that a layer takes in an earlier one, by layer and call."""
+    calls = {layer.path: layer.calls for layer in after.layers}
+    found: dict[str, str] = {}
+    for layer in before.layers:
+        for old, new in zip(layer.calls, calls.get(layer.path, ()), strict=False):
+            found.update(zip(old.inputs, new.inputs, strict=False))
+    return found
 
 
 def cut_graph(graph: Graph, cut: Cut, fresh: Graph) -> Graph:
@@ -44,7 +55,10 @@ def cut_graph(graph: Graph, cut: Cut, fresh: Graph) -> Graph:
         encoding = cut.encoding(path, old.encoding) if path in cut.kept else old.encoding
         parameters.append(replace(parameter, encoding=encoding, trainable=old.trainable))
         values[path] = _taken(graph.values.value(path), cut, path, encoding)
-    structure = replace(fresh.structure, cut=graph.structure.cut.then(cut))
+    names = tensors_between(graph.structure, fresh.structure)
+    held = {names.get(name, name): encoding for name, encoding in graph.activations.items()}
+    tensors = tuple(replace(item, encoding=held.get(item.name, item.encoding)) for item in fresh.structure.tensors)
+    structure = replace(fresh.structure, tensors=tensors, cut=graph.structure.cut.then(cut))
     return Graph(structure, parameters, values)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Kind = Literal[
     # Structure. In the attributes of those that run other operations, `<part>_outputs` names what each part returns.
     "input",  # of the model, or a variable; in a loop or call it has one operand, the tensor that it stands for
-    "constant",  # attribute `value`: a number, string or nested list, if it is small
+    "constant",  # attributes `value`: a number, string or nested list, if it is small; `fill`: the one number it holds
     "read",  # of a variable
     "call",  # of a function; its operations are in the graph too
     "loop",
@@ -49,6 +49,8 @@ Kind = Literal[
     "divide",
     "integer_divide",
     "remainder",
+    "power",
+    "squared_difference",
     "maximum",
     "minimum",
     "clip",
@@ -58,6 +60,8 @@ Kind = Literal[
     "round",  # to integers: to the nearest, down or up
     # Comparisons of values.
     "compare",
+    "logical",  # of truth values
+    "select",  # operand 1 where operand 0 is true, else operand 2
     "bucketize",
     "in_top_k",
     # Activations and normalisations.
@@ -65,14 +69,18 @@ Kind = Literal[
     "leaky_relu",
     "sigmoid",
     "softmax",
-    "elementwise",  # any other function of each element by itself
+    "elementwise",  # any other function of each element by itself; attribute `keeps_zero`: whether it is 0 at 0
     "batch_norm",  # in one operation; operands 1 to 4: scale, offset, mean, variance
-    # Reductions. Attribute `axes`: a tuple, if it is constant.
+    # Reductions. Attributes `axes`: a tuple, if it is constant; `keep_dims`: whether they stay, with one index each.
     "reduce_mean",
     "reduce_max",
+    "reduce_min",
     "reduce_sum",
-    "average_pool",  # attribute `data_format`
+    "reduce_product",
+    "reduce_logical",
+    "average_pool",  # attributes `data_format`, and `ksize`: the window along each axis
     "max_pool",  # likewise
+    "resize",  # of the positions of an image
     # Moves: every element of the result is one of operand 0, or of the operands.
     "identity",
     "identity_n",  # of each operand
@@ -86,8 +94,8 @@ Kind = Literal[
     "split",  # attribute `axis`, if it is constant
     "stack",  # attribute `axis`
     "unstack",  # attribute `axis`
-    "slice",
-    "strided_slice",
+    "slice",  # operands 1 and 2: where each axis begins, and how long it is
+    "strided_slice",  # operands 1 to 3: where each axis begins, ends, its step; five attributes `..._mask`
     "reverse",
     "tile",
     "broadcast",
@@ -95,8 +103,15 @@ Kind = Literal[
     "mirror_pad",  # attribute `pads`
     "space_to_batch",  # positions of an image become a part of the batch, as for a dilated convolution
     "batch_to_space",
+    "list_new",  # without elements
     "list_from_tensor",
     "list_get",
+    "list_set",  # operand 2 in the place of operand 1
+    "list_stack",
+    # Of no features.
+    "fill",  # operand 0 is the shape, operand 1 the number in all places
+    "fill_like",  # operand 0 has the shape
+    "range",
     # Of a tensor's shape; its values are not read.
     "shape",
     "size",
@@ -187,6 +202,8 @@ _SPECS = (
     OpSpec("divide", "multiply", arithmetic=True),
     OpSpec("integer_divide", arithmetic=True, stops_gradient=True),
     OpSpec("remainder", arithmetic=True),
+    OpSpec("power"),
+    OpSpec("squared_difference"),
     OpSpec("maximum", arithmetic=True),
     OpSpec("minimum", arithmetic=True),
     OpSpec("clip", arithmetic=True),
@@ -195,6 +212,8 @@ _SPECS = (
     OpSpec("sign", stops_gradient=True),
     OpSpec("round", arithmetic=True, stops_gradient=True),
     OpSpec("compare", compares=True),
+    OpSpec("logical"),
+    OpSpec("select"),
     OpSpec("bucketize", compares=True),
     OpSpec("in_top_k", compares=True),
     OpSpec("relu", passes_scale=True),
@@ -205,9 +224,13 @@ _SPECS = (
     OpSpec("batch_norm", "normalise"),
     OpSpec("reduce_mean", passes_scale=True),
     OpSpec("reduce_max", passes_scale=True),
+    OpSpec("reduce_min"),
     OpSpec("reduce_sum", passes_scale=True),
+    OpSpec("reduce_product"),
+    OpSpec("reduce_logical"),
     OpSpec("average_pool", passes_scale=True),
     OpSpec("max_pool", passes_scale=True),
+    OpSpec("resize"),
     OpSpec("identity", moves=True, keeps_last_axis=True, passes_scale=True),
     OpSpec("identity_n", moves=True),
     OpSpec("stop_gradient", moves=True, keeps_last_axis=True, passes_scale=True, stops_gradient=True),
@@ -229,8 +252,14 @@ _SPECS = (
     OpSpec("mirror_pad", passes_scale=True),
     OpSpec("space_to_batch", passes_scale=True),
     OpSpec("batch_to_space", moves=True, keeps_last_axis=True, passes_scale=True),
+    OpSpec("list_new"),
     OpSpec("list_from_tensor", moves=True),
     OpSpec("list_get", moves=True),
+    OpSpec("list_set"),
+    OpSpec("list_stack"),
+    OpSpec("fill"),
+    OpSpec("fill_like"),
+    OpSpec("range"),
     OpSpec("shape", shape_only=True),
     OpSpec("size", shape_only=True),
     OpSpec("rank", shape_only=True),

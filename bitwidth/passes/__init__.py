@@ -19,6 +19,7 @@ from bitwidth.passes.prune import Prune
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
 from bitwidth.passes.registry import register_function, register_value
+from bitwidth.passes.shrink import Shrink, ShrinkDense
 from bitwidth.passes.statistics import ReestimateBatchNorm
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "Ramp",
     "ReestimateBatchNorm",
     "Repeat",
+    "Shrink",
+    "ShrinkDense",
     "TrainingPass",
     "Where",
     "register_function",

@@ -15,7 +15,7 @@ from bitwidth.backend import Objective, Steer
 from bitwidth.context import Context, NothingHere
 from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, ContractError, PromiseError
-from bitwidth.graph import Graph, cut_between
+from bitwidth.graph import Graph, cut_between, tensors_between
 from bitwidth.passes.registry import plain, register_pass
 from bitwidth.passes.remarks import narrowed
 from bitwidth.passes.roles import is_matrix
@@ -151,6 +151,7 @@ class Pass(ABC):
             history=dict(notes.history),
             remarks=tuple(dict.fromkeys(notes.remarks)),  # a pass that tries several ways says the same each time
             inner=tuple(notes.inner),
+            refitted=tuple(sorted(notes.refitted)),
         )
 
 
@@ -227,9 +228,10 @@ def check_kept(before: Graph, after: Graph, owner: str) -> None:
             raise PromiseError(f"{owner} would break a promise about {parameter.path}: {reason}")
     if before.structure is after.structure:
         return
-    held = after.activations
+    held, names = after.activations, tensors_between(before.structure, after.structure)
     for name, encoding in before.activations.items():
-        reason = encoding.broken_by(held[name]) if name in held else "it would be held on no grid"
+        found = held.get(names.get(name, name))
+        reason = "it would be held on no grid" if found is None else encoding.broken_by(found)
         if reason is not None:
             raise PromiseError(f"{owner} would break a promise about the tensor {name}: {reason}")
 

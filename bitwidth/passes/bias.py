@@ -20,7 +20,7 @@ from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.roles import is_matrix, need_selected
 from bitwidth.passes.rounding import moments_of
-from bitwidth.passes.wrapping import Wrapping
+from bitwidth.passes.wrapping import Wrapping, walk
 
 
 @keywords_from(1)
@@ -58,6 +58,9 @@ class CorrectBias(Wrapping, name="correct_bias"):
         training = next(_training(self.of), None)
         if training is not None:
             raise ConfigError(f"CorrectBias: {training.label} trains, and a shift of the biases would undo part of it")
+        cutting = next((item for item in walk(self.of) if item.cuts), None)
+        if cutting is not None:
+            raise ConfigError(f"CorrectBias: {cutting.label} removes units, and refits what reads them with the biases")
         check_count(self.samples, "CorrectBias", "samples")
         if not isinstance(self.sequential, bool):
             raise ConfigError(f"CorrectBias: sequential must be True or False, got {self.sequential!r}")

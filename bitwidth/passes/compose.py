@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,17 +44,17 @@ class Where(Wrapping, name="where"):
 
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:
-        """Run the pass inside, and check that nothing outside of the selection has changed.
+        """Run the pass inside, and check that nothing outside of the selection has changed but what it refitted.
 
         Raises:
             ContractError: something has; the pass inside does not choose parameters with `context.select`.
         """
         after = super().apply(graph, context)
-        self._check_outside(graph, after)
+        self._check_outside(graph, after, context.notes.refitted)
         return after
 
-    def _check_outside(self, before: Graph, after: Graph) -> None:
-        inside = {parameter.path for parameter in before.select(self.where)}
+    def _check_outside(self, before: Graph, after: Graph, refitted: Collection[str]) -> None:
+        inside = {parameter.path for parameter in before.select(self.where)}.union(refitted)
         cut = cut_between(before, after)
         for parameter in after:
             path = parameter.path
@@ -111,6 +112,17 @@ class Repeat(Wrapping, name="repeat"):
             if done is None:
                 break
             graph = done
+        context.notes.take_skips()
+        return graph
+
+    @override
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Preview the pass that many times, each on what the time before would leave."""
+        for _ in range(self.times):
+            with self.part(0, context) as (part, inner):
+                graph, record = part(graph, inner, dry=True)
+            context.notes.inner.append(record)
+            context.notes.foreseen.update(touched.path for touched in record.touched)
         context.notes.take_skips()
         return graph
 

@@ -73,6 +73,7 @@ class Composite(Pass):
                 raise
             return None
         context.notes.inner.append(record)
+        context.notes.refitted.update(record.refitted)
         return after
 
     def measured(self, graph: Graph, context: Context) -> tuple[Mapping[str, float], Mapping[str, float]]:

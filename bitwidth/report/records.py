@@ -80,6 +80,8 @@ class PassRecord:
         history: per epoch, loss and metrics of training.
         remarks: what the pass had to say.
         inner: records of the passes inside this one.
+        refitted: paths of the parameters that were solved again because of what was removed elsewhere, selected or not;
+            those of the passes inside too.
     """
 
     name: str
@@ -91,6 +93,7 @@ class PassRecord:
     history: Mapping[str, list[float]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     inner: tuple[PassRecord, ...] = ()
+    refitted: tuple[str, ...] = ()
 
     @property
     def touched(self) -> tuple[ParameterRecord, ...]:
@@ -133,6 +136,7 @@ class PassRecord:
             "parameters": tuple(ParameterRecord.from_dict(record) for record in data["parameters"]),
             "inner": tuple(cls.from_dict(record) for record in data["inner"]),
             "remarks": tuple(data["remarks"]),
+            "refitted": tuple(data.get("refitted", ())),
         }
         return cls(**{**data, **parts})
 

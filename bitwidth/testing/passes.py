@@ -14,7 +14,7 @@ import numpy as np
 from bitwidth.backend import Objective, backend_for
 from bitwidth.context import Context, NoDataError
 from bitwidth.errors import BitwidthError, ConfigError, ContractError, SelectionError
-from bitwidth.graph import Graph
+from bitwidth.graph import Graph, cut_between
 from bitwidth.loading import load
 from bitwidth.passes import (
     CorrectBias,
@@ -139,28 +139,32 @@ def check_promises_kept(item: Pass, model: Model, data: Data, validation: Data) 
         second = PassManager([item]).run(first, data, validation)
     except ContractError:
         return
+    cut = cut_between(first.graph, second.graph)
     for parameter in second.graph:
-        broken = kept[parameter.path].broken_by(parameter.encoding)
+        left = cut.encoding(parameter.path, kept[parameter.path])
+        broken = left.broken_by(parameter.encoding)
         require(broken is None, f"{item.label} broke a promise about {parameter.path}: {broken}")
-        mask = kept[parameter.path].mask
+        mask = left.mask
         if mask is not None:
             back = np.count_nonzero(second.graph.values[parameter.path][~mask])
             require(back == 0, f"{item.label} brought {back} pruned values of {parameter.path} back")
 
 
 def check_scope(item: Pass, model: Model, data: Data, validation: Data) -> None:
-    """In `Where`, nothing trainable outside the selection changes."""
+    """In `Where`, nothing trainable outside the selection changes but what is cut off, or said to be refitted."""
     before = backend_for(model).open(model, data).graph
     chosen = next((p.path for p in before if p.role == "kernel"), None)
     if chosen is None:
         return
     try:
-        after = PassManager([Where(item, chosen)]).run(model, data, validation).graph
+        result = PassManager([Where(item, chosen)]).run(model, data, validation)
     except (SelectionError, ConfigError):
         return
+    after, (record,) = result.graph, result.report.passes
     for parameter in before:
-        if parameter.path != chosen and parameter.trainable:
-            same = same_bits(before.values[parameter.path], after.values[parameter.path])
+        if parameter.path not in (chosen, *record.refitted) and parameter.trainable:
+            left = after.structure.cut.take(parameter.path, before.values[parameter.path])
+            same = same_bits(left, after.values[parameter.path])
             require(same, f"Where({item.label}, {chosen!r}) changed {parameter.path}")
 
 

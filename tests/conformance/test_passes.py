@@ -78,6 +78,12 @@ PASSES: dict[str, bw.Pass] = {
     "chain": bw.PassManager([bw.Prune(0.5), TUNE, bw.Quantize(4), TUNE]),
     "empty chain": bw.PassManager([]),
     "a user's": RoundBiases(digits=1),
+    "shrink": bw.Shrink(keep=0.5, samples=32),
+    "shrink by magnitude": bw.Shrink(keep=0.5, criterion="magnitude", refit=False),
+    "shrink by fisher": bw.Shrink(units=3, criterion="fisher", samples=16),
+    "shrink to a budget": bw.Shrink(macs=0.6, criterion="activation", multiple_of=2, samples=32),
+    "shrink dense": bw.ShrinkDense(parameters=0.7, samples=32),
+    "shrink in a chain": bw.PassManager([bw.Prune(0.5), bw.ShrinkDense(keep=0.5), TUNE, bw.Quantize(4)]),
     "correct bias": bw.CorrectBias(bw.Quantize(3), samples=32),
     "correct bias in turn": bw.CorrectBias(bw.Quantize(3), samples=32, sequential=True),
     "correct bias chain": bw.CorrectBias(bw.PassManager([bw.Prune(0.3), bw.Quantize(3)]), samples=32),
@@ -102,6 +108,8 @@ KERAS = [
     "quantize 4 groups",
     "ramp prune",
     "chain",
+    "shrink",
+    "shrink to a budget",
     "a user's",
 ]
 CORRECTIONS = ["correct bias", "equalize layers", "fold batch norm", "reestimate batch norm", "all corrections"]

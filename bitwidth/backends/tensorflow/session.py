@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any, final
 
 import keras
+import numpy as np
 
 from bitwidth.artifact import Architecture
 from bitwidth.backend import Objective, Steer, Trained, Training
@@ -21,11 +23,14 @@ from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.norms import freeze
 from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
+from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
+from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.handed import Handed
 from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises, promised
+from bitwidth.backends.tensorflow.models.resizing import Resized, resized
 from bitwidth.backends.tensorflow.reading.graphs import graph_of
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import trace_function
@@ -35,8 +40,10 @@ from bitwidth.backends.tensorflow.training.fit import fit
 from bitwidth.backends.tensorflow.training.seeds import reset_drawn_seeds, set_drawn_seeds
 from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
+from bitwidth.encodings import scaled
 from bitwidth.errors import ModelError
 from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs
+from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
 from bitwidth.typing import Data, Model
 
@@ -95,6 +102,35 @@ class KerasSession:
         after = cut_graph(graph, cut, self.graph)
         self.write(after)
         return after
+
+    def remove(self, graph: Graph, removal: Removal) -> Graph:
+        """See `Session.remove`."""
+        if self._store.shared:
+            raise ModelError("a session that several results share cannot go on with another model")
+        made = self._smaller(graph, removal)
+        after = self.move(graph, made.model, removal.cut)
+        held = {path: scaled(after[path].encoding, by) for path, by in made.factors.items()}
+        return after.update({path: after.values[path] * by for path, by in made.factors.items()}, held)
+
+    def check_removal(self, graph: Graph, removal: Removal) -> None:
+        """See `Session.check_removal`."""
+        self._smaller(graph, removal)
+
+    def _smaller(self, graph: Graph, removal: Removal) -> Resized:
+        """The smaller model, which computes what the model computes with zeros for what is removed."""
+        made = resized(self.model, self._trace, removal.cut, removal.left)
+        tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
+        inputs = sample_of(self._specs, min(tables, default=2))
+        self.write(removal.zeroed(graph).without_activations())
+        with self._undisturbed():
+            expected = outputs_of(self.model, inputs)
+        for parameter, variable in zip(sorted(graph, key=attrgetter("index")), made.model.variables, strict=True):
+            path = parameter.path
+            give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
+        finalize(made.model)
+        near = tolerance(self.model) if removal.is_exact else np.inf
+        check_same(expected, outputs_of(made.model, inputs), near)
+        return made
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""

@@ -30,13 +30,14 @@ class Replay:
 
     Args:
         trace: the trace; the variables that it reads are those of its model, with the values of the moment.
+        exchanged: TensorFlow variables to read in the place of those of the model, by `id` of the handle of these.
     """
 
-    def __init__(self, trace: FuncTrace) -> None:
+    def __init__(self, trace: FuncTrace, exchanged: Mapping[int, Any] | None = None) -> None:
         self._trace = trace
         self._plans: dict[int, _Plan] = {}
-        captures = trace.frame.graph.captures
-        self._captured = {inner.name: outer for outer, inner in captures}
+        other = {key: variable.handle for key, variable in (exchanged or {}).items()}
+        self._captured = {inner.name: other.get(id(outer), outer) for outer, inner in trace.frame.graph.captures}
 
     def run(
         self, inputs: TFTensor, watch: Mapping[str, Watcher] | None = None, edit: Mapping[str, Edit] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import final
 
@@ -59,7 +59,7 @@ def input_moments(
     Raises:
         ModelError: a parameter meets values that are not finite.
     """
-    sums, watched = _sums(trace, variables, uses)
+    sums, watched = sums_of(trace, variables, uses, Gram)
     replay, started = Replay(trace), time.perf_counter()
 
     def watch(name: str) -> TFTensor:
@@ -75,32 +75,53 @@ def input_moments(
             replay.run(inputs, watchers, edit)
     moments = {path: tuple(item.moments() for item in found if item.rows) for path, found in sums.items()}
     _LOG.debug("input moments of %d parameters in %.2f seconds", len(moments), time.perf_counter() - started)
-    for path, parts in moments.items():
-        if not all(np.isfinite(part.mean).all() for part in parts):
-            raise ModelError(f"{path}: the data makes the model multiply it with values that are not finite")
+    check_finite(moments)
     return moments
 
 
-def _sums(
-    trace: FuncTrace, variables: Mapping[str, ModelVariable], uses: Mapping[str, Iterable[str]]
-) -> tuple[dict[str, list[_Sum]], dict[str, list[_Sum]]]:
-    """The sums of each parameter, and those that each operation adds to."""
+def check_finite(moments: Mapping[str, tuple[Moments, ...]]) -> None:
+    """Raise ModelError where a parameter meets values that are not finite."""
+    for path, parts in moments.items():
+        if not all(np.isfinite(part.mean).all() for part in parts):
+            raise ModelError(f"{path}: the data makes the model multiply it with values that are not finite")
+
+
+def sums_of(
+    trace: FuncTrace,
+    variables: Mapping[str, ModelVariable],
+    uses: Mapping[str, Iterable[str]],
+    products: type[Gram],
+) -> tuple[dict[str, list[Sum]], dict[str, list[Sum]]]:
+    """The sums of each parameter, and those that each operation adds to.
+
+    Args:
+        trace: of the model.
+        variables: the Keras variables by path.
+        uses: by path, names of the operations that use the parameter.
+        products: the kind of sum for operations that sum over inputs.
+    """
     places = {frame.name(op): (frame, op) for frame in trace.frame.walk() for op in frame.graph.get_operations()}
-    sums: dict[str, list[_Sum]] = {}
-    watched: dict[str, list[_Sum]] = {}
+    sums: dict[str, list[Sum]] = {}
+    watched: dict[str, list[Sum]] = {}
     for path, names in uses.items():
         sums[path] = []
         for name in names:
             frame, op = places[name]
-            made = _sum_for(trace, frame, op, name, variables[path], sums[path])
+            made = _sum_for(trace, frame, op, name, variables[path], sums[path], products)
             if made is not None:
                 watched.setdefault(name, []).append(made)
     return sums, watched
 
 
 def _sum_for(
-    trace: FuncTrace, frame: Frame, op: TFOperation, name: str, variable: ModelVariable, made: list[_Sum]
-) -> _Sum | None:
+    trace: FuncTrace,
+    frame: Frame,
+    op: TFOperation,
+    name: str,
+    variable: ModelVariable,
+    made: list[Sum],
+    products: type[Gram],
+) -> Sum | None:
     """The sum that a use adds to: that of an earlier use which multiplies the same elements alike, or a new one."""
     kind = kind_of(op)
     if kind not in CONTRACTIONS and kind != "gather":
@@ -114,10 +135,10 @@ def _sum_for(
         rows, rest = operand.shape[0], int(np.prod(operand.shape[1:]))
         return _added(made, _Frequency(operand, Arrangement((rows, rest), (0, 1), (rows, 1, rest)), name))
     arrangement = arrangement_of(op, operand, int(np.prod(variable.shape)))
-    return _added(made, _Gram(operand, arrangement, name))
+    return _added(made, products(operand, arrangement, name))
 
 
-def _added(made: list[_Sum], new: _Sum) -> _Sum:
+def _added(made: list[Sum], new: Sum) -> Sum:
     for old in made:
         if type(old) is type(new) and _alike(old.arrangement, new.arrangement):
             old.operands.update(new.operands)
@@ -132,7 +153,7 @@ def _alike(left: Arrangement, right: Arrangement) -> bool:
     return (left.shape, left.order, left.matrix) == (right.shape, right.order, right.matrix)
 
 
-class _Sum(ABC):
+class Sum(ABC):
     """Sums over rows of features."""
 
     def __init__(self, operand: Operand, arrangement: Arrangement, op: str) -> None:
@@ -148,8 +169,7 @@ class _Sum(ABC):
         """The means."""
 
 
-@final
-class _Gram(_Sum):
+class Gram(Sum):
     """Products of all pairs of inputs."""
 
     def __init__(self, operand: Operand, arrangement: Arrangement, op: str) -> None:
@@ -161,29 +181,37 @@ class _Gram(_Sum):
 
     @override
     def add(self, name: str, op: TFOperation, inputs: list[TFTensor]) -> None:
-        """See `_Sum.add`. Of many rows an even selection is taken."""
+        """See `Sum.add`. Of many rows an even selection is taken."""
+        for x in self.features(name, op, inputs, self.turn):
+            self.count(x)
+        self.turn += 1
+
+    def count(self, x: TFTensor) -> None:
+        """Add features of shape (rows, groups, inputs)."""
+        by_group = tf.transpose(x, [1, 0, 2])
+        self.gram += tf.matmul(by_group, by_group, transpose_a=True).numpy()
+        self.total += tf.reduce_sum(x, axis=0).numpy()
+        self.rows += int(x.shape[0])
+
+    def features(self, name: str, op: TFOperation, inputs: list[TFTensor], turn: int) -> Iterator[TFTensor]:
+        """What the operation met, (rows, groups, inputs), in parts: the same selection for the same turn."""
         operand = self.operands[name]
         groups, count, _ = self.arrangement.matrix
         least = max(_LEAST_ROWS, 4 * count)
-        op, inputs = thinned(op, inputs, max(least, _PATCH_BYTES // (4 * groups * count)), self.turn)
-        self.turn += 1
+        op, inputs = thinned(op, inputs, max(least, _PATCH_BYTES // (4 * groups * count)), turn)
         for part in _slices(op, inputs, operand, groups * count):
             x = features_of(op, part, operand)
-            x = x[:: max(1, x.shape[0] // least)]
-            by_group = tf.transpose(x, [1, 0, 2])
-            self.gram += tf.matmul(by_group, by_group, transpose_a=True).numpy()
-            self.total += tf.reduce_sum(x, axis=0).numpy()
-            self.rows += int(x.shape[0])
+            yield x[:: max(1, x.shape[0] // least)]
 
     @override
     def moments(self) -> Moments:
-        """See `_Sum.moments`."""
+        """See `Sum.moments`."""
         self.gram /= np.float32(self.rows)
         return Moments(self.arrangement, self.gram, (self.total / self.rows).astype(np.float32), self.rows, self.op)
 
 
 @final
-class _Frequency(_Sum):
+class _Frequency(Sum):
     """How often each row of a table is looked up: a group of one input for each row."""
 
     def __init__(self, operand: Operand, arrangement: Arrangement, op: str) -> None:
@@ -192,14 +220,14 @@ class _Frequency(_Sum):
 
     @override
     def add(self, name: str, op: TFOperation, inputs: list[TFTensor]) -> None:
-        """See `_Sum.add`."""
+        """See `Sum.add`."""
         rows = np.asarray(inputs[1]).reshape(-1)
         self.counts += np.bincount(rows, minlength=len(self.counts))[: len(self.counts)]
         self.rows += rows.size
 
     @override
     def moments(self) -> Moments:
-        """See `_Sum.moments`."""
+        """See `Sum.moments`."""
         share = (self.counts / self.rows).astype(np.float32)
         return Moments(self.arrangement, share[:, None, None], share[:, None], self.rows, self.op)
 

@@ -17,6 +17,7 @@ from bitwidth.backends.tensorflow.measuring.gradients import SquaredGradients
 from bitwidth.backends.tensorflow.measuring.moments import input_moments
 from bitwidth.backends.tensorflow.measuring.norms import batch_statistics
 from bitwidth.backends.tensorflow.measuring.observing import observed
+from bitwidth.backends.tensorflow.measuring.paired import paired_moments
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import UnsupportedModelError
 from bitwidth.fitting import Moments
@@ -26,6 +27,8 @@ from bitwidth.probes import (
     MomentsProbe,
     Observed,
     OutputProbe,
+    Paired,
+    PairedMomentsProbe,
     Probe,
     RangeProbe,
     StatisticsProbe,
@@ -93,6 +96,14 @@ def _moments(watched: Watched, graph: Graph, probe: MomentsProbe, data: Source) 
     return input_moments(watched.trace, watched.variables, uses, inputs, on_grids(graph.activations))
 
 
+def _paired(
+    watched: Watched, graph: Graph, probe: PairedMomentsProbe, data: Source
+) -> Mapping[str, tuple[Paired, ...]]:
+    uses = {path: [use.op for use in graph[path].uses] for path in probe.paths}
+    inputs = (batch.inputs for batch in watched.batches(data, probe.samples))
+    return paired_moments(watched.trace, watched.variables, uses, inputs, probe.values, on_grids(graph.activations))
+
+
 def _gradients(watched: Watched, graph: Graph, probe: GradientProbe, data: Source) -> Arrays:
     key = (probe.likelihoods, probe.labels)
     if key not in watched.gradients:
@@ -139,6 +150,7 @@ def _array(output: TFTensor) -> Array:
 HANDLERS: dict[type[Probe[Any]], Callable[[Watched, Graph, Any, Source], Any]] = {
     RangeProbe: _ranges,
     MomentsProbe: _moments,
+    PairedMomentsProbe: _paired,
     GradientProbe: _gradients,
     StatisticsProbe: _statistics,
     OutputProbe: _outputs,

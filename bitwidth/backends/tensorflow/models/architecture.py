@@ -40,7 +40,7 @@ def architecture_of(model: Model, specs: Nest, names: Names) -> Architecture:
         specs: nest of `tf.TensorSpec` of its inputs.
         names: of its layers and variables.
     """
-    config, reason = _config(model)
+    config, reason = configuration_of(model)
     if config is not None:
         reason = _not_rebuilt(config, _inputs(specs), model)
         config = None if reason else config
@@ -122,7 +122,8 @@ def _random_states_kept() -> Iterator[None]:
         np.random.set_state(states[1])  # noqa: NPY002
 
 
-def _config(model: Model) -> tuple[Any, str]:
+def configuration_of(model: Model) -> tuple[Any, str]:
+    """The configuration of a model as JSON, without what it was compiled with; None and why where it has none."""
     try:
         config = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
     except Exception as error:  # a user's get_config may raise anything
@@ -156,15 +157,31 @@ def _lambdas(config: Json, name: str = "a lambda") -> Iterator[str]:
 
 def _not_rebuilt(config: Json, inputs: Any, model: Model) -> str:
     """Why a model cannot be built from its own configuration; empty where it can."""
-    classes = {type(layer).__name__: type(layer) for layer in layers_of(model)}
-    custom = {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
     try:
-        shapes = [tuple(v.shape) for v in rebuild(config, inputs, custom).variables]
+        shapes = [tuple(v.shape) for v in _of_its_classes(config, inputs, model).variables]
     except BitwidthError as error:
         return str(error)
     if shapes != [tuple(v.shape) for v in model.variables]:
         return "a model built from its configuration has other variables"
     return ""
+
+
+def built_again(config: Json, specs: Nest, model: Model) -> Model:
+    """A model of a configuration that was made from that of another one, with its classes; see `rebuild`.
+
+    Args:
+        config: the configuration.
+        specs: nest of `tf.TensorSpec` of its inputs.
+        model: the other model.
+    """
+    return _of_its_classes(config, _inputs(specs), model)
+
+
+def _of_its_classes(config: Json, inputs: Any, model: Model) -> Model:
+    classes = {type(layer).__name__: type(layer) for layer in layers_of(model)}
+    return rebuild(
+        config, inputs, {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
+    )
 
 
 # ---- its values

@@ -17,8 +17,8 @@ _LEFT_OUT = ("T", "Tidx", "Tshape", "output_shapes", "adj_x", "adj_y")
 def plain_attributes(op: TFOperation) -> tuple[tuple[str, Any], ...]:
     """The attributes of `op` by name, as its kind has them and without TensorFlow's private ones.
 
-    A small constant has its `value` as a number, string or nested list; dtypes are numpy names, shapes tuples with None
-    for unknown sizes.
+    A small constant has its `value` as a number, string or nested list, and one of the same number in all places has
+    that as `fill`; dtypes are numpy names, shapes tuples with None for unknown sizes.
     """
     found: dict[str, Any] = {}
     for name, value in sorted(op.node_def.attr.items()):
@@ -27,8 +27,8 @@ def plain_attributes(op: TFOperation) -> tuple[tuple[str, Any], ...]:
         read = _plain(value)
         if read is not None:
             found[name] = read
-    if op.type == "Const" and (op.outputs[0].shape.num_elements() or 0) <= _LARGEST_CONSTANT:
-        found["value"] = _listed(tf.get_static_value(op.outputs[0]))
+    if op.type == "Const":
+        found |= _constant(tf.get_static_value(op.outputs[0]))
     return tuple({**found, **given_attributes(op)}.items())
 
 
@@ -67,6 +67,13 @@ def _plain(value: Any) -> Any:
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
+
+
+def _constant(value: Any) -> dict[str, Any]:
+    found = {"value": _listed(value)} if np.size(value) <= _LARGEST_CONSTANT else {}
+    if isinstance(value, np.ndarray) and value.size and value.dtype.kind in "fiub" and (value == value.flat[0]).all():
+        found["fill"] = value.flat[0].item()
+    return found
 
 
 def _listed(value: Any) -> Any:

@@ -30,6 +30,8 @@ _TYPES: dict[Kind, tuple[str, ...]] = {
     "divide": ("RealDiv", "Div", "DivNoNan"),
     "integer_divide": ("FloorDiv", "TruncateDiv"),
     "remainder": ("FloorMod",),
+    "power": ("Pow",),
+    "squared_difference": ("SquaredDifference",),
     "maximum": ("Maximum",),
     "minimum": ("Minimum",),
     "clip": ("ClipByValue",),
@@ -38,6 +40,8 @@ _TYPES: dict[Kind, tuple[str, ...]] = {
     "sign": ("Sign",),
     "round": ("Round", "Rint", "Floor", "Ceil"),
     "compare": ("Equal", "NotEqual", "ApproximateEqual", "Less", "LessEqual", "Greater", "GreaterEqual"),
+    "logical": ("LogicalAnd", "LogicalOr", "LogicalNot"),
+    "select": ("Select", "SelectV2"),
     "bucketize": ("Bucketize",),
     "in_top_k": ("InTopKV2",),
     "relu": ("Relu",),
@@ -45,15 +49,19 @@ _TYPES: dict[Kind, tuple[str, ...]] = {
     "sigmoid": ("Sigmoid",),
     "softmax": ("Softmax",),
     "elementwise": (
-        *("Relu6", "Elu", "Selu", "Softplus", "Softsign", "Tanh", "Erf", "Exp", "Expm1", "Log", "Log1p"),
-        *("Sqrt", "Rsqrt", "Square", "Reciprocal", "Sin", "Cos"),
+        *("Relu6", "Elu", "Selu", "Softsign", "Tanh", "Erf", "Expm1", "Log1p", "Sqrt", "Square", "Sin"),
+        *("Atan", "Asinh", "Sinh", "Softplus", "Erfc", "Exp", "Log", "Rsqrt", "Reciprocal", "Inv", "Cos", "Cosh"),
     ),
     "batch_norm": ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
     "reduce_mean": ("Mean",),
     "reduce_max": ("Max",),
+    "reduce_min": ("Min",),
     "reduce_sum": ("Sum",),
+    "reduce_product": ("Prod",),
+    "reduce_logical": ("All", "Any"),
     "average_pool": ("AvgPool", "AvgPool3D"),
     "max_pool": ("MaxPool", "MaxPoolV2", "MaxPool3D"),
+    "resize": ("ResizeNearestNeighbor", "ResizeBilinear", "ResizeBicubic", "ResizeArea"),
     "identity": ("Identity", "CheckNumerics"),
     "identity_n": ("IdentityN",),
     "stop_gradient": ("StopGradient", "PreventGradient"),
@@ -75,8 +83,14 @@ _TYPES: dict[Kind, tuple[str, ...]] = {
     "mirror_pad": ("MirrorPad",),
     "space_to_batch": ("SpaceToBatchND",),
     "batch_to_space": ("BatchToSpaceND",),
+    "list_new": ("TensorListReserve", "EmptyTensorList"),
     "list_from_tensor": ("TensorListFromTensor",),
     "list_get": ("TensorListGetItem",),
+    "list_set": ("TensorListSetItem",),
+    "list_stack": ("TensorListStack",),
+    "fill": ("Fill",),
+    "fill_like": ("ZerosLike", "OnesLike"),
+    "range": ("Range",),
     "shape": ("Shape", "ShapeN", "VariableShape"),
     "size": ("Size",),
     "rank": ("Rank",),
@@ -89,11 +103,15 @@ _ORDER = {"Split": (1, 0), "Conv2DBackpropInput": (2, 1, 0), "Conv3DBackpropInpu
 _GIVEN: dict[str, tuple[tuple[str, int], ...]] = {
     "ConcatV2": (("axis", -1),),
     "GatherV2": (("axis", 2),),
+    "All": (("axes", 1),),
+    "Any": (("axes", 1),),
     "Max": (("axes", 1),),
     "Mean": (("axes", 1),),
+    "Min": (("axes", 1),),
     "MirrorPad": (("pads", 1),),
     "Pad": (("pads", 1),),
     "PadV2": (("pads", 1), ("fill", 2)),
+    "Prod": (("axes", 1),),
     "Split": (("axis", 0),),
     "SplitV": (("axis", 2),),
     "Sum": (("axes", 1),),
@@ -101,6 +119,10 @@ _GIVEN: dict[str, tuple[tuple[str, int], ...]] = {
 }
 # What the vocabulary has as attributes and these types cannot change.
 _FIXED: dict[str, dict[str, Any]] = {"Gather": {"axis": 0}, "Pad": {"fill": 0}, "ResourceGather": {"axis": 0}}
+# Types of the kind "elementwise" that are 0 at 0.
+_KEEP_ZERO = frozenset(
+    "Relu6 Elu Selu Softsign Tanh Erf Expm1 Log1p Sqrt Square Sin Atan Asinh Sinh".split()  # noqa: SIM905
+)
 _TRANSPOSED = {"MatMul": ("transpose_a", "transpose_b")}  # all other products: adjoints
 _ADJOINTS = ("adj_x", "adj_y")
 
@@ -144,6 +166,8 @@ def given_attributes(op: TFOperation) -> dict[str, Any]:
     found = dict(_FIXED.get(op.type, {}))
     if kind_of(op) == "matmul":
         found["transpose_a"], found["transpose_b"] = transposes(op)
+    elif kind_of(op) == "elementwise":
+        found["keeps_zero"] = op.type in _KEEP_ZERO
     for name, place in _GIVEN.get(op.type, ()):
         operand = op.inputs[place].op
         if operand.type == "Const":

@@ -73,6 +73,7 @@ class FuncTrace:
         frame: its graph, with the graphs of loops, branches and calls in it.
         names: paths of the model's layers and variables.
         calls: the calls of layers, in the order in which they ended.
+        operations: the same of operations of Functional models that are no layers.
         untracked: layers that were called but that the model does not track: `(path, layer, path around it)`.
         made_by: path of the innermost layer of an operation, by the id of its graph and its name; see `layer_of`.
     """
@@ -82,6 +83,7 @@ class FuncTrace:
     frame: Frame
     names: Names
     calls: list[Call]
+    operations: list[Call] = field(default_factory=list)
     untracked: list[tuple[str, Any, str]] = field(default_factory=list)
     made_by: dict[tuple[int, str], str] = field(default_factory=dict)
 
@@ -158,7 +160,8 @@ def trace_function(model: Model, specs: Nest, names: Names | None = None) -> Fun
     frame = frame_tree(function.graph)
     count, seconds = len(function.graph.get_operations()), time.perf_counter() - started
     _LOG.debug("%s: traced in %.2f seconds, %d operations", model.name, seconds, count)
-    return FuncTrace(function, specs, frame, names, recorder.calls, recorder.untracked, recorder.made_by())
+    noted = recorder.calls, recorder.operations, recorder.untracked
+    return FuncTrace(function, specs, frame, names, *noted, recorder.made_by())
 
 
 def _plain(output: TFTensor) -> Any:
@@ -172,6 +175,7 @@ class _Recorder:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.calls: list[Call] = []
+        self.operations: list[Call] = []
         self.untracked: list[tuple[str, Any, str]] = []
         self._paths: dict[int, str] = {}
         self._stack: list[str] = []
@@ -180,9 +184,9 @@ class _Recorder:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch every call of a layer in this thread; the class is as before afterwards, whatever happens."""
+        """Watch every call of a layer or operation in this thread; the classes are as before afterwards."""
         with _LOCK:
-            original, thread = keras.Layer.__call__, threading.get_ident()
+            original, plain, thread = keras.Layer.__call__, keras.Operation.__call__, threading.get_ident()
 
             @wraps(original)
             def watched(layer: KerasLayer, *args: Any, **kwargs: Any) -> Any:
@@ -190,13 +194,24 @@ class _Recorder:
                     return original(layer, *args, **kwargs)
                 return self._call(original, layer, args, kwargs)
 
-            keras.Layer.__call__ = watched
+            @wraps(plain)
+            def noted(operation: Any, *args: Any, **kwargs: Any) -> Any:
+                outputs = plain(operation, *args, **kwargs)
+                if threading.get_ident() == thread and self._stack and not isinstance(operation, keras.Layer):
+                    self._note(operation, args, kwargs, outputs)
+                return outputs
+
+            keras.Layer.__call__, keras.Operation.__call__ = watched, noted
             try:
                 yield
             finally:
-                keras.Layer.__call__ = original
+                keras.Layer.__call__, keras.Operation.__call__ = original, plain
                 for layer in self._unbuilt:
                     layer.built = False
+
+    def _note(self, operation: Any, args: Any, kwargs: Any, outputs: Any) -> None:
+        graph, path = tf.compat.v1.get_default_graph(), joined(self._stack[-1], operation.name)
+        self.operations.append(Call(path, graph, _tensors((args, kwargs)), _tensors(outputs)))
 
     def made_by(self) -> dict[tuple[int, str], str]:
         """Path of the innermost layer for each operation, by the id of its graph and its name."""

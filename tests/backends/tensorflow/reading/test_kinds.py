@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
+from bitwidth.backends.tensorflow.reading.attributes import plain_attributes
 from bitwidth.backends.tensorflow.reading.graphs import read_graph
 from bitwidth.backends.tensorflow.reading.kinds import KINDS, given_attributes, operands
 from bitwidth.graph import Kind
@@ -29,6 +31,15 @@ def listed(x: Any) -> Any:
     handle = tf.raw_ops.TensorListFromTensor(tensor=x, element_shape=list(SHAPE[1:]))
     return tf.raw_ops.TensorListGetItem(
         input_handle=handle, index=1, element_shape=list(SHAPE[1:]), element_dtype=tf.float32
+    )
+
+
+def stacked(x: Any) -> Any:
+    handle = tf.raw_ops.TensorListReserve(element_shape=list(SHAPE[1:]), num_elements=2, element_dtype=tf.float32)
+    for index in range(2):
+        handle = tf.raw_ops.TensorListSetItem(input_handle=handle, index=index, item=x[index])
+    return tf.raw_ops.TensorListStack(
+        input_handle=handle, element_shape=list(SHAPE[1:]), element_dtype=tf.float32, num_elements=2
     )
 
 
@@ -55,6 +66,8 @@ FUNCTIONS: dict[Kind, Function] = {
     "divide": lambda x: x / 1.5,
     "integer_divide": lambda x: x // 0.25,
     "remainder": lambda x: x % 0.75,
+    "power": lambda x: ops.abs(x) ** 1.5,
+    "squared_difference": lambda x: tf.math.squared_difference(x, 0.5),
     "maximum": lambda x: ops.maximum(x, 0.1),
     "minimum": lambda x: ops.minimum(x, 0.1),
     "clip": lambda x: tf.raw_ops.ClipByValue(t=x, clip_value_min=-0.5, clip_value_max=0.5),
@@ -63,6 +76,8 @@ FUNCTIONS: dict[Kind, Function] = {
     "sign": ops.sign,
     "round": lambda x: ops.round(10 * x),
     "compare": lambda x: x > 0,
+    "logical": lambda x: ops.logical_and(x > 0, x < 1),
+    "select": lambda x: ops.where(x > 0, x, -1.5),
     "bucketize": lambda x: tf.raw_ops.Bucketize(input=x, boundaries=[0.0]),
     "in_top_k": lambda x: tf.math.in_top_k([1, 2], x[:, 0, 0], 2),
     "relu": ops.relu,
@@ -75,9 +90,13 @@ FUNCTIONS: dict[Kind, Function] = {
     )[0],
     "reduce_mean": lambda x: ops.mean(x, axis=(1, 2)),
     "reduce_max": lambda x: ops.max(x, axis=(1, 2)),
+    "reduce_min": lambda x: ops.min(x, axis=(1, 2)),
+    "reduce_product": lambda x: ops.prod(x, axis=(1, 2)),
+    "reduce_logical": lambda x: ops.any(x > 0, axis=(1, 2)),
     "reduce_sum": lambda x: ops.sum(x, axis=(1, 2)),
     "average_pool": lambda x: ops.average_pool(x, 2),
     "max_pool": lambda x: ops.max_pool(x, 2),
+    "resize": lambda x: ops.image.resize(x, (8, 8)),
     "identity": tf.identity,
     "identity_n": lambda x: tf.identity_n([x, x])[1],
     "stop_gradient": ops.stop_gradient,
@@ -101,6 +120,12 @@ FUNCTIONS: dict[Kind, Function] = {
     "batch_to_space": lambda x: tf.batch_to_space(x, (2, 1), ((0, 0), (0, 0))),
     "list_from_tensor": listed,
     "list_get": listed,
+    "list_new": stacked,
+    "list_set": stacked,
+    "list_stack": stacked,
+    "fill": lambda x: x + tf.raw_ops.Fill(dims=tf.shape(x), value=1.5),
+    "fill_like": lambda x: x + tf.raw_ops.OnesLike(x=x),
+    "range": lambda x: x + tf.range(tf.cast(x[0, 0, 0, 0], tf.float32), 6.0)[:1],
     "shape": lambda x: tf.raw_ops.Shape(input=x),
     "size": lambda x: tf.raw_ops.Size(input=x),
     "rank": lambda x: tf.raw_ops.Rank(input=x),
@@ -155,6 +180,10 @@ def test_every_type_is_one_that_tensorflow_has(name: str) -> None:
         (lambda x: tf.linalg.matmul(x, x, adjoint_b=True), {"transpose_a": False, "transpose_b": True}),
         (lambda x: tf.linalg.matmul(x[0, 0], x[0, 0], transpose_a=True), {"transpose_a": True, "transpose_b": False}),
         (lambda x: tf.nn.relu(x), {}),
+        (lambda x: tf.reduce_prod(x, 1), {"axes": (1,)}),
+        (lambda x: tf.reduce_any(x > 0, (0, 2)), {"axes": (0, 2)}),
+        (lambda x: tf.tanh(x), {"keeps_zero": True}),
+        (lambda x: tf.exp(x), {"keeps_zero": False}),
     ],
 )
 def test_operands_and_other_names_become_attributes(build: Function, attributes: dict[str, Any]) -> None:
@@ -220,3 +249,19 @@ def test_only_shapes_are_read(kind: Kind) -> None:
 def test_elements_keep_their_order(kind: Kind) -> None:
     if kind != "batch_to_space":
         np.testing.assert_array_equal(np.ravel(FUNCTIONS[kind](X)), np.ravel(X))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind == "elementwise"])
+def test_what_is_zero_at_zero_is_said_to_be(name: str) -> None:
+    function = getattr(tf.raw_ops, name)
+    with tf.Graph().as_default():
+        (argument,) = (item for item in ("features", "x") if item in inspect.signature(function).parameters)
+        keeps = given_attributes(function(**{argument: tf.zeros(3)}).op)["keeps_zero"]
+    assert keeps == (not np.any(function(**{argument: tf.zeros(3)})))
+
+
+def test_constants_that_are_the_same_everywhere_say_so() -> None:
+    with tf.Graph().as_default():
+        found = [dict(plain_attributes(tf.constant(value).op)) for value in (np.ones(99, np.float32), np.arange(99), 2)]
+    assert [item.get("fill") for item in found] == [1.0, None, 2]
+    assert [item.get("value") for item in found] == [None, None, 2]

@@ -1,0 +1,76 @@
+"""Whether two models compute the same: outputs on inputs that are drawn for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bitwidth.errors import ModelError
+from bitwidth.typing import Array, Model, Nest
+
+_SAMPLES, _LENGTH = 4, 12  # of axes whose sizes the model leaves open: the first, and others
+_NEAR = {"float64": 1e-8, "float32": 1e-5}
+_COARSE = 2e-2  # of models that compute in 16 bits
+
+
+def sample_of(specs: Nest, rows: int) -> Nest:
+    """Inputs for a model: normal numbers, integers below `rows`, one word.
+
+    Args:
+        specs: nest of `tf.TensorSpec`.
+        rows: how many rows the smallest table has in which integers are looked up.
+    """
+    rng = np.random.default_rng(0)
+
+    def drawn(spec: Any) -> Any:
+        if isinstance(spec, tf.RaggedTensorSpec):
+            raise ModelError("the cut model cannot be compared with the one before: it takes ragged inputs")
+        sizes = [(_LENGTH if place else _SAMPLES) if n is None else n for place, n in enumerate(spec.shape.as_list())]
+        if spec.dtype.is_floating:
+            return tf.constant(rng.standard_normal(sizes), spec.dtype)
+        if spec.dtype == tf.string:
+            return tf.constant(np.full(sizes, "a"))
+        return tf.cast(tf.constant(rng.integers(0, max(rows, 2), sizes)), spec.dtype)
+
+    return keras.tree.map_structure(drawn, specs)
+
+
+def outputs_of(model: Model, inputs: Nest) -> list[Array]:
+    """What a model gives in inference, flat."""
+    with tf.device("CPU:0"):
+        found = model(inputs, training=False)
+    return [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(found)]
+
+
+def tolerance(model: Model) -> float:
+    """How far outputs of two models may be apart that compute the same: 1e-5 in float32."""
+    return _NEAR.get(keras.backend.standardize_dtype(model.compute_dtype), _COARSE)
+
+
+def check_same(expected: list[Array], found: list[Array], near: float) -> None:
+    """Raise unless two models computed the same.
+
+    Args:
+        expected: outputs of the one.
+        found: outputs of the other.
+        near: the most that the root mean square of their difference may be, as a share of that of the outputs;
+            infinity where they are to be finite and of the same shapes only.
+
+    Raises:
+        ModelError: they did not.
+    """
+    for place, (one, two) in enumerate(zip(expected, found, strict=True)):
+        if one.shape != two.shape:
+            raise ModelError(f"output {place} of the cut model has the shape {two.shape}, not {one.shape}")
+        if one.dtype.kind not in "fV" or not one.size:
+            continue
+        first, second = one.astype(np.float64), two.astype(np.float64)
+        scale, apart = float(np.sqrt(np.mean(first**2))), float(np.sqrt(np.mean((first - second) ** 2)))
+        if not np.isfinite(apart) or apart > near * max(scale, 1e-30):
+            raise ModelError(
+                f"output {place} of the cut model differs from that of the model before by {apart:.2g}, at a root mean "
+                f"square of {scale:.2g}: the model computes with sizes that its layers do not show"
+            )
