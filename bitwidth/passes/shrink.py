@@ -155,6 +155,11 @@ class Shrink(Pass, name="shrink"):
     def _removed(self, graph: Graph, context: Context, removal: Removal, refit: bool) -> Graph:
         changed: Mapping[str, Array] = refitted(graph, context, removal, self.samples) if refit else {}
         after = context.session.remove(graph.update(changed), removal)
+        masked = [path for path in removal.consumed if graph[path].encoding.mask is not None]
+        if masked:
+            context.remark(
+                f"masks are cut with their inputs, n:m and blocks may not lie in runs now: {', '.join(masked)}"
+            )
         if changed:
             context.notes.refitted.update(changed)
             context.remark(f"refitted: {', '.join(changed)}")
