@@ -187,6 +187,14 @@ def _nested(config: JsonDict, part: Part) -> None:
         config["build_input_shape"] = _sizes(config["build_input_shape"], part.takes.sizes())
 
 
+def _group_norm(config: JsonDict, part: Part) -> None:
+    """As many groups as have channels left; -1 stands for a group for each channel."""
+    axis, groups = config["axis"], config["groups"]
+    kept, channels = part.takes.left[0][axis], part.takes.shapes[0][axis]
+    if kept is not None and channels and groups > 0:
+        config["groups"] = len(np.unique(kept // (channels // groups)))
+
+
 def _nothing(config: JsonDict, part: Part) -> None:
     """A layer whose configuration says no size: of a normalisation, say, or a container of layers."""
 
@@ -210,10 +218,8 @@ _RULES: tuple[tuple[tuple[type[Any], ...], Callable[[JsonDict, Part], Factors | 
     ((keras.layers.RNN,), _nothing),
     ((keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention), _attention),
     ((keras.layers.Reshape,), _reshape),
-    (
-        (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization),
-        _nothing,
-    ),
+    ((keras.layers.GroupNormalization,), _group_norm),
+    ((keras.layers.BatchNormalization, keras.layers.LayerNormalization), _nothing),
 )
 
 
