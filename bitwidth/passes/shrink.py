@@ -133,7 +133,9 @@ class Shrink(Pass, name="shrink"):
         kept = self._chosen(graph, coupling, context, "magnitude")
         if self._criterion(context) != "magnitude":
             context.remark("planned by magnitude: as many units, but a run takes others")
-        return Removal(coupling, kept).predicted(graph)
+        removal = Removal(coupling, kept)
+        self._say(graph, context, removal)
+        return removal.predicted(graph)
 
     @override
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
@@ -155,6 +157,7 @@ class Shrink(Pass, name="shrink"):
     def _removed(self, graph: Graph, context: Context, removal: Removal, refit: bool) -> Graph:
         changed: Mapping[str, Array] = refitted(graph, context, removal, self.samples) if refit else {}
         after = context.session.remove(graph.update(changed), removal)
+        self._say(graph, context, removal)
         masked = [path for path in removal.consumed if graph[path].encoding.mask is not None]
         if masked:
             context.remark(
@@ -199,11 +202,16 @@ class Shrink(Pass, name="shrink"):
             if counts[group.name] < group.size:
                 gone_ = set(ranked[group.name].order[: group.size - counts[group.name]].tolist())
                 kept[group.name] = [unit for unit in range(group.size) if unit not in gone_]
-                context.remark(f"{group.name}: {counts[group.name]} of {group.size} units stay")
+        return kept
+
+    def _say(self, graph: Graph, context: Context, removal: Removal) -> None:
+        """Remark on what is left of each group and of the model."""
+        coupling, kept = removal.coupling, removal.kept
+        for name, units in kept.items():
+            context.remark(f"{name}: {np.size(units)} of {coupling[name].size} units stay")
         before, after = cost_of(graph, coupling), cost_of(graph, coupling, kept)
         for name, was, now in (("parameters", before.parameters, after.parameters), ("MACs", before.macs, after.macs)):
             context.remark(f"{name}: {was:,} to {now:,} ({now / max(was, 1):.1%})")
-        return kept
 
     def _weigh(self, graph: Graph, coupling: Coupling) -> Weigh:
         """What the budget is of, with so many units left in groups."""
