@@ -10,6 +10,8 @@ inverse per output (Meng et al. 2024, "ALPS", section 3.3).
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from bitwidth.errors import EncodingError
 from bitwidth.fitting.rounding import DAMPING, cholesky_in_place, damping_for
 
 Array = NDArray[np.float32]
+Float = TypeVar("Float", np.float32, np.float64)
 _PANEL = 128  # columns of an inverse that are made together
 _NOTHING = 1e-12  # what inputs that are always zero count
 _ENOUGH = 1e-6  # of the squared residual that there was at first
@@ -113,19 +116,42 @@ def refit(
         return np.where(keep, weights, np.float32(0))
     begin = weights if start is None else start
     groups = range(len(weights))
-    return np.stack([_conjugate(damped(gram[g], rows, damping), weights[g], keep[g], begin[g], steps) for g in groups])
+    return np.stack([conjugate(damped(gram[g], rows, damping), weights[g], keep[g], begin[g], steps) for g in groups])
 
 
-def _conjugate(gram: Array, weights: Array, keep: NDArray[np.bool_], start: Array, steps: int) -> Array:
-    """Conjugate gradients over what is kept, of each output by itself, scaled by the diagonal."""
+def conjugate(
+    gram: NDArray[Float],
+    weights: NDArray[Float],
+    keep: NDArray[np.bool_],
+    start: NDArray[Float],
+    steps: int,
+    enough: float = _ENOUGH,
+) -> NDArray[Float]:
+    """The weights where `keep` is True that are nearest to `weights` by `gram`, zero elsewhere.
+
+    Conjugate gradients over what is kept, of each output by itself, scaled by the diagonal.
+
+    Args:
+        gram: (inputs, inputs), positive definite.
+        weights: (inputs, outputs).
+        keep: bool, likewise.
+        start: weights to start from, likewise.
+        steps: how many, at most.
+        enough: share of the squared residual that there was at first at which they end.
+
+    Example:
+        >>> gram, weights = np.array([[1.0, 0.9], [0.9, 1.0]]), np.ones((2, 1))
+        >>> conjugate(gram, weights, np.array([[True], [False]]), weights, 9).round(2).ravel()
+        array([1.9, 0. ])
+    """
     scale = np.einsum("kk->k", gram)[:, None]
     found = np.where(keep, start, np.float32(0))
     residual = np.where(keep, gram @ (weights - found), np.float32(0))
     direction = residual / scale
     energy = np.einsum("io,io->o", residual, direction, dtype=np.float64)
-    enough = _ENOUGH * energy
+    least = enough * energy
     for _ in range(steps):
-        if (energy <= enough).all():
+        if (energy <= least).all():
             break
         product = np.where(keep, gram @ direction, np.float32(0))
         curve = np.einsum("io,io->o", direction, product, dtype=np.float64)

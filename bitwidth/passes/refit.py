@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from bitwidth.context import Context
 from bitwidth.encodings import Dense, Quantized
-from bitwidth.fitting.rounding import feedback
+from bitwidth.fitting.compensation import conjugate
 from bitwidth.graph import Graph, Parameter, Refused, Wiring
 from bitwidth.graph.labels import Removal
 from bitwidth.graph.neighbours import Target, target
 from bitwidth.graph.wiring import is_free
+from bitwidth.passes.rounding import fed_back
 from bitwidth.probes import Paired, PairedMomentsProbe
 from bitwidth.typing import Array
 
@@ -42,7 +43,7 @@ def refitted(graph: Graph, context: Context, removal: Removal, samples: int) -> 
     paths = [path for path in removal.consumed if graph[path].uses]
     paths.sort(key=lambda path: min(order[use.op] for use in graph[path].uses))
     wiring, done = Wiring(graph), dict[str, Array]()
-    current = removal.zeroed(graph)
+    current = zeroed = removal.zeroed(graph)
     for together in _rounds([path for path in paths if _can(graph[path], context)]):
         teacher = {path: graph.values[path] for path in graph.parameters if not graph.same(current, path)}
         probe = PairedMomentsProbe(samples, tuple(together), teacher)
@@ -51,7 +52,7 @@ def refitted(graph: Graph, context: Context, removal: Removal, samples: int) -> 
                 context.remark(f"{path}: not refitted, no operation that can be watched sums over its inputs")
                 continue
             done |= _solved(graph, done, wiring, graph[path], parts, removal.alive(path, graph[path].shape))
-        current = removal.zeroed(graph).update(done)
+        current = zeroed.update(done)
     return done
 
 
@@ -94,14 +95,7 @@ def _solved(
         arrangement.put(new, matrices)
     values = new.astype(np.float32)
     if not is_free(parameter):
-        for part in parts:
-            moments = part.moments
-            held = feedback(values, parameter.encoding, moments.arrangement, moments.gram, rows=moments.rows)
-            if moments.arrangement.index is None:
-                values = held
-            else:
-                index = moments.arrangement.index
-                values.reshape(-1)[index] = held.reshape(-1)[index]
+        values = fed_back(values, parameter.encoding, tuple(part.moments for part in parts))
     found: dict[str, Array] = {path: values}
     if place is not None:
         part = parts[0]
@@ -149,22 +143,6 @@ def _least_squares(
     inner[np.diag_indices_from(inner)] += damping
     right = cross[rows] @ weights + damping * weights[rows]
     out = np.zeros_like(weights)
-    out[rows] = np.linalg.solve(inner, right) if mask is None else _under(mask[rows], inner, right, weights[rows])
+    best = np.linalg.solve(inner, right)
+    out[rows] = best if mask is None else conjugate(inner, best, mask[rows], weights[rows], _STEPS, enough=0.0)
     return out
-
-
-def _under(
-    mask: NDArray[np.bool_], inner: NDArray[np.float64], right: NDArray[np.float64], start: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Solve `inner @ w = right` for the weights that a mask keeps, all columns at once, by conjugate gradients."""
-    found = np.where(mask, start, 0.0)
-    rest = np.where(mask, right - inner @ found, 0.0)
-    way, power = rest.copy(), np.square(rest).sum(axis=0)
-    for _ in range(_STEPS):
-        step = np.where(mask, inner @ way, 0.0)
-        share = power / np.maximum((way * step).sum(axis=0), 1e-300)
-        found += share * way
-        rest -= share * step
-        before, power = power, np.square(rest).sum(axis=0)
-        way = rest + power / np.maximum(before, 1e-300) * way
-    return found

@@ -125,8 +125,7 @@ def _consumers(graph: Graph, group: Group, moments: Mapping[str, tuple[Moments, 
     """The linear maps that read the units of a group."""
     for member in group.consumers:
         path, shape = member.path, graph[member.path].shape
-        spread = [-1 if axis == member.axis else 1 for axis in range(len(shape))]
-        units = np.broadcast_to(member.units.reshape(spread), shape)
+        units = np.broadcast_to(member.along(member.units, len(shape)), shape)
         for part in moments.get(path, ()):
             matrices = part.arrangement.take(graph.values[path].astype(np.float64))
             of_inputs = part.arrangement.take(np.ascontiguousarray(units))[:, :, 0]

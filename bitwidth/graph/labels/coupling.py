@@ -89,11 +89,10 @@ class Coupling:
             ConfigError: a group that the model does not have, no unit left, a unit that a group does not have, or
                 another number of units than a group has to have in common with this one.
         """
-        chosen = self._checked(kept)
         left: dict[str, dict[int, NDArray[np.bool_]]] = {}
-        for name, units in chosen.items():
+        for name, units in self.chosen(kept).items():
             for member in self[name].members:
-                stays = (member.units < 0) | units[member.units]
+                stays = member.stays(units)
                 axes = left.setdefault(member.path, {})
                 axes[member.axis] = axes[member.axis] & stays if member.axis in axes else stays
         return Cut(
@@ -121,7 +120,7 @@ class Coupling:
             kept: see `cut`.
             batch: what to take for a size that is only known when the model runs; None leaves it open, as None.
         """
-        alive = self._alive(self._checked(kept))
+        alive = self.alive(kept)
         counts: dict[int, int] = {}
 
         def size(axis: Axis) -> int | None:
@@ -136,9 +135,12 @@ class Coupling:
 
     def kept(self, tensor: str, kept: Kept) -> tuple[NDArray[np.intp] | None, ...]:
         """For each axis of a tensor the indices that are left, None for all; errors as of `cut` and `units_on`."""
-        axes, alive = self._axes(tensor), self._alive(self._checked(kept))
+        return self.left_on(tensor, self.alive(kept))
+
+    def left_on(self, tensor: str, alive: NDArray[np.bool_]) -> tuple[NDArray[np.intp] | None, ...]:
+        """What `kept` returns, from what `alive` returned, which need not be found again for each tensor."""
         found: list[NDArray[np.intp] | None] = []
-        for axis in axes:
+        for axis in self._axes(tensor):
             stays = np.ones(1, bool)
             for factor in axis:
                 stays = np.outer(stays, alive[factor]).ravel()
@@ -183,17 +185,17 @@ class Coupling:
             New arrays by path, for the parameters that change.
         """
         changed: dict[str, Array] = {}
-        for name, units in self._checked(kept).items():
+        for name, units in self.chosen(kept).items():
             group = self[name]
             for member in group.members if group.joint else group.consumers:
-                gone = (member.units >= 0) & ~units[member.units]
+                gone = ~member.stays(units)
                 if gone.any():
                     values = changed.setdefault(member.path, np.array(graph.values[member.path]))
                     np.moveaxis(values, member.axis, 0)[gone] = 0
         return changed
 
-    def _checked(self, kept: Kept) -> dict[str, NDArray[np.bool_]]:
-        """For each group that is named, which of its units are left."""
+    def chosen(self, kept: Kept) -> dict[str, NDArray[np.bool_]]:
+        """For each group that is named, which of its units are left; errors as of `cut`."""
         found = {name: _mask(self[name], units) for name, units in kept.items()}
         for name, units in found.items():
             for other in self[name].same_size:
@@ -205,8 +207,9 @@ class Coupling:
                     )
         return found
 
-    def _alive(self, chosen: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
-        """For each label whether it is left."""
+    def alive(self, kept: Kept) -> NDArray[np.bool_]:
+        """For each label of the model whether it is left; errors as of `cut`."""
+        chosen = self.chosen(kept)
         units = [chosen.get(group.name, np.ones(group.size, bool)) for group in self.groups]
         starts = np.cumsum([0, *map(len, units)])  # labels of no group read what is appended
         places = np.where(self._group_of < 0, starts[-1], starts[self._group_of] + self._unit_of)

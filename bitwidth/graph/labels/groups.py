@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,19 @@ class Member:
     def is_vector(self) -> bool:
         """Whether the parameter has one value, or one slice, for each unit and passes it on."""
         return not self.produces and not self.consumes
+
+    def stays(self, units: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """For each index of the axis whether it is left, if of the group's units those are that `units` says.
+
+        Example:
+            >>> Member("out/kernel", 0, np.array([0, 0, 1, -1]), False, True).stays(np.array([False, True]))
+            array([False, False,  True,  True])
+        """
+        return np.asarray((self.units < 0) | units[self.units])
+
+    def along(self, values: NDArray[Any], rank: int) -> NDArray[Any]:
+        """Values for each index of the axis, in a shape that broadcasts over a parameter of so many axes."""
+        return values.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
 
 
 @dataclass(frozen=True, eq=False)

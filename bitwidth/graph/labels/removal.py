@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
@@ -41,7 +42,7 @@ class Removal:
     def left(self, tensor: str) -> tuple[NDArray[np.intp] | None, ...]:
         """For each axis of a tensor the indices that are left, None for all; empty where its axes are not known."""
         try:
-            return self.coupling.kept(tensor, self.kept)
+            return self.coupling.left_on(tensor, self._alive)
         except ConfigError:
             return ()
 
@@ -53,18 +54,14 @@ class Removal:
     @cached_property
     def consumed(self) -> tuple[str, ...]:
         """Paths of the parameters that sum over removed units, in the order of the groups."""
-        found = [(name, member) for name in self.kept for member in self.coupling[name].consumers]
-        return tuple(dict.fromkeys(member.path for name, member in found if not self._stays(name, member).all()))
+        return tuple(dict.fromkeys(member.path for member, stays in self._consumers() if not stays.all()))
 
     def alive(self, path: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Which entries of a parameter meet inputs that are left, of its shape."""
         alive = np.ones(shape, np.bool_)
-        for name in self.kept:
-            for member in self.coupling[name].consumers:
-                if member.path == path:
-                    alive &= self._stays(name, member).reshape(
-                        [-1 if axis == member.axis else 1 for axis in range(len(shape))]
-                    )
+        for member, stays in self._consumers():
+            if member.path == path:
+                alive &= member.along(stays, len(shape))
         return alive
 
     def zeroed(self, graph: Graph) -> Graph:
@@ -81,8 +78,12 @@ class Removal:
         plain = Graph(replace(graph.structure, tensors=tensors), parameters, {p.path: np.zeros(0) for p in parameters})
         return cut_graph(graph, self.cut, plain)
 
-    def _stays(self, name: str, member: Member) -> NDArray[np.bool_]:
-        """For each index of a member's axis whether it is left."""
-        units = np.zeros(self.coupling[name].size, np.bool_)
-        units[np.asarray(self.kept[name])] = True
-        return (member.units < 0) | units[member.units]
+    @cached_property
+    def _alive(self) -> NDArray[np.bool_]:
+        return self.coupling.alive(self.kept)
+
+    def _consumers(self) -> Iterator[tuple[Member, NDArray[np.bool_]]]:
+        """What sums over units of the groups, with which indices of its axis are left."""
+        for name, units in self.coupling.chosen(self.kept).items():
+            for member in self.coupling[name].consumers:
+                yield member, member.stays(units)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import final
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
-from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
+from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay, Watcher
 from bitwidth.backends.tensorflow.measuring.operands import (
     CONTRACTIONS,
     Operand,
@@ -61,15 +61,7 @@ def input_moments(
     """
     sums, watched = sums_of(trace, variables, uses, Gram)
     replay, started = Replay(trace), time.perf_counter()
-
-    def watch(name: str) -> TFTensor:
-        def seen(op: TFOperation, inputs: list[TFTensor], outputs: list[TFTensor]) -> None:
-            for item in watched[name]:
-                item.add(name, op, inputs)
-
-        return seen
-
-    watchers = {name: watch(name) for name in watched}
+    watchers = {name: watcher(name, [item.add for item in items]) for name, items in watched.items()}
     if watchers:
         for inputs in batches:
             replay.run(inputs, watchers, edit)
@@ -77,6 +69,16 @@ def input_moments(
     _LOG.debug("input moments of %d parameters in %.2f seconds", len(moments), time.perf_counter() - started)
     check_finite(moments)
     return moments
+
+
+def watcher(name: str, takers: Sequence[Callable[[str, TFOperation, list[TFTensor]], None]]) -> Watcher:
+    """A watcher of the operation `name` that hands what it met to each of the takers."""
+
+    def seen(op: TFOperation, inputs: list[TFTensor], outputs: list[TFTensor]) -> None:
+        for take in takers:
+            take(name, op, inputs)
+
+    return seen
 
 
 def check_finite(moments: Mapping[str, tuple[Moments, ...]]) -> None:

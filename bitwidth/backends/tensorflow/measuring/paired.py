@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
-from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay, Watcher
-from bitwidth.backends.tensorflow.measuring.moments import Gram, check_finite, sums_of
+from bitwidth.backends.tensorflow.measuring.interpreter import Edit, Replay
+from bitwidth.backends.tensorflow.measuring.moments import Gram, check_finite, sums_of, watcher
 from bitwidth.backends.tensorflow.measuring.operands import Operand
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.fitting import Arrangement
@@ -53,7 +53,8 @@ def paired_moments(
         trace, {id(tf_variable(variables[path]).handle): tf.Variable(value) for path, value in values.items()}
     )
     own = Replay(trace)
-    noting, adding = ({name: _watcher(name, items, first) for name, items in pairs.items()} for first in (True, False))
+    noting = {name: watcher(name, [item.note for item in items]) for name, items in pairs.items()}
+    adding = {name: watcher(name, [item.add for item in items]) for name, items in pairs.items()}
     for inputs in batches if pairs else ():
         other.run(inputs, noting, edit)
         own.run(inputs, adding, edit)
@@ -63,14 +64,6 @@ def paired_moments(
     }
     check_finite({path: tuple(part.moments for part in parts) for path, parts in found.items()})
     return found
-
-
-def _watcher(name: str, items: list[_Pair], first: bool) -> Watcher:
-    def seen(op: TFOperation, inputs: list[TFTensor], outputs: list[TFTensor]) -> None:
-        for item in items:
-            (item.note if first else item.add)(name, op, inputs)
-
-    return seen
 
 
 @final

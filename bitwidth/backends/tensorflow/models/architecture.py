@@ -42,7 +42,7 @@ def architecture_of(model: Model, specs: Nest, names: Names) -> Architecture:
     """
     config, reason = configuration_of(model)
     if config is not None:
-        reason = _not_rebuilt(config, _inputs(specs), model)
+        reason = _not_rebuilt(config, specs, model)
         config = None if reason else config
     variables = [[v.name, [int(n) for n in v.shape], str(v.dtype)] for v in model.variables]
     layers, paths = [path for path, _, _ in names.layers], [path for path, _, _ in names.variables]
@@ -155,10 +155,10 @@ def _lambdas(config: Json, name: str = "a lambda") -> Iterator[str]:
             yield from _lambdas(value, name)
 
 
-def _not_rebuilt(config: Json, inputs: Any, model: Model) -> str:
+def _not_rebuilt(config: Json, specs: Nest, model: Model) -> str:
     """Why a model cannot be built from its own configuration; empty where it can."""
     try:
-        shapes = [tuple(v.shape) for v in _of_its_classes(config, inputs, model).variables]
+        shapes = [tuple(v.shape) for v in built_again(config, specs, model).variables]
     except BitwidthError as error:
         return str(error)
     if shapes != [tuple(v.shape) for v in model.variables]:
@@ -167,21 +167,16 @@ def _not_rebuilt(config: Json, inputs: Any, model: Model) -> str:
 
 
 def built_again(config: Json, specs: Nest, model: Model) -> Model:
-    """A model of a configuration that was made from that of another one, with its classes; see `rebuild`.
+    """A model of the configuration of another one, or of one that was made from that, with its classes; see `rebuild`.
 
     Args:
         config: the configuration.
         specs: nest of `tf.TensorSpec` of its inputs.
         model: the other model.
     """
-    return _of_its_classes(config, _inputs(specs), model)
-
-
-def _of_its_classes(config: Json, inputs: Any, model: Model) -> Model:
     classes = {type(layer).__name__: type(layer) for layer in layers_of(model)}
-    return rebuild(
-        config, inputs, {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
-    )
+    own = {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
+    return rebuild(config, _inputs(specs), own)
 
 
 # ---- its values
