@@ -241,6 +241,7 @@ class Session(Protocol):
         """Go on without some units: as a whole, or not at all. The graph of the model that is left.
 
         The model is built again with smaller layers, and has to compute what it computed with zeros in their place.
+        Where features of an input go, data that has all columns is still taken: see `Structure.kept_inputs`.
 
         Args:
             graph: the model before.

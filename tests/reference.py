@@ -32,6 +32,7 @@ from bitwidth.fitting import Moments, plain_matrix
 from bitwidth.graph import (
     Cut,
     Graph,
+    KeptInputs,
     Layer,
     LayerCall,
     Op,
@@ -43,6 +44,7 @@ from bitwidth.graph import (
     cut_graph,
     layer_inputs,
     moved,
+    with_kept_inputs,
 )
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import (
@@ -75,6 +77,7 @@ class Network:
             self.weights.append((rng.standard_normal(fan_out) * 0.1).astype(np.float32))
         self.encodings: dict[str, Encoding] = {}
         self.grids: LayerInputs = {}
+        self.kept: KeptInputs | None = None
 
     def forward(self, inputs: Array, weights: list[Array], grids: LayerInputs | None = None) -> list[Array]:
         """The activations in front of each layer, and the output last; each layer takes its own through its grid."""
@@ -128,7 +131,7 @@ def graph_of(network: Network) -> Graph:
     held = {
         layers[int(path[5:])].calls[0].inputs[0]: grid for path, (grid,) in network.grids.items() if grid is not None
     }
-    return graph.update(encodings=network.encodings, activations=held)
+    return with_kept_inputs(graph.update(encodings=network.encodings, activations=held), network.kept)
 
 
 class ReferenceSession:
@@ -142,6 +145,11 @@ class ReferenceSession:
 
     def _weights(self, graph: Graph) -> list[Array]:
         return [graph.values[path] for path in paths(self.network)]
+
+    def _columns(self, inputs: Array) -> Array:
+        """The inputs that the network takes, of those that have all columns."""
+        columns = None if self.network.kept is None else self.network.kept.of(inputs.shape[1])
+        return inputs if columns is None else inputs[:, list(columns)]
 
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
         inputs = data[0] if isinstance(data, tuple) else data
@@ -168,11 +176,11 @@ class ReferenceSession:
         return bool(objective.loss == "mse")
 
     def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
-        output = self.network.forward(data[0], self._weights(graph), layer_inputs(graph.structure))[-1]
+        output = self.network.forward(self._columns(data[0]), self._weights(graph), layer_inputs(graph.structure))[-1]
         return {"loss": float(np.square(output - data[1]).mean())}
 
     def probe(self, graph: Graph, probe: Probe[Answer], data: Any) -> Answer:
-        inputs = (data[0] if isinstance(data, tuple) else data)[: probe.samples]
+        inputs = self._columns((data[0] if isinstance(data, tuple) else data)[: probe.samples])
         answers: dict[type[Any], Any] = {
             GradientProbe: self._squared_gradients,
             MomentsProbe: self._moments,
@@ -214,7 +222,7 @@ class ReferenceSession:
         }
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
-        inputs, targets = training.data
+        inputs, targets = self._columns(training.data[0]), training.data[1]
         masters = {path: graph.values.value(path).start.copy() for path in graph.values}
         order = np.random.default_rng(training.seed)
         current, losses = graph, []
@@ -269,17 +277,21 @@ class ReferenceSession:
         return found
 
     def remove(self, graph: Graph, removal: Removal) -> Graph:
-        return self.move(graph, self._smaller(graph, removal), removal.cut)
+        kept = removal.kept_inputs(graph)
+        after = with_kept_inputs(self.move(graph, self._smaller(graph, removal), removal.cut), kept)
+        self.network.kept = kept
+        return after
 
     def check_removal(self, graph: Graph, removal: Removal) -> None:
         self._smaller(graph, removal)
 
     def _smaller(self, graph: Graph, removal: Removal) -> Network:
         left = [removal.cut.take(path, graph.values[path]) for path in paths(self.network)]
-        smaller = Network([self.network.widths[0], *(bias.size for bias in left[1::2])])
+        smaller = Network([left[0].shape[0], *(bias.size for bias in left[1::2])])
         x = np.random.default_rng(0).standard_normal((8, self.network.widths[0])).astype(np.float32)
         expected = self.network.forward(x, self._weights(removal.zeroed(graph)))[-1]
-        if not np.allclose(expected, smaller.forward(x, left)[-1], atol=1e-5):
+        columns = removal.left("input")[1]
+        if not np.allclose(expected, smaller.forward(x if columns is None else x[:, columns], left)[-1], atol=1e-5):
             raise ModelError("the smaller network computes something else")
         return smaller
 
@@ -295,14 +307,15 @@ class ReferenceSession:
         network = Network(self.network.widths)
         network.weights = [array.copy() for array in self._weights(graph)]
         network.encodings = {parameter.path: parameter.encoding for parameter in graph}
-        network.grids = layer_inputs(graph.structure)
+        network.grids, network.kept = layer_inputs(graph.structure), graph.structure.kept_inputs
         return FinishedNetwork(network)
 
     def architecture(self, graph: Graph) -> Architecture:
         variables = [
             [path, list(a.shape), "float32"] for path, a in zip(paths(self.network), self.network.weights, strict=True)
         ]
-        return Architecture("reference", {"widths": self.network.widths}, "", None, variables, {})
+        config = {"widths": self.network.widths}
+        return Architecture("reference", config, "", None, variables, {}, kept_inputs=graph.structure.kept_inputs)
 
 
 @dataclass(frozen=True)
@@ -341,7 +354,7 @@ class ReferenceBackend:
         held = list(stored())
         network.weights = [values for values, _ in held]
         network.encodings = {path: encoding for path, (_, encoding) in zip(paths(network), held, strict=True)}
-        network.grids = inputs
+        network.grids, network.kept = inputs, architecture.kept_inputs
         return network
 
 

@@ -10,7 +10,8 @@ from bitwidth.errors import Refused
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between
+from bitwidth.graph.inputs import KeptInputs
+from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between, with_kept_inputs
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
 from bitwidth.graph.ops import Kind, OpSpec, spec
@@ -24,6 +25,7 @@ __all__ = [
     "Contraction",
     "Cut",
     "Graph",
+    "KeptInputs",
     "Kind",
     "Layer",
     "LayerCall",
@@ -49,4 +51,5 @@ __all__ = [
     "moved",
     "spec",
     "tensors_between",
+    "with_kept_inputs",
 ]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from bitwidth.encodings import Dense, Encoding
 from bitwidth.graph.cuts import Cut
+from bitwidth.graph.inputs import KeptInputs
 from bitwidth.graph.ops import Kind
 
 Role = Literal[
@@ -213,6 +214,7 @@ class Structure:
         outputs: names of those that it returns.
         notes: what there is to say about the model as it was read.
         cut: what is left of its parameters since it was opened.
+        kept_inputs: which features of an input it still takes; None where none was removed.
     """
 
     name: str
@@ -223,6 +225,7 @@ class Structure:
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)
+    kept_inputs: KeptInputs | None = None
 
 
 def layer_inputs(structure: Structure) -> dict[str, tuple[Encoding | None, ...]]:

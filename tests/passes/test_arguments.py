@@ -70,6 +70,7 @@ MISFITS: dict[str, tuple[Any, ...]] = {
     "quantile": (*NAMES, *LISTS, 0, 1, True),
 }
 MISFITS |= dict.fromkeys(("keep", "macs", "parameters"), (*NAMES, *LISTS, 0, 1, 1.5, True, None))
+MISFITS["inputs"] = (*NAMES, *LISTS, 0, 2.5, True)
 MISFITS |= {"units": (*NAMES, *LISTS, 0, 2.5, True, None), "multiple_of": (*NAMES, *LISTS, *COUNTS)}
 MISFITS |= dict.fromkeys(("refit", "inexact"), (*NAMES, *LISTS, 0, 1, None))
 MISFITS |= dict.fromkeys(("samples", "epochs", "batch_size", "times", "iterations"), (*NAMES, *LISTS, *COUNTS))

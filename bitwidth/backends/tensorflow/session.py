@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, final
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bitwidth.artifact import Architecture
 from bitwidth.backend import Objective, Steer, Trained, Training
@@ -19,6 +21,7 @@ from bitwidth.backends.tensorflow.constraints.activations import attach, detach
 from bitwidth.backends.tensorflow.constraints.constrained import ConstrainedModel
 from bitwidth.backends.tensorflow.constraints.store import VariableStore
 from bitwidth.backends.tensorflow.constraints.views import forget_functions, parameters_of
+from bitwidth.backends.tensorflow.data.columns import columns_of
 from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.norms import freeze
 from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
@@ -29,7 +32,7 @@ from bitwidth.backends.tensorflow.models.check import check_apart, check_model
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.handed import Handed
-from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises, promised
+from bitwidth.backends.tensorflow.models.promises import inputs_kept, keep_promises, kept_promises, promised
 from bitwidth.backends.tensorflow.models.resizing import Resized, resized
 from bitwidth.backends.tensorflow.reading.graphs import graph_of
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
@@ -42,10 +45,10 @@ from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
 from bitwidth.encodings import scaled
 from bitwidth.errors import ModelError
-from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs
+from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs, with_kept_inputs
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
-from bitwidth.typing import Data, Model
+from bitwidth.typing import Data, Model, Nest
 
 _LOG = logging.getLogger(__name__)
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
@@ -64,6 +67,7 @@ class KerasSession:
         started = time.perf_counter()
         given = check_model(model)
         self._compiled = Compiled.of(model)
+        self._columns = columns_of(model, inputs_kept(model))
         self._sources: dict[int, tuple[Any, Source]] = {}
         self._take_in(model, given, data)
         count, size = len(self.graph.parameters), sum(parameter.size for parameter in self.graph)
@@ -107,8 +111,10 @@ class KerasSession:
         """See `Session.remove`."""
         if self._store.shared:
             raise ModelError("a session that several results share cannot go on with another model")
+        kept = removal.kept_inputs(graph)
         made = self._smaller(graph, removal)
-        after = self.move(graph, made.model, removal.cut)
+        after = with_kept_inputs(self.move(graph, made.model, removal.cut), kept)
+        self._columns = columns_of(self.model, kept)
         held = {path: scaled(after[path].encoding, by) for path, by in made.factors.items()}
         return after.update({path: after.values[path] * by for path, by in made.factors.items()}, held)
 
@@ -129,8 +135,19 @@ class KerasSession:
             give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
         finalize(made.model)
         near = tolerance(self.model) if removal.is_exact else np.inf
-        check_same(expected, outputs_of(made.model, inputs), near)
+        check_same(expected, outputs_of(made.model, self._left_of(inputs, removal)), near)
         return made
+
+    def _left_of(self, inputs: Nest, removal: Removal) -> Nest:
+        """Inputs of a model as the smaller one takes them."""
+
+        def taken(array: Any, name: str) -> Any:
+            for axis, left in enumerate(removal.left(name)):
+                array = array if left is None else tf.gather(array, left, axis=axis)
+            return array
+
+        flat = zip(keras.tree.flatten(inputs), self.graph.structure.inputs, strict=True)
+        return keras.tree.pack_sequence_as(inputs, [taken(*pair) for pair in flat])
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
@@ -179,7 +196,7 @@ class KerasSession:
     def _source(self, data: Data, name: str) -> Source:
         """The data, converted and checked once; `data` is kept, so that its id stays its own."""
         if id(data) not in self._sources:
-            self._sources[id(data)] = (data, Source(data, name))
+            self._sources[id(data)] = (data, Source(data, name, lambda: self._columns))
         return self._sources[id(data)][1]
 
     def measure(
@@ -248,7 +265,9 @@ class KerasSession:
         if self._store.shared:
             uncompile(self.model)
             return Handed(graph, partial(self._copy, graph), remark)
-        keep_promises(self.model, {parameter.index: parameter.encoding for parameter in graph})
+        keep_promises(
+            self.model, {parameter.index: parameter.encoding for parameter in graph}, graph.structure.kept_inputs
+        )
         return Handed(graph, lambda: self.model, remark)
 
     def _copy(self, graph: Graph) -> Model:
@@ -258,10 +277,17 @@ class KerasSession:
         detach(model)
         attach(model, layer_inputs(graph.structure))
         self._compiled.compile_as_given(model, parameters_of(model))
-        keep_promises(model, {parameter.index: parameter.encoding for parameter in graph})
+        _promise(model, graph)
         return model
 
     def architecture(self, graph: Graph) -> Architecture:
         """See `Session.architecture`."""
         self.write(graph)
-        return architecture_of(self.model, self._specs, self._trace.names)
+        return replace(
+            architecture_of(self.model, self._specs, self._trace.names), kept_inputs=graph.structure.kept_inputs
+        )
+
+
+def _promise(model: Model, graph: Graph) -> None:
+    held = {parameter.index: parameter.encoding for parameter in graph}
+    keep_promises(model, held, graph.structure.kept_inputs)

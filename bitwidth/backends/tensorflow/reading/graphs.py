@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
@@ -52,7 +51,7 @@ def graph_of(model: Model, trace: FuncTrace) -> Graph:
         ops=tuple(_op(trace, flow, frame, op) for frame, op in frames),
         tensors=tuple(_tensor(frame, tensor) for frame, op in frames for tensor in op.outputs),
         layers=_layers(trace),
-        inputs=tuple(tensor.name for tensor in _arguments(trace)),
+        inputs=tuple(tensor.name for tensor in trace.arguments),
         outputs=tuple(dict.fromkeys(tensor.name for tensor in trace.frame.outputs)),
         notes=notes_on(trace, parameters),
     )
@@ -109,12 +108,7 @@ def _looked_up(trace: FuncTrace) -> set[int]:
     tables = {path for path, layer, _ in trace.names.layers if isinstance(layer, keras.layers.Embedding)}
     calls = [call for call in trace.calls if call.layer in tables and call.graph is trace.frame.graph]
     taken = {tensor.name for call in calls for tensor in call.inputs}
-    return {place for place, tensor in enumerate(_arguments(trace)) if tensor.name in taken}
-
-
-def _arguments(trace: FuncTrace) -> list[Any]:
-    frame = trace.frame
-    return list(frame.inputs[: len(frame.inputs) - len(frame.graph.captures)])
+    return {place for place, tensor in enumerate(trace.arguments) if tensor.name in taken}
 
 
 def _in_order(frame: Frame) -> Iterator[tuple[Frame, TFOperation]]:
