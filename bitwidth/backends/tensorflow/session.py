@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -69,14 +69,14 @@ class KerasSession:
         self._compiled = Compiled.of(model)
         self._columns = columns_of(model, inputs_kept(model))
         self._sources: dict[int, tuple[Any, Source]] = {}
-        self._take_in(model, given, data)
+        self._take_in(model, copy_model(model), given, data)
         count, size = len(self.graph.parameters), sum(parameter.size for parameter in self.graph)
         seconds = time.perf_counter() - started
         _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
 
-    def _take_in(self, model: Model, given: Names, data: Data) -> None:
-        """Copy and trace a model of the given names, and begin with it."""
-        self.model = copy_model(model)
+    def _take_in(self, model: Model, copy: Model, given: Names, data: Data) -> None:
+        """Trace the copy of a model of the given names, and begin with it."""
+        self.model = copy
         names = names_of(self.model)
         detach(self.model, names)
         if not kept_promises(model):  # else its generators are where a run left them
@@ -84,9 +84,11 @@ class KerasSession:
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced_for_training(self.model, example, names)
         self._trace, self._specs = trace, trace.specs
-        check_apart(model, trace)
+        if copy is not model:
+            check_apart(model, trace)
         self.graph = promised(model, given, opened := graph_of(self.model, trace))
-        self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
+        variables = self.model.variables  # Keras gathers them anew each time
+        self._variables = {parameter.path: variables[parameter.index] for parameter in self.graph}
         self._structure: Structure | None = None  # whose grids of activations are attached
         self._store = VariableStore(opened, self._variables)
         self._watched = Watched(self.model, trace, self._variables, self._declared_batch)
@@ -99,12 +101,21 @@ class KerasSession:
 
     def move(self, graph: Graph, model: Model, cut: Cut) -> Graph:
         """See `Session.move`."""
+        return self._move(graph, model, copy_model, cut)
+
+    def _move(self, graph: Graph, model: Model, copied: Callable[[Model], Model], cut: Cut) -> Graph:
         if self._store.shared:
             raise ModelError("a session that several results share cannot go on with another model")
+        given = check_model(model)
         self._store.settle()
-        self._take_in(model, check_model(model), None)
-        after = cut_graph(graph, cut, self.graph)
-        self.write(after)
+        held = dict(vars(self))
+        try:
+            self._take_in(model, copied(model), given, None)
+            after = cut_graph(graph, cut, self.graph)
+            self.write(after)
+        except BaseException:
+            vars(self).update(held)  # on with the model that there was
+            raise
         return after
 
     def remove(self, graph: Graph, removal: Removal) -> Graph:
@@ -113,7 +124,7 @@ class KerasSession:
             raise ModelError("a session that several results share cannot go on with another model")
         kept = removal.kept_inputs(graph)
         made = self._smaller(graph, removal)
-        after = with_kept_inputs(self.move(graph, made.model, removal.cut), kept)
+        after = with_kept_inputs(self._move(graph, made.model, lambda own: own, removal.cut), kept)
         self._columns = columns_of(self.model, kept)
         held = {path: scaled(after[path].encoding, by) for path, by in made.factors.items()}
         return after.update({path: after.values[path] * by for path, by in made.factors.items()}, held)
