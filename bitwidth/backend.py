@@ -269,12 +269,13 @@ class Session(Protocol):
 class Backend(Protocol):
     """A framework whose models can be compressed."""
 
-    def open(self, model: Model, data: Data = None) -> Session:
+    def open(self, model: Model, data: Data = None, own: bool = False) -> Session:
         """Copy and read a model. One that came out of a session or a file keeps the encodings it had there.
 
         Args:
             model: the user's model; not touched.
             data: data or inputs, from which an example is taken where the model does not know its inputs.
+            own: whether nobody else has the model, so that it need not be copied.
 
         Raises:
             ModelError: the model cannot be read or compressed; the message says what to do.

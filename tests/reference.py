@@ -339,7 +339,7 @@ def _snapped(before: Graph, after: Graph, path: str, master: Array) -> Value:
 class ReferenceBackend:
     """Networks of the class above."""
 
-    def open(self, model: Any, data: Any = None) -> Session:
+    def open(self, model: Any, data: Any = None, own: bool = False) -> Session:
         return ReferenceSession(model)
 
     def build(

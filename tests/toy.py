@@ -88,7 +88,7 @@ class ToySession:
 
 
 class ToyBackend:
-    def open(self, model: Any, data: Any = None) -> ToySession:
+    def open(self, model: Any, data: Any = None, own: bool = False) -> ToySession:
         return ToySession(model)
 
     def build(

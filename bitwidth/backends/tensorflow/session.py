@@ -61,15 +61,22 @@ class KerasSession:
     Attributes:
         model: the copy.
         graph: the model as it was opened.
+
+    Args:
+        model: the model.
+        data: from which an example is taken, where the model does not know its inputs.
+        own: whether nobody else has the model, so that it need not be copied.
     """
 
-    def __init__(self, model: Model, data: Data = None) -> None:
+    def __init__(self, model: Model, data: Data = None, own: bool = False) -> None:
         started = time.perf_counter()
         given = check_model(model)
         self._compiled = Compiled.of(model)
         self._columns = columns_of(model, inputs_kept(model))
         self._sources: dict[int, tuple[Any, Source]] = {}
-        self._take_in(model, copy_model(model), given, data)
+        copy = model if own else copy_model(model)
+        uncompile(copy)
+        self._take_in(model, copy, given, data)
         count, size = len(self.graph.parameters), sum(parameter.size for parameter in self.graph)
         seconds = time.perf_counter() - started
         _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
@@ -276,9 +283,7 @@ class KerasSession:
         if self._store.shared:
             uncompile(self.model)
             return Handed(graph, partial(self._copy, graph), remark)
-        keep_promises(
-            self.model, {parameter.index: parameter.encoding for parameter in graph}, graph.structure.kept_inputs
-        )
+        _promise(self.model, graph)
         return Handed(graph, lambda: self.model, remark)
 
     def _copy(self, graph: Graph) -> Model:
