@@ -1,4 +1,4 @@
-"""Patterns through cuts: n:m is in force again on what is left, and what would tear blocks is refused by plan and run."""
+"""Patterns through cuts: n:m is in force again on what is left; what would tear blocks is refused by plan and run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def test_n_of_m_is_in_force_after_a_cut(build: Any, with_data: bool, pattern: st
     for path in ("b/kernel", "out/kernel"):
         assert holds(result.graph, path, pattern)
         assert pattern_of_mask(result.graph[path].encoding) == pattern
-        assert not result.graph.values[path][~result.graph[path].encoding.mask].any()
+        mask = result.graph[path].encoding.mask
+        assert mask is not None
+        assert not result.graph.values[path][~mask].any()
     if pattern == "2:4":
         assert "more weights are zero, so that what is left is 2:4" in str(result.report)
     result.save(tmp_path / "cut.bw")
