@@ -98,7 +98,9 @@ class Distill(Finetune, name="distill"):
     @override
     def _training(self, graph: Graph, context: Context) -> Training:
         likelihoods = Fisher().likelihoods(graph)
-        pairs = [tuple(dict(given or {}).items()) for given in (self.features, self.attention)]
+        pairs = [
+            tuple(given.items()) if isinstance(given, Mapping) else () for given in (self.features, self.attention)
+        ]
         teaching = Teaching(
             self.teacher, likelihoods, float(self.temperature), float(self.alpha), features=pairs[0], attention=pairs[1]
         )

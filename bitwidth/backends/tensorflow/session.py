@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -104,7 +104,7 @@ class KerasSession:
         self._constrained = ConstrainedModel(
             self.model, self.graph, self._store, lambda: trace_function(self.model, self._specs, names)
         )
-        self._teachers: dict[int, tuple[Any, Teacher]] = {}
+        self._teachers: dict[Hashable, tuple[Any, Teacher]] = {}
         self._trials = Trials(
             self.model,
             self._compiled,
@@ -277,19 +277,17 @@ class KerasSession:
         if training.validation is not None:
             source = self._source(training.validation, "validation")
             if source.has_targets or self._trials.adds_loss:
-                validation = source.for_fit(self._declared_batch or MEASURING_BATCH, None)
+                whole = teacher.beside if teacher is not None and teacher.takes_all else None
+                validation = source.for_fit(self._declared_batch or MEASURING_BATCH, None, whole)
         data = self._source(training.data, "data")
         return fit(training, steering, self._compiled, data, validation, self._variables, teacher)
 
     def _teacher(self, teaching: Teaching, source: Source) -> Teacher:
         """The teacher that is asked for, tried on the data once; it is kept, so that its id stays its own."""
-        key = id(teaching.teacher)
+        key = (id(teaching.teacher), teaching.features, teaching.attention)
         if key not in self._teachers:
-            batch = source.peek(self._declared_batch or 2)
-            whole = source.peek(self._declared_batch or 2, whole=True)
             with self._undisturbed():
-                outputs = self.model(batch.inputs, training=False)
-                found = teacher_for(teaching, self._original, source, outputs, whole)
+                found = teacher_for(teaching, self._original, source, self.model, self._declared_batch or 2)
             self._teachers[key] = (teaching.teacher, found)
         return self._teachers[key][1]
 

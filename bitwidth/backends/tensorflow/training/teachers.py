@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import keras
@@ -13,6 +13,8 @@ from bitwidth.backend import Teaching
 from bitwidth.backends.tensorflow.data.beside import Beside
 from bitwidth.backends.tensorflow.data.source import Batch, Source
 from bitwidth.backends.tensorflow.internals.layers import flat_inputs
+from bitwidth.backends.tensorflow.models.copying import copy_model
+from bitwidth.backends.tensorflow.training.layerwise import Layerwise, layerwise
 from bitwidth.errors import ConfigError, DataError
 from bitwidth.text import brief, quoted
 from bitwidth.typing import Array, Model, Nest
@@ -29,11 +31,13 @@ class Teacher:
         model: it; None where its outputs are stored.
         stored: its outputs for each sample, nested as the model's; None where there is a model.
         takes_all: whether it takes features of an input that the model does not take any more.
+        layerwise: layers of the model that are to be like its own.
     """
 
     model: Model = None
     stored: Nest = None
     takes_all: bool = False
+    layerwise: Layerwise = field(default_factory=Layerwise)
 
     @property
     def beside(self) -> Beside | None:
@@ -59,34 +63,37 @@ class Teacher:
         return [float(np.var(rows.astype(np.float64), axis=0).mean()) for rows in flat]
 
 
-def teacher_for(
-    teaching: Teaching, original: Callable[[], Model], source: Source, outputs: Nest, batch: Batch
-) -> Teacher:
+def teacher_for(teaching: Teaching, original: Callable[[], Model], source: Source, model: Model, size: int) -> Teacher:
     """The teacher, after it was tried on a batch.
 
     Args:
         teaching: what was asked for.
         original: returns the model as it was opened.
         source: the data.
-        outputs: of the model, for the batch.
-        batch: the first of the data, with all features of its inputs.
+        model: the model that learns.
+        size: samples of a batch.
 
     Raises:
         ConfigError: it is no model and no arrays, or gives other outputs than the model.
         DataError: it cannot be called on the data, or there are not as many stored outputs as samples.
     """
-    given = teaching.teacher
+    given, looks = teaching.teacher, bool(teaching.features or teaching.attention)
+    inputs, whole = source.peek(size).inputs, source.peek(size, whole=True)
+    outputs = model(inputs, training=False)
     if given is not None and not isinstance(given, keras.Model):
+        if looks:
+            raise ConfigError("features and attention are those of a teacher that is a model, not of stored outputs")
         return Teacher(stored=_checked_rows(given, source, outputs))
-    model = original() if given is None else given
-    takes_all = _takes_all(model, batch, source)
-    inputs = batch.inputs if takes_all else source.peek(batch.size).inputs
+    teacher = original() if given is None else copy_model(given) if looks else given
+    takes_all = _takes_all(teacher, whole, source)
+    taught = whole.inputs if takes_all else inputs
     try:
-        found = model(inputs, training=False)
+        found = teacher(taught, training=False)
     except Exception as error:  # Keras and the user's own code raise anything
         raise DataError(f"{source.name}: the teacher cannot be called on it: {brief(error)}") from error
     _check_alike(found, outputs)
-    return Teacher(model, takes_all=takes_all)
+    pairs = layerwise(teaching, model, inputs, teacher, taught) if looks else Layerwise()
+    return Teacher(teacher, takes_all=takes_all, layerwise=pairs)
 
 
 def _takes_all(model: Model, batch: Batch, source: Source) -> bool:
