@@ -47,7 +47,7 @@ from bitwidth.passes import (
     register_function,
     register_value,
 )
-from bitwidth.reading import Opened, cost, open, read
+from bitwidth.reading import Opened, cost, functionalize, open, read
 from bitwidth.report import Report
 from bitwidth.result import Result
 
@@ -96,6 +96,7 @@ __all__ = [
     "cost",
     "diff",
     "errors",
+    "functionalize",
     "inspect",
     "load",
     "open",

@@ -1,7 +1,8 @@
-"""`open`, `read` and `cost`: a model taken in, to be compressed many times or looked at."""
+"""`open`, `read`, `cost` and `functionalize`: a model taken in, to be compressed, looked at, or written out as a graph."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import RLock
 
 from typing_extensions import override
@@ -9,7 +10,7 @@ from typing_extensions import override
 from bitwidth.analysis import Cost, cost_of
 from bitwidth.answers import Answers
 from bitwidth.backend import Session, backend_for
-from bitwidth.errors import ConfigError
+from bitwidth.errors import ConfigError, UnsupportedModelError
 from bitwidth.graph import Graph
 from bitwidth.result import Result
 from bitwidth.typing import Data, Model
@@ -146,3 +147,63 @@ def cost(model: Model, data: Data = None) -> Cost:
         [('hidden', 128), ('out', 64)]
     """
     return cost_of(read(model, data))
+
+
+def functionalize(model: Model, data: Data = None, *, keep: str | Sequence[str] = ()) -> Model:
+    """A subclassed model as a Functional one of Keras's own layers, which loads without this library and without its class.
+
+    The model is called on symbolic tensors, and the calls of composites (layers and models of the user's that hold
+    layers) are seen through, also within Functional and Sequential models. Layers keep their weights, names, dtypes and
+    what is frozen; shared layers stay shared. It computes the same in inference and in training: outputs are compared
+    on random inputs, within 1e-5 of their root mean square in float32.
+
+    A weight that a composite holds and reads itself becomes an `Embedding` of which every row is looked up, and a table
+    that is also multiplied with (tied logits) stays one layer. A layer of the user's own that holds weights and no
+    layers stays as it is, and needs its class when the model is loaded.
+
+    Args:
+        model: a built Keras 3 model, a `Result`, or what `open` returned; not touched. A model of Keras's own layers that
+            is Functional or Sequential already is copied.
+        data: data or inputs, for a model that does not know its inputs; sizes besides the first are fixed to its.
+        keep: paths of layers (`*` and `?` as in a shell) that are not to be inlined, and stay layers of their class.
+
+    Returns:
+        An uncompiled `keras.Model`. What earlier passes promised about the weights goes along.
+
+    Raises:
+        ModelError: a call cannot be followed: it reads values, branches on them or on `training`, computes with
+            operations of TensorFlow, draws random numbers, keeps a state, or takes several arguments. The message names
+            the layer, why, and what to do.
+        SelectionError: `keep` names no layer.
+
+    Example:
+        >>> import bitwidth as bw
+        >>> import keras
+        >>> import numpy as np
+        >>> class Block(keras.layers.Layer):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.up, self.down = keras.layers.Dense(16, "relu"), keras.layers.Dense(8)
+        ...
+        ...     def call(self, x):
+        ...         return x + self.down(self.up(x))
+        >>> inputs = keras.Input((8,))
+        >>> model = keras.Model(inputs, Block()(inputs))
+        >>> plain = bw.functionalize(model)
+        >>> [layer.name for layer in plain.layers]
+        ['input_layer', 'up', 'down', 'add']
+        >>> bw.PassManager([bw.Shrink(keep=0.5)]).run(plain).model.get_layer("up").units
+        8
+    """
+    if isinstance(model, Opened):
+        with model.turn:
+            return functionalize(model.session.finish(model.graph).model, data, keep=keep)
+    if isinstance(model, Result):
+        model.check_unchanged()
+        model = model.model
+    if isinstance(model, type) or model is None:
+        raise ConfigError(f"expected a model, got {model!r}")
+    found = getattr(backend_for(model), "functionalize", None)
+    if found is None:
+        raise UnsupportedModelError(f"the backend of {type(model).__name__} has no functional models")
+    return found(model, data, keep)

@@ -14,6 +14,7 @@ from bitwidth.typing import Array, Model, Nest
 _SAMPLES, _LENGTH = 4, 12  # of axes whose sizes the model leaves open: the first, and others
 _NEAR = {"float64": 1e-8, "float32": 1e-5}
 _COARSE = 2e-2  # of models that compute in 16 bits
+_SIZES = "the model computes with sizes that its layers do not show"
 
 
 def sample_of(specs: Nest, rows: int) -> Nest:
@@ -38,10 +39,10 @@ def sample_of(specs: Nest, rows: int) -> Nest:
     return keras.tree.map_structure(drawn, specs)
 
 
-def outputs_of(model: Model, inputs: Nest) -> list[Array]:
-    """What a model gives in inference, flat."""
+def outputs_of(model: Model, inputs: Nest, training: bool = False) -> list[Array]:
+    """What a model gives in inference, or in training, flat."""
     with tf.device("CPU:0"):
-        found = model(inputs, training=False)
+        found = model(inputs, training=training)
     return [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(found)]
 
 
@@ -50,7 +51,9 @@ def tolerance(model: Model) -> float:
     return _NEAR.get(keras.backend.standardize_dtype(model.compute_dtype), _COARSE)
 
 
-def check_same(expected: list[Array], found: list[Array], near: float) -> None:
+def check_same(
+    expected: list[Array], found: list[Array], near: float, name: str = "the cut model", why: str = _SIZES
+) -> None:
     """Raise unless two models computed the same.
 
     Args:
@@ -58,19 +61,21 @@ def check_same(expected: list[Array], found: list[Array], near: float) -> None:
         found: outputs of the other.
         near: the most that the root mean square of their difference may be, as a share of that of the outputs;
             infinity where they are to be finite and of the same shapes only.
+        name: of the other model, for the message.
+        why: they may differ.
 
     Raises:
         ModelError: they did not.
     """
     for place, (one, two) in enumerate(zip(expected, found, strict=True)):
         if one.shape != two.shape:
-            raise ModelError(f"output {place} of the cut model has the shape {two.shape}, not {one.shape}")
+            raise ModelError(f"output {place} of {name} has the shape {two.shape}, not {one.shape}")
         if one.dtype.kind not in "fV" or not one.size:
             continue
         first, second = one.astype(np.float64), two.astype(np.float64)
         scale, apart = float(np.sqrt(np.mean(first**2))), float(np.sqrt(np.mean((first - second) ** 2)))
         if not np.isfinite(apart) or apart > near * max(scale, 1e-30):
             raise ModelError(
-                f"output {place} of the cut model differs from that of the model before by {apart:.2g}, at a root mean "
-                f"square of {scale:.2g}: the model computes with sizes that its layers do not show"
+                f"output {place} of {name} differs from that of the model before by {apart:.2g}, at a root mean "
+                f"square of {scale:.2g}: {why}"
             )

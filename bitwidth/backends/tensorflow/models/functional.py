@@ -1,0 +1,306 @@
+"""`functionalized`: a model of any form as a Functional model, which loads without the classes that made it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from bitwidth.backends.tensorflow.constraints.activations import attach, attached_to, detach
+from bitwidth.backends.tensorflow.internals import layers as tracked
+from bitwidth.backends.tensorflow.internals.symbolic import operations_behind, rename
+from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFTensor
+from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
+from bitwidth.backends.tensorflow.models.architecture import built_again, configuration_of, finalize
+from bitwidth.backends.tensorflow.models.assets import assets_of, load_assets
+from bitwidth.backends.tensorflow.models.check import check_model
+from bitwidth.backends.tensorflow.models.composites import around_composites, is_composite, is_own, kept
+from bitwidth.backends.tensorflow.models.copying import copy_model
+from bitwidth.backends.tensorflow.models.deferred import give_value
+from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises
+from bitwidth.backends.tensorflow.models.symbolic import Failure, Inlining
+from bitwidth.backends.tensorflow.models.tables import Tables
+from bitwidth.backends.tensorflow.reading.graphs import traced
+from bitwidth.backends.tensorflow.reading.naming import Names, names_of, unique
+from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
+from bitwidth.errors import ModelError, Refused
+from bitwidth.typing import Array, Model, Nest
+
+_LOG = logging.getLogger(__name__)
+
+
+def functionalized(model: Model, example: Nest = None, keep: str | Sequence[str] = ()) -> Model:
+    """A Functional model of Keras's own layers and operations that computes what a model computes.
+
+    Args:
+        model: a built model; not changed.
+        example: inputs, for a model that does not know its own.
+        keep: paths of layers, or patterns of them, that stay layers as they are.
+
+    Returns:
+        An uncompiled model with its own variables. A model that is a graph of Keras's own layers already is copied.
+
+    Raises:
+        ConfigError, SelectionError: as `kept` for `keep`.
+        ModelError: a layer cannot be inlined, with its path and class, why, and what to do; or the model that was built
+            computes something else.
+    """
+    started = time.perf_counter()
+    given = check_model(model)
+    if not is_own(model) and not any(_is_opaque(layer) for layer in tracked.layers_of(model)):
+        found = copy_model(model)
+        detach(found)
+        attach(found, attached_to(model))
+        keep_promises(found, kept_promises(model))
+        return found
+    work = copy_model(model)
+    names = names_of(work)
+    detach(work, names)
+    trace = traced(work, example, names)
+    inputs = sample_of(trace.specs, _rows(work))
+    expected = [_outputs(work, inputs, training) for training in (False, True)]
+    made, tables = _built(work, trace, kept(keep, names))
+    left = _left_behind(trace, [*made.variables, *(variable for _, variable in tables.layers)])
+    _freeze_as(work, made, tables)
+    found = _rebuilt(made, trace)
+    _check(found, inputs, expected, model)
+    _keep_held(model, given, names, made, found, tables)
+    _LOG.info(
+        "%s: made functional in %.2f seconds; own layers in it: %s; left behind, as no output depends on it: %s",
+        model.name,
+        time.perf_counter() - started,
+        ", ".join(sorted({layer.name for layer in tracked.layers_of(found) if is_own(layer)})) or "none",
+        ", ".join(left) or "nothing",
+    )
+    return found
+
+
+def _is_opaque(layer: Any) -> bool:
+    return is_composite(layer) or bool(around_composites(layer))
+
+
+# ---- the graph
+
+
+def _built(work: Model, trace: FuncTrace, keep: set[int]) -> tuple[Model, Tables]:
+    """A Functional model of the layers of a copy, each under the name that it will have."""
+    inputs = _inputs(work, trace.specs)
+    zero = _zero(inputs, work)
+    inlining = Inlining(work, trace.names, keep, tables := Tables(trace.names, zero))
+
+    def anchored(leaf: Any) -> Any:
+        return leaf if leaf is None else keras.ops.add(leaf, keras.ops.cast(zero, _dtype(leaf)))
+
+    try:
+        outputs = inlining.outputs(inputs, anchored)
+    except Refused as refusal:
+        raise ModelError(
+            f"functionalize: the model {work.name!r} ({type(work).__name__}) cannot be inlined: {refusal.reason}. {_ADVICE}"
+        ) from refusal
+    if inlining.failures:
+        raise ModelError(_failed(work, inlining.failures))
+    flat = keras.tree.flatten(outputs)
+    if not all(isinstance(output, keras.KerasTensor) for output in flat):
+        raise ModelError(f"functionalize: an output of {work.name!r} is no tensor that depends on its inputs. {_ADVICE}")
+    _give_names(inputs, outputs, trace.names)
+    return keras.Model(inputs, outputs, name=work.name), tables
+
+
+_ADVICE = (
+    "Write its call with layers of Keras and keras.ops, without values, tf operations and conditions on tensors, so that "
+    "it runs on keras.Input"
+)
+
+
+def _failed(work: Model, failures: Sequence[Failure]) -> str:
+    shown = "; ".join(f"{failure.path} ({failure.kind}): {failure.reason}" for failure in failures)
+    paths = list(dict.fromkeys(failure.path for failure in failures))
+    return (
+        f"functionalize: layers of {work.name!r} cannot be inlined: {shown}. {_ADVICE}; or keep them as layers, which "
+        f"need their class when the model is loaded: keep={paths}"
+    )
+
+
+def _inputs(work: Model, specs: Nest) -> Nest:
+    """Inputs as a model declares them, else of the specs, named by their keys."""
+    declared = tracked.declared_inputs(work)
+    if declared is not None:
+        return keras.tree.map_structure(
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, sparse=t.sparse, ragged=t.ragged, name=t.name),
+            declared,
+        )
+    taken: set[str] = set()
+    made = []
+    for path, spec in keras.tree.flatten_with_path(specs):
+        name = unique("_".join(map(str, path)).replace("/", "_") or "inputs", taken)
+        name = f"inputs_{name}" if name.isdigit() else name
+        made.append(keras.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=name))
+    return keras.tree.pack_sequence_as(specs, made)
+
+
+def _zero(inputs: Nest, work: Model) -> TFTensor:
+    """The number 0, as a symbolic tensor that depends on the inputs."""
+    for tensor in keras.tree.flatten(inputs):
+        if not (tensor.sparse or tensor.ragged or tensor.dtype == "string"):
+            return keras.ops.sum(keras.ops.zeros_like(tensor[:1, ...], dtype="int32"))
+    raise ModelError(f"functionalize: {work.name!r} takes only sparse, ragged or text inputs, which is not supported")
+
+
+def _dtype(leaf: Any) -> str:
+    return str(keras.backend.standardize_dtype(getattr(leaf, "dtype", np.asarray(leaf).dtype)))
+
+
+def _give_names(inputs: Nest, outputs: Nest, names: Names) -> None:
+    """The last name of each layer's path where no other layer has it, else its whole path; operations by their kind."""
+    made = {id(operation): operation for operation, _ in operations_behind(outputs)}
+    paths = {key: names.layer_path(item) for key, item in made.items() if isinstance(item, keras.Layer)}
+    last = Counter((path or made[key].name).rpartition("/")[2] for key, path in paths.items())
+    taken = {tensor.name for tensor in keras.tree.flatten(inputs)}
+    for key, operation in made.items():
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if key in paths:
+            path = paths[key] or operation.name
+            name = path.rpartition("/")[2]
+            rename(operation, unique(name if last[name] == 1 else path.replace("/", "_"), taken))
+        else:
+            rename(operation, unique(re.sub(r"_\d+$", "", operation.name), taken))
+
+
+# ---- its values
+
+
+def _rebuilt(made: Model, trace: FuncTrace) -> Model:
+    """The model that the configuration of one makes, with its values."""
+    config, reason = configuration_of(made)
+    if config is None:
+        raise ModelError(f"functionalize: the model cannot be built from plain data: {reason}")
+    found = built_again(config, trace.specs, made)
+    if len(found.variables) != len(made.variables):
+        held: dict[int, list[str]] = {}
+        for path, layer, _ in names_of(made).layers:
+            for variable in tracked.own_variables(layer):
+                held.setdefault(id(variable), []).append(path)
+        shared = next((paths for paths in held.values() if len(paths) > 1), [])
+        raise ModelError(
+            f"functionalize: two layers hold one variable ({', '.join(shared)}), which no configuration can say: "
+            "call one layer twice, or read the embeddings of an Embedding"
+        )
+    for new, variable in zip(found.variables, made.variables, strict=True):
+        give_value(new, variable)
+        new.trainable = variable.trainable
+    for new, layer in zip(tracked.layers_of(found), tracked.layers_of(made), strict=True):
+        if new.trainable != layer.trainable:
+            new.trainable = layer.trainable
+    load_assets(found, assets_of(made))
+    finalize(found)
+    return found
+
+
+def _freeze_as(work: Model, made: Model, tables: Tables) -> None:
+    """Freeze the layers that do not train in the model, though what froze them is not in the graph."""
+    trained = {id(variable) for variable in work.trainable_variables}
+    for table, variable in tables.layers:
+        table.trainable = id(variable) in trained
+    own = {id(table) for table, _ in tables.layers}
+    for layer in made.layers:
+        if layer.trainable_variables and id(layer) not in own:
+            layer.trainable = any(id(variable) in trained for variable in layer.trainable_variables)
+
+
+def _left_behind(trace: FuncTrace, carried: list[ModelVariable]) -> list[str]:
+    """The variables that no output depends on, by path.
+
+    Raises:
+        ModelError: an output depends on a variable that is not among those that were carried over.
+    """
+    held = {id(variable) for variable in carried}
+    left = []
+    for path, variable, _ in trace.names.variables:
+        if id(variable) in held:
+            continue
+        if any(reader.live for reader in trace.readers(variable)):
+            raise ModelError(
+                f"functionalize: {path} is read in a way that cannot be followed (in an object that is neither a layer "
+                "nor a list or dict, or as values); keep layers and variables in attributes, lists or dicts"
+            )
+        left.append(path)
+    return left
+
+
+def _keep_held(model: Model, given: Names, names: Names, made: Model, found: Model, tables: Tables) -> None:
+    """Carry over what earlier passes promised: how variables are held, and how layers take their inputs."""
+    promises = kept_promises(model)
+    places = {id(variable): index for index, (_, variable, _) in enumerate(names.variables)}
+    tables_of = {id(table.embeddings): variable for table, variable in tables.layers}
+    held = {}
+    for index, variable in enumerate(made.variables):
+        before = tables_of.get(id(variable), variable)
+        encoding = promises.get(places.get(id(before), -1))
+        if encoding is None:
+            continue
+        if tuple(before.shape) != tuple(variable.shape) and not encoding.summary().is_plain:
+            raise ModelError(
+                f"functionalize: {before.path} is held as {encoding.describe()}, and has another shape in the new model: "
+                "make the model functional before it is compressed"
+            )
+        held[index] = encoding
+    keep_promises(found, held)
+    layers = {path: layer for path, layer, _ in names.layers}
+    now = names_of(made)
+    grids = {now.layer_path(layers[path]): inputs for path, inputs in attached_to(model, given).items()}
+    attach(found, {path: inputs for path, inputs in grids.items() if path is not None})
+
+
+# ---- what it computes
+
+
+def _rows(model: Model) -> int:
+    """How many rows the smallest table has."""
+    tables = [layer.input_dim for layer in tracked.layers_of(model) if isinstance(layer, keras.layers.Embedding)]
+    return min(tables, default=2)
+
+
+def _outputs(model: Model, inputs: Nest, training: bool) -> list[Array] | None:
+    """What a model gives, flat, without a trace in it; None where it does not run in training."""
+    try:
+        with keras.StatelessScope(), _same_draws():
+            return outputs_of(model, inputs, training)
+    except Exception:  # a user's call raises anything
+        if not training:
+            raise
+        return None
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Within this context every draw of a generator is its first, so that the order of calls makes no difference."""
+    original = keras.random.SeedGenerator.next
+    keras.random.SeedGenerator.next = lambda self, ordered=True: self.state.value * 1
+    try:
+        yield
+    finally:
+        keras.random.SeedGenerator.next = original
+
+
+def _check(found: Model, inputs: Nest, expected: list[list[Array] | None], model: Model) -> None:
+    """Raise unless a model computes what another one did, in inference and in training."""
+    for training, before in zip((False, True), expected, strict=True):
+        if before is None:
+            continue
+        now = _outputs(found, inputs, training)
+        mode = "training" if training else "inference"
+        why = (
+            f"the call of {type(model).__name__} does in {mode} what cannot be followed: it branches on training or on "
+            "values, draws random numbers itself, or keeps a state"
+        )
+        if now is None or len(now) != len(before):
+            raise ModelError(f"functionalize: {why}")
+        check_same(before, now, tolerance(found), "the functional model", why)

@@ -1,0 +1,166 @@
+"""Variables that a call reads itself, as tensors of a Functional model: tables of which every row is looked up.
+
+A Functional model has layers and operations, and no place for a variable beside them. An `Embedding` that is asked for
+all of its rows gives its weights as a tensor: the same layer that is looked up elsewhere, where a model ties its logits
+to its tokens; a new one for a variable of a composite's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any, final
+
+import keras
+
+from bitwidth.backends.tensorflow.internals import layers as tracked
+from bitwidth.backends.tensorflow.internals.symbolic import set_mask
+from bitwidth.backends.tensorflow.internals.types import KerasLayer, ModelVariable, TFTensor
+from bitwidth.backends.tensorflow.models.composites import is_composite
+from bitwidth.backends.tensorflow.reading.naming import Names
+from bitwidth.errors import ModelError, Refused
+
+
+@final
+@dataclass(frozen=True)
+class _Place:
+    """Where an object holds a variable, and what stands there while composites run."""
+
+    holder: dict[str, Any] | list[Any]
+    key: Any
+    variable: ModelVariable
+    tensor: TFTensor
+
+    def put(self, value: Any) -> None:
+        # past Keras, which would track what is set
+        kind: Any = dict if isinstance(self.holder, dict) else list
+        kind.__setitem__(self.holder, self.key, value)
+
+
+@final
+class Tables:
+    """The variables of a model, each as a symbolic tensor.
+
+    Attributes:
+        layers: the layers that were made for variables, each with its variable.
+    """
+
+    def __init__(self, names: Names, anchor: TFTensor) -> None:
+        self.layers: list[tuple[KerasLayer, ModelVariable]] = []
+        self._names, self._anchor = names, anchor
+        self._paths = {id(variable): path for path, variable, _ in names.variables}
+        self._tensors: dict[int, TFTensor] = {}
+        self._unreadable: dict[int, str] = {}
+        self._places: dict[int, list[_Place]] = {}
+
+    @contextmanager
+    def in_place(self, layers: list[KerasLayer]) -> Iterator[None]:
+        """Within this context layers hold tensors in the places of their variables."""
+        for layer in layers:
+            if isinstance(layer, keras.layers.Embedding):
+                self._tensors[id(layer.embeddings)] = _all_rows(layer, self.rows(layer.embeddings.shape[0]))
+        for layer in layers:
+            found = [
+                _Place(holder, key, variable, self._tensor(layer, variable))
+                for name, value in list(vars(layer).items())
+                if not tracked.is_bookkeeping(name)
+                for holder, key, variable in _held(vars(layer), name, value)
+            ]
+            self._places[id(layer)] = found
+        try:
+            self._put(layers, tensors=True)
+            yield
+        finally:
+            self._put(layers, tensors=False)
+
+    @contextmanager
+    def variables_of(self, layer: KerasLayer) -> Iterator[None]:
+        """Within this context a layer, and those in it, hold their variables again."""
+        layers = tracked.layers_of(layer)
+        self._put(layers, tensors=False)
+        try:
+            yield
+        finally:
+            self._put(layers, tensors=True)
+
+    def _put(self, layers: list[KerasLayer], tensors: bool) -> None:
+        for layer in layers:
+            for place in self._places.get(id(layer), ()):
+                place.put(place.tensor if tensors else place.variable)
+
+    def rows(self, count: int) -> TFTensor:
+        """The numbers of as many rows, as a symbolic tensor."""
+        ones = keras.ops.broadcast_to(keras.ops.add(self._anchor, 1), (count,))
+        return keras.ops.subtract(keras.ops.cumsum(ones), 1)
+
+    def check_readable(self, arguments: Any) -> None:
+        """Raise if one of the arguments of a call stands for a variable that cannot be read as a tensor.
+
+        Raises:
+            Refused: it does; with the variable.
+        """
+        for leaf in keras.tree.flatten(arguments):
+            if id(leaf) in self._unreadable:
+                raise Refused(self._unreadable[id(leaf)])
+
+    def _tensor(self, layer: KerasLayer, variable: ModelVariable) -> TFTensor:
+        if id(variable) not in self._tensors:
+            if is_composite(layer) and "float" in variable.dtype:
+                self._tensors[id(variable)] = self._table(layer, variable)
+            else:
+                path = self._paths.get(id(variable), variable.name)
+                made = keras.KerasTensor(variable.shape, variable.dtype)
+                self._tensors[id(variable)] = made
+                self._unreadable[id(made)] = f"its call reads {path} itself: {_how(layer, variable)}"
+        return self._tensors[id(variable)]
+
+    def _table(self, layer: KerasLayer, variable: ModelVariable) -> TFTensor:
+        """A variable of a composite as a table, in its own shape where it has two axes."""
+        shape = tuple(variable.shape)
+        rows = shape[0] if len(shape) > 1 else 1
+        path = self._paths.get(id(variable), variable.name)
+        if variable.constraint is not None and len(shape) != 2:
+            raise ModelError(
+                f"{path}: a constraint on a variable of {len(shape)} axes that a call reads itself cannot be kept"
+            )
+        table = keras.layers.Embedding(
+            rows,
+            prod(shape) // rows,
+            embeddings_regularizer=variable.regularizer,
+            embeddings_constraint=variable.constraint,
+            dtype=layer.dtype_policy,
+            name=path.replace("/", "_"),
+            trainable=variable.trainable,
+        )
+        table.build((None,))
+        table.embeddings.assign(keras.ops.reshape(variable, tuple(table.embeddings.shape)))
+        self.layers.append((table, variable))
+        found = _all_rows(table, self.rows(rows))
+        return found if len(shape) == 2 else keras.ops.reshape(found, shape)
+
+
+def _all_rows(table: KerasLayer, rows: TFTensor) -> TFTensor:
+    found = table(rows)
+    set_mask(found, None)
+    return found
+
+
+def _held(holder: Any, key: Any, value: Any) -> Iterator[tuple[Any, Any, ModelVariable]]:
+    """The variables at one place of an object: itself, or in a list or dict there."""
+    if isinstance(value, keras.Variable):
+        yield holder, key, value
+    elif isinstance(value, dict):
+        for inner, item in list(value.items()):
+            yield from _held(value, inner, item)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _held(value, place, item)
+
+
+def _how(layer: KerasLayer, variable: ModelVariable) -> str:
+    if "float" not in variable.dtype:
+        return f"{variable.dtype} variables are state, for which a Functional model has no place"
+    kind = type(layer).__name__
+    return f"of {kind} only the layer as a whole can be called; tables of Embedding, and its own weights, can be read"
