@@ -120,7 +120,7 @@ class KerasSession:
         """The smaller model, which computes what the model computes with zeros for what is removed."""
         made = resized(self.model, self._trace, removal.cut, removal.left)
         tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
-        inputs = sample_of(self._specs, min(tables, default=2))
+        inputs = sample_of(self.model, self._specs, tables)
         self.write(removal.zeroed(graph).without_activations())
         with self._undisturbed():
             expected = outputs_of(self.model, inputs)

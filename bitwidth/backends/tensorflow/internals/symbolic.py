@@ -51,21 +51,28 @@ def _cast(given: list[TFTensor], declared: list[TFTensor]) -> list[TFTensor]:
     return [x if x is None or x.dtype == spec.dtype else keras.ops.cast(x, spec.dtype) for x, spec in pairs]
 
 
-@contextmanager
-def training_untold() -> Iterator[None]:
-    """Within this context the layers around have not been told whether they train: a call notes nothing of it.
+def training_told() -> Any:
+    """What the layers around have been told of whether they train; None for nothing.
 
     Since Keras 3.0 (`current_call_ctx`, an object with the attribute `training`).
     """
+    return getattr(global_state.get_global_attribute("current_call_ctx"), "training", None)
+
+
+@contextmanager
+def training_untold(then: Any) -> Iterator[None]:
+    """Within this context the layers around have not been told whether they train, and behind it they are told `then`.
+
+    So a call notes nothing of it. Keras itself lets what one layer is told hold for those that are called after it.
+    """
     context = global_state.get_global_attribute("current_call_ctx")
-    told = getattr(context, "training", None)
-    if told is not None:
+    if context is not None:
         context.training = None
     try:
         yield
     finally:
-        if told is not None:
-            context.training = told
+        if context is not None:
+            context.training = then
 
 
 @contextmanager

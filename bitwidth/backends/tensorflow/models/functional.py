@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import numpy as np
 
 from bitwidth.backends.tensorflow.constraints.activations import attach, attached_to, detach
 from bitwidth.backends.tensorflow.internals import layers as tracked
-from bitwidth.backends.tensorflow.internals.symbolic import operations_behind, rename
+from bitwidth.backends.tensorflow.internals.symbolic import mask_of, operations_behind, rename
 from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFTensor
 from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import built_again, configuration_of, finalize
@@ -24,6 +25,7 @@ from bitwidth.backends.tensorflow.models.check import check_model
 from bitwidth.backends.tensorflow.models.composites import around_composites, is_composite, is_own, kept
 from bitwidth.backends.tensorflow.models.copying import copy_model
 from bitwidth.backends.tensorflow.models.deferred import give_value
+from bitwidth.backends.tensorflow.models.masks import carrying
 from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises
 from bitwidth.backends.tensorflow.models.symbolic import Failure, Inlining
 from bitwidth.backends.tensorflow.models.tables import Tables
@@ -64,9 +66,9 @@ def functionalized(model: Model, example: Nest = None, keep: str | Sequence[str]
     names = names_of(work)
     detach(work, names)
     trace = traced(work, example, names)
-    inputs = sample_of(trace.specs, _rows(work))
+    inputs = sample_of(work, trace.specs, _rows(work))
     expected = [_outputs(work, inputs, training) for training in (False, True)]
-    made, tables = _built(work, trace, kept(keep, names))
+    made, tables = _built(work, trace, kept(keep, names), inputs)
     left = _left_behind(trace, [*made.variables, *(variable for _, variable in tables.layers)])
     _freeze_as(work, made, tables)
     found = _rebuilt(made, trace)
@@ -89,7 +91,7 @@ def _is_opaque(layer: Any) -> bool:
 # ---- the graph
 
 
-def _built(work: Model, trace: FuncTrace, keep: set[int]) -> tuple[Model, Tables]:
+def _built(work: Model, trace: FuncTrace, keep: set[int], sample: Nest) -> tuple[Model, Tables]:
     """A Functional model of the layers of a copy, each under the name that it will have."""
     inputs = _inputs(work, trace.specs)
     zero = _zero(inputs, work)
@@ -98,33 +100,39 @@ def _built(work: Model, trace: FuncTrace, keep: set[int]) -> tuple[Model, Tables
     def anchored(leaf: Any) -> Any:
         return leaf if leaf is None else keras.ops.add(leaf, keras.ops.cast(zero, _dtype(leaf)))
 
+    name = f"{work.name!r} ({type(work).__name__})"
     try:
         outputs = inlining.outputs(inputs, anchored)
     except Refused as refusal:
-        raise ModelError(
-            f"functionalize: the model {work.name!r} ({type(work).__name__}) cannot be inlined: {refusal.reason}. {_ADVICE}"
-        ) from refusal
+        raise ModelError(f"functionalize: the model {name} cannot be inlined: {refusal.reason}") from refusal
     if inlining.failures:
         raise ModelError(_failed(work, inlining.failures))
     flat = keras.tree.flatten(outputs)
     if not all(isinstance(output, keras.KerasTensor) for output in flat):
-        raise ModelError(f"functionalize: an output of {work.name!r} is no tensor that depends on its inputs. {_ADVICE}")
-    _give_names(inputs, outputs, trace.names)
-    return keras.Model(inputs, outputs, name=work.name), tables
+        raise ModelError(f"functionalize: an output of {name} is no tensor that depends on its inputs")
+    made = _named(inputs, outputs, trace.names, work.name)
+    lost = [theirs and not ours for theirs, ours in zip(_masked(work, sample), _masked(made, sample), strict=True)]
+    if any(lost):
+        flat = [
+            carrying(output, mask_of(output)) if gone and mask_of(output) is not None else output
+            for output, gone in zip(flat, lost, strict=True)
+        ]
+        made = _named(inputs, keras.tree.pack_sequence_as(outputs, flat), trace.names, work.name)
+    return made, tables
 
 
-_ADVICE = (
-    "Write its call with layers of Keras and keras.ops, without values, tf operations and conditions on tensors, so that "
-    "it runs on keras.Input"
-)
+def _masked(model: Model, sample: Nest) -> list[bool]:
+    """Whether Keras puts a mask on each output of a model."""
+    with keras.StatelessScope():
+        return [mask_of(output) is not None for output in keras.tree.flatten(model(sample, training=False))]
 
 
 def _failed(work: Model, failures: Sequence[Failure]) -> str:
     shown = "; ".join(f"{failure.path} ({failure.kind}): {failure.reason}" for failure in failures)
     paths = list(dict.fromkeys(failure.path for failure in failures))
     return (
-        f"functionalize: layers of {work.name!r} cannot be inlined: {shown}. {_ADVICE}; or keep them as layers, which "
-        f"need their class when the model is loaded: keep={paths}"
+        f"functionalize: layers of {work.name!r} cannot be inlined: {shown}. Or keep them as layers, which need their "
+        f"class when the model is loaded: keep={paths}"
     )
 
 
@@ -157,8 +165,12 @@ def _dtype(leaf: Any) -> str:
     return str(keras.backend.standardize_dtype(getattr(leaf, "dtype", np.asarray(leaf).dtype)))
 
 
-def _give_names(inputs: Nest, outputs: Nest, names: Names) -> None:
-    """The last name of each layer's path where no other layer has it, else its whole path; operations by their kind."""
+def _named(inputs: Nest, outputs: Nest, names: Names, name: str) -> Model:
+    """A Functional model in which all names are told apart.
+
+    A layer has the last name of its path where no other layer has it, else its whole path; an operation that of its
+    kind.
+    """
     made = {id(operation): operation for operation, _ in operations_behind(outputs)}
     paths = {key: names.layer_path(item) for key, item in made.items() if isinstance(item, keras.Layer)}
     last = Counter((path or made[key].name).rpartition("/")[2] for key, path in paths.items())
@@ -172,6 +184,7 @@ def _give_names(inputs: Nest, outputs: Nest, names: Names) -> None:
             rename(operation, unique(name if last[name] == 1 else path.replace("/", "_"), taken))
         else:
             rename(operation, unique(re.sub(r"_\d+$", "", operation.name), taken))
+    return keras.Model(inputs, outputs, name=name)
 
 
 # ---- its values
@@ -182,7 +195,9 @@ def _rebuilt(made: Model, trace: FuncTrace) -> Model:
     config, reason = configuration_of(made)
     if config is None:
         raise ModelError(f"functionalize: the model cannot be built from plain data: {reason}")
-    found = built_again(config, trace.specs, made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about masks, as when the model was built
+        found = built_again(config, trace.specs, made)
     if len(found.variables) != len(made.variables):
         held: dict[int, list[str]] = {}
         for path, layer, _ in names_of(made).layers:
@@ -262,10 +277,9 @@ def _keep_held(model: Model, given: Names, names: Names, made: Model, found: Mod
 # ---- what it computes
 
 
-def _rows(model: Model) -> int:
-    """How many rows the smallest table has."""
-    tables = [layer.input_dim for layer in tracked.layers_of(model) if isinstance(layer, keras.layers.Embedding)]
-    return min(tables, default=2)
+def _rows(model: Model) -> list[int]:
+    """How many rows each table has."""
+    return [layer.input_dim for layer in tracked.layers_of(model) if isinstance(layer, keras.layers.Embedding)]
 
 
 def _outputs(model: Model, inputs: Nest, training: bool) -> list[Array] | None:

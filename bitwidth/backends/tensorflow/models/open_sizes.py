@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import keras
 import numpy as np
@@ -51,8 +51,13 @@ class Size(int):
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _calculated  # type: ignore[assignment]
     __mod__ = __rmod__ = __pow__ = _calculated  # type: ignore[assignment]
+    def _valued(self, *others: object) -> NoReturn:
+        del others
+        raise Refused(f"{_WHY}, and takes it for a number; {_HOW}")
+
     __lt__ = __le__ = _below
     __gt__ = __ge__ = _above
+    __truediv__ = __rtruediv__ = __neg__ = __abs__ = __round__ = __float__ = _valued  # type: ignore[assignment]
 
     @override
     def __bool__(self) -> bool:
@@ -128,7 +133,13 @@ class OpenSizes:
 
             return arange
 
-        return {"shape": shape_of, "zeros": filled(0), "ones": filled(1), "arange": ranged}
+        def cast(original: Callable[..., Any]) -> Callable[..., Any]:
+            def number(x: Any, dtype: Any = None) -> Any:
+                return keras.ops.cast(self.number(x), dtype) if active() and _is_open(x) else original(x, dtype)
+
+            return number
+
+        return {"cast": cast, "shape": shape_of, "zeros": filled(0), "ones": filled(1), "arange": ranged}
 
     # ---- operations
 
@@ -142,6 +153,8 @@ class OpenSizes:
         if kind == "GetItem":
             return self._item(*args) if _sizes_in(args[1]) else None
         fields = {name: value for name, value in vars(operation).items() if _sizes_in(value)}
+        if not fields and any(map(_is_open, args)):
+            return operation.symbolic_call(*(self.number(arg) if _is_open(arg) else arg for arg in args))
         if not fields:
             _check_constants(operation, args, self._sizes.values())
             return None
@@ -166,6 +179,10 @@ class OpenSizes:
     def counted(self, size: Size) -> TFTensor:
         """0, 1, ... along the axis."""
         return keras.ops.subtract(keras.ops.cumsum(keras.ops.add(self.line(size), 1)), 1)
+
+    def number(self, size: Size) -> TFTensor:
+        """The size itself, as a tensor."""
+        return keras.ops.sum(keras.ops.add(self.line(size), 1))
 
     def zeros(self, shape: tuple[Any, ...]) -> TFTensor:
         """Zeros, as integers, of a shape with open sizes in it."""

@@ -13,9 +13,15 @@ from typing import Any, final
 import keras
 
 from bitwidth.backends.tensorflow.internals import layers as tracked
-from bitwidth.backends.tensorflow.internals.symbolic import functions_replaced, mask_of, seen_through, training_untold
+from bitwidth.backends.tensorflow.internals.symbolic import (
+    functions_replaced,
+    seen_through,
+    training_told,
+    training_untold,
+)
 from bitwidth.backends.tensorflow.internals.types import KerasLayer, TFTensor
 from bitwidth.backends.tensorflow.models.composites import around_composites, holds_state, is_composite, is_own
+from bitwidth.backends.tensorflow.models.masks import with_masks
 from bitwidth.backends.tensorflow.models.open_sizes import OpenSizes
 from bitwidth.backends.tensorflow.models.tables import Tables
 from bitwidth.backends.tensorflow.reading.naming import Names
@@ -24,6 +30,7 @@ from bitwidth.text import brief
 from bitwidth.typing import Model, Nest
 
 _LOCK = threading.RLock()
+_ADVICE = "write it with layers of Keras and keras.ops, so that it needs no values, tf operations and states"
 
 
 @final
@@ -193,35 +200,16 @@ class Inlining:
     def _reason(self, error: Exception) -> str:
         if isinstance(error, Refused):
             return error.reason
-        hint = "; it asks for sizes that are only known when the model runs" if self._sizes.asked else ""
-        return f"its call cannot run on symbolic tensors: {brief(error)}{hint}"
+        hint = ", and does not ask for sizes that are only known when the model runs" if self._sizes.asked else ""
+        return f"its call does not run on symbolic tensors ({brief(error).rstrip('.')}): {_ADVICE}{hint}"
 
     def _inlined(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any) -> Any:
         """Call a composite as Keras does, but run its code on the tensors themselves."""
         if layer.activity_regularizer is not None:
             raise Refused("it has an activity regularizer; use the layer keras.layers.ActivityRegularization")
-        masked: list[Any] = []
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            outputs = layer.call(*args, **kwargs)
-            masked.extend(mask_of(x) for x in keras.tree.flatten(outputs))
-            return outputs
-
         simple = is_own(layer) and not tracked.children(layer)
-        with self._in(simple=simple), seen_through(layer, call):
-            outputs = original(layer, *args, **kwargs)
-        flat = keras.tree.flatten(outputs)
-        for place, (tensor, before) in enumerate(zip(flat, masked, strict=False)):
-            if before is None and mask_of(tensor) is not None:
-                flat[place] = self._carrying(tensor, mask_of(tensor))
-        return keras.tree.pack_sequence_as(outputs, flat)
-
-    def _carrying(self, tensor: TFTensor, mask: TFTensor) -> TFTensor:
-        """A tensor with a mask that a composite has put on it, in a model that does nothing else."""
-        inner = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name="inputs")
-        same = keras.layers.Identity(dtype=tensor.dtype if "float" in tensor.dtype else None, name="masked")(inner)
-        with self._in(leaf=True):
-            return keras.Model(inner, same, name="mask")(tensor, mask=mask)
+        with self._in(simple=simple), seen_through(layer, layer.call):
+            return original(layer, *args, **kwargs)
 
     def _as_layer(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any) -> Any:
         """Call a layer that stays one."""
@@ -230,14 +218,17 @@ class Inlining:
             path = self._names.layer_path(layer) or layer.name
             reason = f"it calls the layer of the class {inner} in it by itself"
             self.failures.append(Failure(path, type(layer).__name__, reason))
-        kwargs = {name: value for name, value in kwargs.items() if value is not self._training}
-        if isinstance(kwargs.get("training"), bool):
-            _check_training(layer, kwargs.pop("training"))
+        told = kwargs.pop("training", None)
+        if told is None:
+            told = training_told()
+        if isinstance(told, bool):
+            _check_training(layer, told)
+        kwargs = with_masks(layer, args, kwargs)
         if holds_variables(layer) and not any(
             isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten((args, kwargs))
         ):
             args = keras.tree.map_structure(self._anchor, args)
-        with self._in(leaf=True), self.tables.variables_of(layer), training_untold():
+        with self._in(leaf=True), self.tables.variables_of(layer), training_untold(then=told):
             return original(layer, *args, **kwargs)
 
 
@@ -256,4 +247,7 @@ def _check_training(layer: KerasLayer, training: bool) -> None:
         moves = bool(part.non_trainable_variables) and part.trainable
         if moves or tracked.seed_generators(part):
             how = "leave the argument out" if training or not moves else "freeze it (trainable = False)"
-            raise Refused(f"its call calls {layer.name} with training={training}: {how}")
+            raise Refused(
+                f"its call calls {layer.name}, or a layer before it, with training={training}, which in Keras holds from "
+                f"there on: {how}"
+            )
