@@ -94,8 +94,9 @@ def _is_opaque(layer: Any) -> bool:
 def _built(work: Model, trace: FuncTrace, keep: set[int], sample: Nest) -> tuple[Model, Tables]:
     """A Functional model of the layers of a copy, each under the name that it will have."""
     inputs = _inputs(work, trace.specs)
-    zero = _zero(inputs, work)
-    inlining = Inlining(work, trace.names, keep, tables := Tables(trace.names, zero))
+    batch = _dense(inputs, work)
+    zero = keras.ops.sum(keras.ops.zeros_like(batch[:1, ...], dtype="int32"))
+    inlining = Inlining(work, trace.names, keep, tables := Tables(trace.names, zero), batch)
 
     def anchored(leaf: Any) -> Any:
         return leaf if leaf is None else keras.ops.add(leaf, keras.ops.cast(zero, _dtype(leaf)))
@@ -153,11 +154,11 @@ def _inputs(work: Model, specs: Nest) -> Nest:
     return keras.tree.pack_sequence_as(specs, made)
 
 
-def _zero(inputs: Nest, work: Model) -> TFTensor:
-    """The number 0, as a symbolic tensor that depends on the inputs."""
+def _dense(inputs: Nest, work: Model) -> TFTensor:
+    """An input of which constants can be made that depend on the inputs."""
     for tensor in keras.tree.flatten(inputs):
         if not (tensor.sparse or tensor.ragged or tensor.dtype == "string"):
-            return keras.ops.sum(keras.ops.zeros_like(tensor[:1, ...], dtype="int32"))
+            return tensor
     raise ModelError(f"functionalize: {work.name!r} takes only sparse, ragged or text inputs, which is not supported")
 
 

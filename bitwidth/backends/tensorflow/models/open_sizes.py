@@ -78,10 +78,14 @@ class OpenSizes:
 
     Attributes:
         asked: whether one was.
+
+    Args:
+        batch: a tensor whose first axis is as long as the batch: an input.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch: TFTensor) -> None:
         self.asked = False
+        self._batch = batch
         self._sizes: dict[tuple[int, int], Size] = {}
         self._held: list[Any] = []  # ids stay unique only while their objects live
         self._lines: dict[int, TFTensor] = {}
@@ -168,11 +172,9 @@ class OpenSizes:
         if size.tensor is None:
             raise Refused(f"{_WHY}; {_HOW}")
         if id(size) not in self._lines:
-            tensor, axis = size.tensor, size.axis
-            rank = len(tensor.shape)
-            thin = tensor[tuple(slice(None) if place == axis else slice(0, 1) for place in range(rank))]
-            others = tuple(place for place in range(rank) if place != axis)
-            zeros = keras.ops.zeros_like(thin, dtype="int32")
+            tensor, axis = (self._batch, 0) if size.axis == 0 else (size.tensor, size.axis)
+            others = tuple(place for place in range(len(tensor.shape)) if place != axis)
+            zeros = keras.ops.zeros_like(tensor, dtype="int32")
             self._lines[id(size)] = keras.ops.sum(zeros, axis=others) if others else zeros
         return self._lines[id(size)]
 
@@ -202,7 +204,8 @@ class OpenSizes:
             if _is_open(repeat) and size != 1:
                 raise Refused(f"{_WHY}, to repeat an axis that is longer than one; {_HOW}")
         zeros = self.zeros(tuple(repeat if _is_open(repeat) else 1 for repeat in repeats))
-        long = keras.ops.add(x, keras.ops.cast(zeros, x.dtype))
+        combined = keras.ops.logical_or if x.dtype == "bool" else keras.ops.add
+        long = combined(x, keras.ops.cast(zeros, x.dtype))
         rest = tuple(1 if _is_open(repeat) else repeat for repeat in repeats)
         return long if set(rest) == {1} else keras.ops.tile(long, rest)
 

@@ -90,15 +90,16 @@ class Inlining:
         names: of it.
         kept: ids of the layers that are not to be inlined.
         tables: its variables as tensors.
+        batch: one of the inputs.
     """
 
-    def __init__(self, model: Model, names: Names, kept: set[int], tables: Tables) -> None:
+    def __init__(self, model: Model, names: Names, kept: set[int], tables: Tables, batch: TFTensor) -> None:
         self.tables = tables
         self.failures: list[Failure] = []
         self._model, self._names, self._kept = model, names, kept
         self._within = _Within()
         self._training = _Training(self._within)
-        self._sizes = OpenSizes()
+        self._sizes = OpenSizes(batch)
         self._thread = threading.get_ident()
 
     def outputs(self, inputs: Nest, anchor: Callable[[TFTensor], TFTensor]) -> Nest:
@@ -201,7 +202,7 @@ class Inlining:
         if isinstance(error, Refused):
             return error.reason
         hint = ", and does not ask for sizes that are only known when the model runs" if self._sizes.asked else ""
-        return f"its call does not run on symbolic tensors ({brief(error).rstrip('.')}): {_ADVICE}{hint}"
+        return f"its call does not run on symbolic tensors ({brief(error).partition('. ')[0].rstrip('.')}): {_ADVICE}{hint}"
 
     def _inlined(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any) -> Any:
         """Call a composite as Keras does, but run its code on the tensors themselves."""
