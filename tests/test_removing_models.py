@@ -51,7 +51,7 @@ def test_half_of_every_exact_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SUBCLASSED)
-def test_a_model_whose_code_holds_its_sizes_is_refused_and_stays(name: str) -> None:
+def test_a_model_whose_code_holds_its_sizes_is_refused_before_work_starts(name: str) -> None:
     model = made(name)
     before = size(model)
     with pytest.raises(ModelError, match=r"nothing could be removed: .* is left of it, and the layer that its config"):

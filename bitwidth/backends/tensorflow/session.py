@@ -26,6 +26,7 @@ from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undistu
 from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
+from bitwidth.backends.tensorflow.models.composites import advice, own_code
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.handed import Handed
@@ -116,8 +117,19 @@ class KerasSession:
         """See `Session.check_removal`."""
         self._smaller(graph, removal)
 
+    @property
+    def own_code(self) -> str:
+        """See `Session.own_code`."""
+        return own_code(self.model)
+
     def _smaller(self, graph: Graph, removal: Removal) -> Resized:
         """The smaller model, which computes what the model computes with zeros for what is removed."""
+        try:
+            return self._compared(graph, removal)
+        except ModelError as error:
+            raise ModelError(f"{error}{advice(self.model)}") from error
+
+    def _compared(self, graph: Graph, removal: Removal) -> Resized:
         made = resized(self.model, self._trace, removal.cut, removal.left)
         tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
         inputs = sample_of(self.model, self._specs, tables)

@@ -13,6 +13,7 @@ from bitwidth.backends.tensorflow.internals.types import KerasLayer
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.errors import ConfigError, SelectionError
 from bitwidth.text import quoted
+from bitwidth.typing import Model
 
 
 def is_own(layer: KerasLayer) -> bool:
@@ -49,6 +50,17 @@ def around_composites(layer: KerasLayer) -> str:
         return ""
     inner = tracked.layers_of(layer, include_self=False)
     return next((type(part).__name__ for part in inner if is_own(part) and tracked.children(part)), "")
+
+
+def own_code(model: Model) -> str:
+    """The class of a model, or of the first layer in it, that is not one of Keras; empty where there is none."""
+    return next((type(layer).__name__ for layer in tracked.layers_of(model) if is_own(layer)), "")
+
+
+def advice(model: Model) -> str:
+    """What to do about sizes that stand in the code of a class, to be put behind a message; empty where there is none."""
+    found = next((type(layer).__name__ for layer in tracked.layers_of(model) if is_composite(layer)), "")
+    return f"; sizes may stand in the code of {found}: compress bw.functionalize(model) in its place" if found else ""
 
 
 def kept(keep: str | Sequence[str], names: Names) -> set[int]:
