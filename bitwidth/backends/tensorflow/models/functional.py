@@ -55,6 +55,12 @@ def functionalized(model: Model, example: Nest = None, keep: str | Sequence[str]
             computes something else.
     """
     started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about masks and the like, as when the model was built
+        return _functionalized(model, example, keep, started)
+
+
+def _functionalized(model: Model, example: Nest, keep: str | Sequence[str], started: float) -> Model:
     given = check_model(model)
     if not is_own(model) and not any(_is_opaque(layer) for layer in tracked.layers_of(model)):
         found = copy_model(model)
@@ -70,7 +76,6 @@ def functionalized(model: Model, example: Nest = None, keep: str | Sequence[str]
     expected = [_outputs(work, inputs, training) for training in (False, True)]
     made, tables = _built(work, trace, kept(keep, names), inputs)
     left = _left_behind(trace, [*made.variables, *(variable for _, variable in tables.layers)])
-    _freeze_as(work, made, tables)
     found = _rebuilt(made, trace)
     _check(found, inputs, expected, model)
     _keep_held(model, given, names, made, found, tables)
@@ -166,7 +171,7 @@ def _dtype(leaf: Any) -> str:
     return str(keras.backend.standardize_dtype(getattr(leaf, "dtype", np.asarray(leaf).dtype)))
 
 
-def _named(inputs: Nest, outputs: Nest, names: Names, name: str) -> Model:
+def _named(inputs: Nest, outputs: Nest, names: Names, title: str) -> Model:
     """A Functional model in which all names are told apart.
 
     A layer has the last name of its path where no other layer has it, else its whole path; an operation that of its
@@ -185,7 +190,7 @@ def _named(inputs: Nest, outputs: Nest, names: Names, name: str) -> Model:
             rename(operation, unique(name if last[name] == 1 else path.replace("/", "_"), taken))
         else:
             rename(operation, unique(re.sub(r"_\d+$", "", operation.name), taken))
-    return keras.Model(inputs, outputs, name=name)
+    return keras.Model(inputs, outputs, name=title)
 
 
 # ---- its values
@@ -196,9 +201,7 @@ def _rebuilt(made: Model, trace: FuncTrace) -> Model:
     config, reason = configuration_of(made)
     if config is None:
         raise ModelError(f"functionalize: the model cannot be built from plain data: {reason}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about masks, as when the model was built
-        found = built_again(config, trace.specs, made)
+    found = built_again(config, trace.specs, made)
     if len(found.variables) != len(made.variables):
         held: dict[int, list[str]] = {}
         for path, layer, _ in names_of(made).layers:
@@ -218,17 +221,6 @@ def _rebuilt(made: Model, trace: FuncTrace) -> Model:
     load_assets(found, assets_of(made))
     finalize(found)
     return found
-
-
-def _freeze_as(work: Model, made: Model, tables: Tables) -> None:
-    """Freeze the layers that do not train in the model, though what froze them is not in the graph."""
-    trained = {id(variable) for variable in work.trainable_variables}
-    for table, variable in tables.layers:
-        table.trainable = id(variable) in trained
-    own = {id(table) for table, _ in tables.layers}
-    for layer in made.layers:
-        if layer.trainable_variables and id(layer) not in own:
-            layer.trainable = any(id(variable) in trained for variable in layer.trainable_variables)
 
 
 def _left_behind(trace: FuncTrace, carried: list[ModelVariable]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from bitwidth.backends.tensorflow.internals.symbolic import mask_of, training_told, training_untold
+from bitwidth.backends.tensorflow.internals.symbolic import mask_of, set_mask, training_told, training_untold
 from bitwidth.backends.tensorflow.internals.types import KerasLayer, TFTensor
 from bitwidth.typing import Nest
 
@@ -46,6 +46,14 @@ def _attended(masks: Mapping[str, TFTensor], told: TFTensor, given: dict[str, An
             mask = keras.ops.expand_dims(masks[name], axis)
             told = mask if told is None else keras.ops.logical_and(told, mask)
     return given if told is None else {**given, "attention_mask": told}
+
+
+def forget_masks(layer: KerasLayer, arguments: Nest) -> None:
+    """Take the masks off what an attention was called on, as it does when it runs."""
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        for leaf in keras.tree.flatten(arguments):
+            if isinstance(leaf, keras.KerasTensor):
+                set_mask(leaf, None)
 
 
 def _is_symbolic(value: Nest) -> bool:

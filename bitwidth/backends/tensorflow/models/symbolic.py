@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from bitwidth.backends.tensorflow.internals.symbolic import (
 )
 from bitwidth.backends.tensorflow.internals.types import KerasLayer, TFTensor
 from bitwidth.backends.tensorflow.models.composites import around_composites, holds_state, is_composite, is_own
-from bitwidth.backends.tensorflow.models.masks import with_masks
+from bitwidth.backends.tensorflow.models.masks import forget_masks, with_masks
 from bitwidth.backends.tensorflow.models.open_sizes import OpenSizes
 from bitwidth.backends.tensorflow.models.tables import Tables
 from bitwidth.backends.tensorflow.reading.naming import Names
@@ -143,8 +142,6 @@ class Inlining:
         with ExitStack() as stack:
             stack.enter_context(_LOCK)
             stack.enter_context(functions_replaced(self._sizes.functions(self._active)))
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # about masks and the like, as when the model was built
             keras.Layer.__call__, keras.Operation.symbolic_call = called, noted
             keras.random.SeedGenerator.next = drawn
             keras.config.disable_traceback_filtering()
@@ -194,8 +191,7 @@ class Inlining:
                 raise Refused(self._reason(error)) from error
             del self.failures[failed:]
             if not (is_own(layer) and not tracked.children(layer)):
-                path = self._names.layer_path(layer) or layer.name
-                self.failures.append(Failure(path, type(layer).__name__, self._reason(error)))
+                self.failures.append(Failure(self._path(layer), type(layer).__name__, self._reason(error)))
             return self._as_layer(original, layer, args, kwargs)
 
     def _reason(self, error: Exception) -> str:
@@ -216,39 +212,42 @@ class Inlining:
         """Call a layer that stays one."""
         inner = around_composites(layer)
         if inner and id(layer) not in self._kept:
-            path = self._names.layer_path(layer) or layer.name
             reason = f"it calls the layer of the class {inner} in it by itself"
-            self.failures.append(Failure(path, type(layer).__name__, reason))
+            self.failures.append(Failure(self._path(layer), type(layer).__name__, reason))
         told = kwargs.pop("training", None)
         if told is None:
             told = training_told()
         if isinstance(told, bool):
-            _check_training(layer, told)
+            self._check_training(layer, told)
         kwargs = with_masks(layer, args, kwargs)
-        if holds_variables(layer) and not any(
+        if _holds_variables(layer) and not any(
             isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten((args, kwargs))
         ):
             args = keras.tree.map_structure(self._anchor, args)
         with self._in(leaf=True), self.tables.variables_of(layer), training_untold(then=told):
-            return original(layer, *args, **kwargs)
+            outputs = original(layer, *args, **kwargs)
+        forget_masks(layer, (args, kwargs))
+        return outputs
+
+    def _check_training(self, layer: KerasLayer, training: bool) -> None:
+        """Raise if a layer is told whether it trains, and that matters: in a Functional model it follows the model.
+
+        Raises:
+            Refused: it does; with what to do.
+        """
+        for part in tracked.layers_of(layer):
+            moves = part.trainable and any(not variable.trainable for variable in tracked.own_variables(part))
+            if moves or tracked.seed_generators(part):
+                how = "leave the argument out" if training or not moves else "freeze it (trainable = False)"
+                raise Refused(
+                    f"its call calls {self._path(part)}, or a layer before it, with training={training}, which in "
+                    f"Keras holds from there on: {how}"
+                )
+
+    def _path(self, layer: KerasLayer) -> str:
+        return self._names.layer_path(layer) or str(layer.name)
 
 
-def holds_variables(layer: KerasLayer) -> bool:
+def _holds_variables(layer: KerasLayer) -> bool:
     """Whether there are variables in a layer, or in those in it."""
     return any(holds_state(part) for part in tracked.layers_of(layer))
-
-
-def _check_training(layer: KerasLayer, training: bool) -> None:
-    """Raise if a layer is told whether it trains, and that matters: in a Functional model it follows the model.
-
-    Raises:
-        Refused: it does; with what to do.
-    """
-    for part in tracked.layers_of(layer):
-        moves = bool(part.non_trainable_variables) and part.trainable
-        if moves or tracked.seed_generators(part):
-            how = "leave the argument out" if training or not moves else "freeze it (trainable = False)"
-            raise Refused(
-                f"its call calls {layer.name}, or a layer before it, with training={training}, which in Keras holds from "
-                f"there on: {how}"
-            )
