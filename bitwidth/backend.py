@@ -255,13 +255,6 @@ class Session(Protocol):
     def check_removal(self, graph: Graph, removal: Removal) -> None:
         """Raise what `remove` would raise, and change nothing."""
 
-    @property
-    def own_code(self) -> str:
-        """A class of the user's in whose code sizes may stand; empty where all layers are the framework's.
-
-        A removal may fail because of it, so it is tried before work starts.
-        """
-
     def finish(self, graph: Graph) -> Finished:
         """The model with the values of `graph`, made when it is first asked for.
 

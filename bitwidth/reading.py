@@ -1,4 +1,4 @@
-"""`open`, `read`, `cost` and `functionalize`: a model taken in, to be compressed, looked at, or written out as a graph."""
+"""`open`, `read`, `cost`, `functionalize`: a model taken in, to be compressed, looked at, or made a graph of layers."""
 
 from __future__ import annotations
 
@@ -150,60 +150,50 @@ def cost(model: Model, data: Data = None) -> Cost:
 
 
 def functionalize(model: Model, data: Data = None, *, keep: str | Sequence[str] = ()) -> Model:
-    """A subclassed model as a Functional one of Keras's own layers, which loads without this library and without its class.
+    """A subclassed model as a Functional one of Keras's own layers, which loads without this library and its class.
 
-    The model is called on symbolic tensors, and the calls of composites (layers and models of the user's that hold
-    layers) are seen through, also within Functional and Sequential models. Layers keep their weights, names, dtypes and
-    what is frozen; shared layers stay shared. It computes the same in inference and in training: outputs are compared
-    on random inputs, within 1e-5 of their root mean square in float32.
-
-    A weight that a composite holds and reads itself becomes an `Embedding` of which every row is looked up, and a table
-    that is also multiplied with (tied logits) stays one layer. A layer of the user's own that holds weights and no
-    layers stays as it is, and needs its class when the model is loaded.
+    Calls of layers and models of the user's that hold layers are seen through, also within Functional and Sequential
+    models. Layers keep weights, names, dtypes and what is frozen; shared ones stay shared. Outputs are compared on
+    random inputs, in inference and in training, within 1e-5 of their root mean square in float32. A weight that a call
+    reads itself becomes an `Embedding` that is asked for all of its rows. A layer of the user's own that holds weights
+    and no layers stays as it is, and needs its class when the model is loaded.
 
     Args:
-        model: a built Keras 3 model, a `Result`, or what `open` returned; not touched. A model of Keras's own layers that
-            is Functional or Sequential already is copied.
-        data: data or inputs, for a model that does not know its inputs; sizes besides the first are fixed to its.
-        keep: paths of layers (`*` and `?` as in a shell) that are not to be inlined, and stay layers of their class.
+        model: a built Keras 3 model, a `Result`, or what `open` returned. One of Keras's own layers that is Functional
+            or Sequential already is copied.
+        data: data or inputs, for a model that does not know its inputs; sizes besides the first are fixed to theirs.
+        keep: paths of layers (`*` and `?` as in a shell) that stay layers of their class.
 
     Returns:
-        An uncompiled `keras.Model`. What earlier passes promised about the weights goes along.
+        An uncompiled `keras.Model`, under what earlier passes promised.
 
     Raises:
-        ModelError: a call cannot be followed: it reads values, branches on them or on `training`, computes with
-            operations of TensorFlow, draws random numbers, keeps a state, or takes several arguments. The message names
-            the layer, why, and what to do.
+        ModelError: a call cannot be followed: it reads values, branches on them or on `training`, uses operations of
+            TensorFlow, draws random numbers or keeps a state. The message names the layer, why, and what to do.
         SelectionError: `keep` names no layer.
 
     Example:
         >>> import bitwidth as bw
         >>> import keras
-        >>> import numpy as np
         >>> class Block(keras.layers.Layer):
         ...     def __init__(self):
         ...         super().__init__()
         ...         self.up, self.down = keras.layers.Dense(16, "relu"), keras.layers.Dense(8)
-        ...
         ...     def call(self, x):
         ...         return x + self.down(self.up(x))
-        >>> inputs = keras.Input((8,))
-        >>> model = keras.Model(inputs, Block()(inputs))
-        >>> plain = bw.functionalize(model)
-        >>> [layer.name for layer in plain.layers]
-        ['input_layer', 'up', 'down', 'add']
-        >>> bw.PassManager([bw.Shrink(keep=0.5)]).run(plain).model.get_layer("up").units
-        8
+        >>> inputs = keras.Input((8,), name="x")
+        >>> [layer.name for layer in bw.functionalize(keras.Model(inputs, Block()(inputs))).layers]
+        ['x', 'up', 'down']
     """
     if isinstance(model, Opened):
         with model.turn:
-            return functionalize(model.session.finish(model.graph).model, data, keep=keep)
-    if isinstance(model, Result):
+            model = model.session.finish(model.graph).model
+    elif isinstance(model, Result):
         model.check_unchanged()
         model = model.model
-    if isinstance(model, type) or model is None:
+    elif isinstance(model, type) or model is None:
         raise ConfigError(f"expected a model, got {model!r}")
     found = getattr(backend_for(model), "functionalize", None)
     if found is None:
-        raise UnsupportedModelError(f"the backend of {type(model).__name__} has no functional models")
+        raise UnsupportedModelError(f"functionalize: the backend of {type(model).__name__} does not offer it")
     return found(model, data, keep)

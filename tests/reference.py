@@ -274,8 +274,6 @@ class ReferenceSession:
     def check_removal(self, graph: Graph, removal: Removal) -> None:
         self._smaller(graph, removal)
 
-    own_code = ""
-
     def _smaller(self, graph: Graph, removal: Removal) -> Network:
         left = [removal.cut.take(path, graph.values[path]) for path in paths(self.network)]
         smaller = Network([self.network.widths[0], *(bias.size for bias in left[1::2])])

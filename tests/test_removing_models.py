@@ -116,5 +116,7 @@ def test_a_shrunk_model_lives_without_the_library_and_its_class(name: str, tmp_p
     model.save(tmp_path / "small.keras")
     np.savez(tmp_path / "held.npz", inputs=inputs, outputs=np.asarray(model(inputs, training=False)))
     command = [sys.executable, "-c", _ELSEWHERE]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env={**os.environ, "PYTHONPATH": ""})
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env={**os.environ, "PYTHONPATH": ""}
+    )
     assert done.stdout.strip().endswith("done"), done.stderr[-2000:]

@@ -213,6 +213,8 @@ class Structure:
         outputs: names of those that it returns.
         notes: what there is to say about the model as it was read.
         cut: what is left of its parameters since it was opened.
+        own_code: a class of the user's in whose code sizes may stand, so that a removal may fail; empty where all
+            layers are the framework's.
     """
 
     name: str
@@ -223,6 +225,7 @@ class Structure:
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)
+    own_code: str = ""
 
 
 def layer_inputs(structure: Structure) -> dict[str, tuple[Encoding | None, ...]]:

@@ -105,7 +105,7 @@ class Shrink(Pass, name="shrink"):
         counts, groups = self._counts(graph, coupling, context.fresh_notes())
         if self.width.is_budget:
             self.width.check_room(groups, self._weigh(graph, coupling), self.label)
-        if context.session.own_code and graph.structure is context.session.graph.structure:
+        if graph.structure.own_code and graph.structure is context.session.graph.structure:
             left = {group.name: counts.get(group.name, group.size // 2) for group in groups}
             smaller = {group.name: list(range(max(1, left[group.name]))) for group in groups}
             self._check_possible(graph, context, coupling, smaller)

@@ -26,7 +26,7 @@ from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undistu
 from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
-from bitwidth.backends.tensorflow.models.composites import advice, own_code
+from bitwidth.backends.tensorflow.models.composites import advice
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.handed import Handed
@@ -116,11 +116,6 @@ class KerasSession:
     def check_removal(self, graph: Graph, removal: Removal) -> None:
         """See `Session.check_removal`."""
         self._smaller(graph, removal)
-
-    @property
-    def own_code(self) -> str:
-        """See `Session.own_code`."""
-        return own_code(self.model)
 
     def _smaller(self, graph: Graph, removal: Removal) -> Resized:
         """The smaller model, which computes what the model computes with zeros for what is removed."""

@@ -26,7 +26,7 @@ def seen_through(layer: KerasLayer, call: Callable[..., Nest]) -> Iterator[None]
     Masks, dtypes, `training` and name scopes are handled as in any call. Inputs of a Functional model are cast where
     their dtype is another one, and not converted.
 
-    Since Keras 3.0 (`Operation.symbolic_call`, `Node` in the module of `Layer`, `Functional._convert_inputs_to_tensors`).
+    Since Keras 3.0 (`Operation.symbolic_call`, `Node` beside `Layer`, `Functional._convert_inputs_to_tensors`).
     """
     functional = getattr(layer, "_functional", None) or layer
     original = layer_module.Node
@@ -77,7 +77,7 @@ def training_untold(then: Any) -> Iterator[None]:
 
 @contextmanager
 def functions_replaced(functions: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]]) -> Iterator[None]:
-    """Within this context functions of `keras.ops` are what `functions` makes of them, by name, for all who look them up.
+    """Within this context functions of `keras.ops` are what `functions` makes of them, by name, where looked up.
 
     Since Keras 3.0 (`keras.src.ops`, `.core` and `.numpy` hold them besides).
     """

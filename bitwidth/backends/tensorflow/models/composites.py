@@ -16,11 +16,6 @@ from bitwidth.text import quoted
 from bitwidth.typing import Model
 
 
-def is_own(layer: KerasLayer) -> bool:
-    """Whether the class of a layer is not one of Keras."""
-    return not type(layer).__module__.startswith("keras.")
-
-
 def is_container(layer: KerasLayer) -> bool:
     """Whether a layer is a graph or a row of layers, and nothing besides."""
     return isinstance(layer, keras.Sequential) or tracked.is_functional(layer)
@@ -39,26 +34,21 @@ def is_composite(layer: KerasLayer) -> bool:
     """
     if isinstance(layer, keras.layers.Lambda):
         return True
-    if is_own(layer):
+    if tracked.is_own(layer):
         return bool(tracked.children(layer)) or not holds_state(layer)
     return is_container(layer) and any(is_composite(child) for child in tracked.children(layer))
 
 
 def around_composites(layer: KerasLayer) -> str:
     """The class of a composite within a layer of Keras that calls it in a way of its own; empty for none."""
-    if is_own(layer) or is_container(layer):
+    if tracked.is_own(layer) or is_container(layer):
         return ""
     inner = tracked.layers_of(layer, include_self=False)
-    return next((type(part).__name__ for part in inner if is_own(part) and tracked.children(part)), "")
-
-
-def own_code(model: Model) -> str:
-    """The class of a model, or of the first layer in it, that is not one of Keras; empty where there is none."""
-    return next((type(layer).__name__ for layer in tracked.layers_of(model) if is_own(layer)), "")
+    return next((type(part).__name__ for part in inner if tracked.is_own(part) and tracked.children(part)), "")
 
 
 def advice(model: Model) -> str:
-    """What to do about sizes that stand in the code of a class, to be put behind a message; empty where there is none."""
+    """What to do about sizes that stand in the code of a class, for the end of a message; empty where there is none."""
     found = next((type(layer).__name__ for layer in tracked.layers_of(model) if is_composite(layer)), "")
     return f"; sizes may stand in the code of {found}: compress bw.functionalize(model) in its place" if found else ""
 

@@ -22,7 +22,7 @@ from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of
 from bitwidth.backends.tensorflow.models.architecture import built_again, configuration_of, finalize
 from bitwidth.backends.tensorflow.models.assets import assets_of, load_assets
 from bitwidth.backends.tensorflow.models.check import check_model
-from bitwidth.backends.tensorflow.models.composites import around_composites, is_composite, is_own, kept
+from bitwidth.backends.tensorflow.models.composites import around_composites, is_composite, kept
 from bitwidth.backends.tensorflow.models.copying import copy_model
 from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.masks import carrying
@@ -62,7 +62,7 @@ def functionalized(model: Model, example: Nest = None, keep: str | Sequence[str]
 
 def _functionalized(model: Model, example: Nest, keep: str | Sequence[str], started: float) -> Model:
     given = check_model(model)
-    if not is_own(model) and not any(_is_opaque(layer) for layer in tracked.layers_of(model)):
+    if not tracked.is_own(model) and not any(_is_opaque(layer) for layer in tracked.layers_of(model)):
         found = copy_model(model)
         detach(found)
         attach(found, attached_to(model))
@@ -83,7 +83,7 @@ def _functionalized(model: Model, example: Nest, keep: str | Sequence[str], star
         "%s: made functional in %.2f seconds; own layers in it: %s; left behind, as no output depends on it: %s",
         model.name,
         time.perf_counter() - started,
-        ", ".join(sorted({layer.name for layer in tracked.layers_of(found) if is_own(layer)})) or "none",
+        ", ".join(sorted({layer.name for layer in tracked.layers_of(found) if tracked.is_own(layer)})) or "none",
         ", ".join(left) or "nothing",
     )
     return found
@@ -256,7 +256,7 @@ def _keep_held(model: Model, given: Names, names: Names, made: Model, found: Mod
             continue
         if tuple(before.shape) != tuple(variable.shape) and not encoding.summary().is_plain:
             raise ModelError(
-                f"functionalize: {before.path} is held as {encoding.describe()}, and has another shape in the new model: "
+                f"functionalize: {before.path} is held as {encoding.describe()}, and has another shape here: "
                 "make the model functional before it is compressed"
             )
         held[index] = encoding

@@ -49,15 +49,16 @@ class Size(int):
     def _above(self, other: int) -> bool:
         return not self._below(other)
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _calculated  # type: ignore[assignment]
-    __mod__ = __rmod__ = __pow__ = _calculated  # type: ignore[assignment]
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _calculated
+    __mod__ = __rmod__ = __pow__ = _calculated
+
     def _valued(self, *others: object) -> NoReturn:
         del others
         raise Refused(f"{_WHY}, and takes it for a number; {_HOW}")
 
     __lt__ = __le__ = _below
     __gt__ = __ge__ = _above
-    __truediv__ = __rtruediv__ = __neg__ = __abs__ = __round__ = __float__ = _valued  # type: ignore[assignment]
+    __truediv__ = __rtruediv__ = __neg__ = __abs__ = __round__ = __float__ = _valued
 
     @override
     def __bool__(self) -> bool:

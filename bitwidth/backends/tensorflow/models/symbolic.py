@@ -1,4 +1,4 @@
-"""A model called on symbolic tensors with its composites seen through: only layers and operations of Keras are noted."""
+"""A model called on symbolic tensors with its composites seen through: layers and operations of Keras are noted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, final
 
 import keras
+from typing_extensions import override
 
 from bitwidth.backends.tensorflow.internals import layers as tracked
 from bitwidth.backends.tensorflow.internals.symbolic import (
@@ -19,7 +20,7 @@ from bitwidth.backends.tensorflow.internals.symbolic import (
     training_untold,
 )
 from bitwidth.backends.tensorflow.internals.types import KerasLayer, TFTensor
-from bitwidth.backends.tensorflow.models.composites import around_composites, holds_state, is_composite, is_own
+from bitwidth.backends.tensorflow.models.composites import around_composites, holds_state, is_composite
 from bitwidth.backends.tensorflow.models.masks import forget_masks, with_masks
 from bitwidth.backends.tensorflow.models.open_sizes import OpenSizes
 from bitwidth.backends.tensorflow.models.tables import Tables
@@ -44,10 +45,10 @@ class Failure:
 
 @final
 class _Training:
-    """What `training` is while the model is called: handed on to layers of Keras, which each model will tell anew.
+    """What `training` is while the model is called: handed on to layers of Keras, which the new model tells itself.
 
-    A composite that branches on it goes the way of training. Whether that is the way of inference too shows when the
-    outputs are compared.
+    A composite that branches on it goes the way of training. Whether that is the way of inference too shows when
+    the outputs are compared.
     """
 
     def __init__(self, within: _Within) -> None:
@@ -60,9 +61,11 @@ class _Training:
             raise Refused("its call branches on training")
         return True
 
+    @override
     def __eq__(self, other: object) -> bool:
         return bool(self) is other if isinstance(other, bool) else self is other
 
+    @override
     def __hash__(self) -> int:
         return id(self)
 
@@ -106,7 +109,7 @@ class Inlining:
 
         Args:
             inputs: as the model takes them.
-            anchor: makes a constant depend on the inputs, so that a layer which is called on it becomes part of the model.
+            anchor: makes a constant depend on the inputs, so that a layer that is called on it is part of the model.
 
         Raises:
             Refused: the call of the model itself cannot be followed.
@@ -190,7 +193,7 @@ class Inlining:
             if whole:
                 raise Refused(self._reason(error)) from error
             del self.failures[failed:]
-            if not (is_own(layer) and not tracked.children(layer)):
+            if not (tracked.is_own(layer) and not tracked.children(layer)):
                 self.failures.append(Failure(self._path(layer), type(layer).__name__, self._reason(error)))
             return self._as_layer(original, layer, args, kwargs)
 
@@ -198,13 +201,14 @@ class Inlining:
         if isinstance(error, Refused):
             return error.reason
         hint = ", and does not ask for sizes that are only known when the model runs" if self._sizes.asked else ""
-        return f"its call does not run on symbolic tensors ({brief(error).partition('. ')[0].rstrip('.')}): {_ADVICE}{hint}"
+        said = brief(error).partition(". ")[0].rstrip(".")
+        return f"its call does not run on symbolic tensors ({said}): {_ADVICE}{hint}"
 
     def _inlined(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any) -> Any:
         """Call a composite as Keras does, but run its code on the tensors themselves."""
         if layer.activity_regularizer is not None:
             raise Refused("it has an activity regularizer; use the layer keras.layers.ActivityRegularization")
-        simple = is_own(layer) and not tracked.children(layer)
+        simple = tracked.is_own(layer) and not tracked.children(layer)
         with self._in(simple=simple), seen_through(layer, layer.call):
             return original(layer, *args, **kwargs)
 

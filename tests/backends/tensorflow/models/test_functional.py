@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,7 @@ def called(build: Callable[[], Model], *shape: int, dtype: str = "float32") -> M
 
 
 def assert_same(model: Model, found: Model, inputs: Any) -> None:
-    for one, two in zip(
-        keras.tree.flatten(model(inputs)), keras.tree.flatten(found(inputs)), strict=True
-    ):
+    for one, two in zip(keras.tree.flatten(model(inputs)), keras.tree.flatten(found(inputs)), strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(two), rtol=1e-4, atol=1e-5)
 
 
@@ -504,7 +502,9 @@ def test_all_that_is_in_the_way_is_named_at_once() -> None:
     with pytest.raises(ModelError) as raised:
         bw.functionalize(odd())
     text = str(raised.value)
-    assert "layers of 'net' cannot be inlined: odd (Odd): its call does not run on symbolic tensors (A KerasTensor" in text
+    assert (
+        "layers of 'net' cannot be inlined: odd (Odd): its call does not run on symbolic tensors (A KerasTensor" in text
+    )
     assert "each (TimeDistributed): it calls the layer of the class Odd in it by itself" in text
     assert text.endswith("keep=['odd', 'each']")
 
@@ -576,7 +576,10 @@ class _Far:
     ("does", "match"),
     [
         ("value", r"cannot be traced .* as a Python `bool` is not allowed"),
-        ("operation", r"does not run on symbolic tensors \(A KerasTensor cannot be used as input to a TensorFlow function"),
+        (
+            "operation",
+            r"does not run on symbolic tensors \(A KerasTensor cannot be used as input to a TensorFlow function",
+        ),
         ("loss", r"does not run on symbolic tensors \(`add_loss"),
         ("state", r"does not run on symbolic tensors \(.*assign_add.*needs no values, tf operations and states"),
         ("branch", r"differs .* Bad does in inference what cannot be followed: it branches on training"),
@@ -677,11 +680,10 @@ def test_promises_go_along() -> None:
 def test_a_promise_that_does_not_fit() -> None:
     model = filled(called(Patches, 2, 8, 8, 3))
     result = bw.PassManager([bw.Quantize(bits=4, where="token")]).run(model)
-    with pytest.raises(ModelError, match="token is held as 4-bit .* make the model functional before"):
+    with pytest.raises(ModelError, match=r"token is held as 4-bit .* make the model functional before"):
         bw.functionalize(result)
 
 
 @pytest.fixture(autouse=True)
-def _names_start_anew() -> Iterator[None]:
+def _names_of_layers_start_at_zero() -> None:
     keras.backend.clear_session()
-    yield
