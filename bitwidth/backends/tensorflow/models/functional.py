@@ -30,6 +30,7 @@ from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_pro
 from bitwidth.backends.tensorflow.models.symbolic import Failure, Inlining
 from bitwidth.backends.tensorflow.models.tables import Tables
 from bitwidth.backends.tensorflow.reading.graphs import traced
+from bitwidth.backends.tensorflow.reading.inlining import inline_functions
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of, unique
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ModelError, Refused
@@ -101,7 +102,7 @@ def _built(work: Model, trace: FuncTrace, keep: set[int], sample: Nest) -> tuple
     inputs = _inputs(work, trace.specs)
     batch = _dense(inputs, work)
     zero = keras.ops.sum(keras.ops.zeros_like(batch[:1, ...], dtype="int32"))
-    inlining = Inlining(work, trace.names, keep, tables := Tables(trace.names, zero), batch)
+    inlining = Inlining(work, trace.names, keep, tables := Tables(trace.names, keep, zero), batch)
 
     def anchored(leaf: Any) -> Any:
         return leaf if leaf is None else keras.ops.add(leaf, keras.ops.cast(zero, _dtype(leaf)))
@@ -162,9 +163,9 @@ def _inputs(work: Model, specs: Nest) -> Nest:
 def _dense(inputs: Nest, work: Model) -> TFTensor:
     """An input of which constants can be made that depend on the inputs."""
     for tensor in keras.tree.flatten(inputs):
-        if not (tensor.sparse or tensor.ragged or tensor.dtype == "string"):
+        if not (tensor.sparse or tensor.ragged):
             return tensor
-    raise ModelError(f"functionalize: {work.name!r} takes only sparse, ragged or text inputs, which is not supported")
+    raise ModelError(f"functionalize: {work.name!r} takes only sparse or ragged inputs, which is not supported")
 
 
 def _dtype(leaf: Any) -> str:
@@ -278,7 +279,7 @@ def _rows(model: Model) -> list[int]:
 def _outputs(model: Model, inputs: Nest, training: bool) -> list[Array] | None:
     """What a model gives, flat, without a trace in it; None where it does not run in training."""
     try:
-        with keras.StatelessScope(), _same_draws():
+        with keras.StatelessScope(), _same_draws(), inline_functions():
             return outputs_of(model, inputs, training)
     except Exception:  # a user's call raises anything
         if not training:

@@ -49,16 +49,9 @@ class Size(int):
     def _above(self, other: int) -> bool:
         return not self._below(other)
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _calculated
-    __mod__ = __rmod__ = __pow__ = _calculated
-
     def _valued(self, *others: object) -> NoReturn:
         del others
         raise Refused(f"{_WHY}, and takes it for a number; {_HOW}")
-
-    __lt__ = __le__ = _below
-    __gt__ = __ge__ = _above
-    __truediv__ = __rtruediv__ = __neg__ = __abs__ = __round__ = __float__ = _valued
 
     @override
     def __bool__(self) -> bool:
@@ -71,6 +64,17 @@ class Size(int):
     @override
     def __hash__(self) -> int:
         return int.__hash__(self)
+
+
+_METHODS = {
+    Size._calculated: "add radd sub rsub mul rmul floordiv rfloordiv mod rmod pow",
+    Size._valued: "truediv rtruediv neg abs round float",
+    Size._below: "lt le",
+    Size._above: "gt ge",
+}
+for _method, _names in _METHODS.items():
+    for _name in _names.split():
+        setattr(Size, f"__{_name}__", _method)
 
 
 @final

@@ -24,6 +24,7 @@ from bitwidth.backends.tensorflow.models.composites import around_composites, ho
 from bitwidth.backends.tensorflow.models.masks import forget_masks, with_masks
 from bitwidth.backends.tensorflow.models.open_sizes import OpenSizes
 from bitwidth.backends.tensorflow.models.tables import Tables
+from bitwidth.backends.tensorflow.reading.inlining import inline_functions
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.errors import Refused
 from bitwidth.text import brief
@@ -115,7 +116,7 @@ class Inlining:
             Refused: the call of the model itself cannot be followed.
         """
         self._anchor = anchor
-        with self._watching(), self.tables.in_place(tracked.layers_of(self._model)):
+        with inline_functions(), self._watching(), self.tables.in_place(tracked.layers_of(self._model)):
             return self._model(inputs, training=self._training)
 
     @contextmanager

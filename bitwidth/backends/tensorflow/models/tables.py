@@ -45,11 +45,18 @@ class Tables:
 
     Attributes:
         layers: the layers that were made for variables, each with its variable.
+
+    Args:
+        names: of the model.
+        kept: ids of the layers that stay layers though they are composites.
+        anchor: the number 0, as a tensor that depends on the inputs.
     """
 
-    def __init__(self, names: Names, anchor: TFTensor) -> None:
+    def __init__(self, names: Names, kept: set[int], anchor: TFTensor) -> None:
         self.layers: list[tuple[KerasLayer, ModelVariable]] = []
-        self._names, self._anchor = names, anchor
+        self._anchor = anchor
+        whole = [layer for _, layer, _ in names.layers if id(layer) in kept or not is_composite(layer)]
+        self._taken = {id(variable): layer for layer in whole for variable in tracked.own_variables(layer)}
         self._paths = {id(variable): path for path, variable, _ in names.variables}
         self._tensors: dict[int, TFTensor] = {}
         self._unreadable: dict[int, str] = {}
@@ -107,14 +114,22 @@ class Tables:
 
     def _tensor(self, layer: KerasLayer, variable: ModelVariable) -> TFTensor:
         if id(variable) not in self._tensors:
-            if is_composite(layer) and "float" in variable.dtype:
+            if id(variable) not in self._taken and "float" in variable.dtype:
                 self._tensors[id(variable)] = self._table(layer, variable)
             else:
                 path = self._paths.get(id(variable), variable.name)
                 made = keras.KerasTensor(variable.shape, variable.dtype)
                 self._tensors[id(variable)] = made
-                self._unreadable[id(made)] = f"its call reads {path} itself: {_how(layer, variable)}"
+                self._unreadable[id(made)] = f"its call reads {path} itself: {self._how(variable)}"
         return self._tensors[id(variable)]
+
+    def _how(self, variable: ModelVariable) -> str:
+        if "float" not in variable.dtype:
+            return f"{variable.dtype} variables are state, for which a Functional model has no place"
+        kind = type(self._taken[id(variable)]).__name__
+        return (
+            f"of {kind} only the layer as a whole can be called; tables of Embedding, and its own weights, can be read"
+        )
 
     def _table(self, layer: KerasLayer, variable: ModelVariable) -> TFTensor:
         """A variable of a composite as a table, in its own shape where it has two axes."""
@@ -157,10 +172,3 @@ def _held(holder: Any, key: Any, value: Any) -> Iterator[tuple[Any, Any, ModelVa
     elif isinstance(value, list):
         for place, item in enumerate(value):
             yield from _held(value, place, item)
-
-
-def _how(layer: KerasLayer, variable: ModelVariable) -> str:
-    if "float" not in variable.dtype:
-        return f"{variable.dtype} variables are state, for which a Functional model has no place"
-    kind = type(layer).__name__
-    return f"of {kind} only the layer as a whole can be called; tables of Embedding, and its own weights, can be read"

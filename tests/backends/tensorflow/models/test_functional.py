@@ -382,6 +382,65 @@ def test_a_table_that_is_multiplied_with_stays_tied() -> None:
     assert_same(model, found, nets.batch(model))
 
 
+def test_another_name_of_a_table() -> None:
+    class Alias(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.dense = layers.Embedding(9, 8), layers.Dense(8)
+
+        def build(self, shape: Any) -> None:
+            self.words.build(shape)
+            self.dense.build((*shape, 8))
+            self.table = self.words.embeddings
+            self.built = True
+
+        def call(self, tokens: Any) -> Any:
+            return ops.matmul(self.dense(self.words(tokens)), ops.transpose(self.table))
+
+    model = called(Alias, 2, 4, dtype="int32")
+    assert named(bw.functionalize(model)) == ["words", "dense"]
+
+
+def test_a_call_within_a_function_of_tensorflow() -> None:
+    class Compiled(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Block(8)
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def call(self, x: Any) -> Any:
+            return self.block(x)
+
+    assert named(bw.functionalize(called(Compiled, 2, 8))) == ["norm", "up", "down"]
+
+
+def test_words_go_through() -> None:
+    class Texts(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.lookup = layers.StringLookup(vocabulary=["a", "b", "c"])
+            self.table, self.block = layers.Embedding(4, 8), Block(8)
+
+        def call(self, words: Any) -> Any:
+            return self.block(self.table(self.lookup(words)))
+
+    inputs = keras.Input((3,), dtype="string", name="words")
+    model = keras.Model(inputs, Texts()(inputs))
+    found = bw.functionalize(model)
+    assert found.get_layer("lookup").get_vocabulary() == ["[UNK]", "a", "b", "c"]
+    assert_same(model, found, tf.constant([["a", "c", "x"]]))
+
+
+def test_files_hold_what_was_made(tmp_path: Path) -> None:
+    found = bw.functionalize(language(None))
+    small = bw.PassManager([bw.Shrink(keep=0.5), bw.Quantize(bits=8)]).run(found)
+    small.save(tmp_path / "small.bw")
+    small.model.save(tmp_path / "small.keras")
+    tokens = np.random.default_rng(0).integers(0, 30, (2, 4))
+    assert_same(small.model, bw.load(tmp_path / "small.bw"), tokens)
+    assert_same(small.model, keras.saving.load_model(tmp_path / "small.keras"), tokens)
+
+
 # ---- masks
 
 
