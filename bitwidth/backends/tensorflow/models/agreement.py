@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from itertools import product
 from typing import Any
@@ -66,7 +67,8 @@ def _drawn(specs: Nest, below: int, length: int) -> Nest:
 
 def outputs_of(model: Model, inputs: Nest, training: bool = False) -> list[Array]:
     """What a model gives in inference, or in training, flat."""
-    with tf.device("CPU:0"):
+    with tf.device("CPU:0"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about masks and the like, as when the model was built
         found = model(inputs, training=training)
     return [np.asarray(keras.ops.convert_to_numpy(output)) for output in keras.tree.flatten(found)]
 

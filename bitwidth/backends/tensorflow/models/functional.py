@@ -187,11 +187,21 @@ def _named(inputs: Nest, outputs: Nest, names: Names, title: str) -> Model:
             continue
         if key in paths:
             path = paths[key] or operation.name
+            if tracked.is_own(operation) and not _says_its_name(operation):
+                path = operation.name  # else it would have another one when it is loaded
             name = path.rpartition("/")[2]
             rename(operation, unique(name if last[name] == 1 else path.replace("/", "_"), taken))
         else:
             rename(operation, unique(re.sub(r"_\d+$", "", operation.name), taken))
     return keras.Model(inputs, outputs, name=title)
+
+
+def _says_its_name(layer: Any) -> bool:
+    """Whether the configuration of a layer holds its name."""
+    try:
+        return "name" in layer.get_config()
+    except Exception:  # a user's get_config may raise anything
+        return False
 
 
 # ---- its values

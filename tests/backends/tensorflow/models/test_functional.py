@@ -527,6 +527,67 @@ def test_layers_with_weights_and_no_layers_are_kept(tmp_path: Path, caplog: pyte
     assert bw.PassManager([bw.Shrink(keep=0.5)]).run(found).model.get_layer("own").units == 3
 
 
+class Sampling(layers.Layer):  # type: ignore[misc]
+    """Its configuration does not hold its name: Keras looks for an argument that is called `kwargs`."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.seeds = keras.random.SeedGenerator(1)
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        mean, log = inputs
+        return mean + ops.exp(log) * (keras.random.normal(ops.shape(mean), seed=self.seeds) if training else 1.0)
+
+
+def test_a_layer_whose_configuration_does_not_hold_its_name(tmp_path: Path) -> None:
+    class Auto(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode, self.mean, self.log = layers.Dense(8), layers.Dense(2), layers.Dense(2)
+            self.drawn, self.decode = Sampling(), layers.Dense(4)
+
+        def call(self, x: Any) -> Any:
+            y = self.encode(x)
+            return self.decode(self.drawn([self.mean(y), self.log(y)]))
+
+    found = bw.functionalize(called(Auto, 2, 4))
+    assert "sampling" in [layer.name for layer in found.layers]
+    result = bw.PassManager([bw.Shrink(keep=0.5)]).run(found)
+    assert result.model.get_layer("encode").units == 4
+    result.save(tmp_path / "auto.bw")
+    again = bw.load(tmp_path / "auto.bw", custom_objects={"Sampling": Sampling})
+    assert_same(result.model, again, np.ones((2, 4), np.float32))
+
+
+def test_a_backbone_that_is_told_not_to_train() -> None:
+    class Head(keras.Model):  # type: ignore[misc]
+        def __init__(self, drops: bool) -> None:
+            super().__init__()
+            inner = keras.Input((8,))
+            self.base = keras.Model(inner, layers.BatchNormalization()(layers.Dense(4)(inner)), name="base")
+            self.base.trainable = False
+            self.drops = layers.Dropout(0.5) if drops else layers.ReLU()
+            self.out = layers.Dense(2)
+
+        def call(self, x: Any) -> Any:
+            return self.out(self.drops(self.base(x, training=False)))
+
+    found = bw.functionalize(called(lambda: Head(False), 2, 8))
+    x = np.random.default_rng(0).random((16, 8), np.float32)
+    np.testing.assert_array_equal(np.asarray(found(x, training=True)), np.asarray(found(x)))
+    with pytest.raises(ModelError, match="calls drops, or a layer before it, with training=False"):
+        bw.functionalize(called(lambda: Head(True), 2, 8))  # in Keras, that dropout never acts
+
+
+def test_what_a_model_is_made_of_is_not_touched() -> None:
+    model = blocks()
+    made = [(operation, len(operation._inbound_nodes), operation.name) for operation in model.operations]
+    bw.functionalize(model)
+    assert made == [(operation, len(operation._inbound_nodes), operation.name) for operation in model.operations]
+    assert "call" not in vars(model)
+    assert "symbolic_call" not in vars(model)
+
+
 @keras.saving.register_keras_serializable(package="functional")
 class Odd(layers.Layer):  # type: ignore[misc]
     """Computes with operations of TensorFlow."""
