@@ -175,6 +175,8 @@ class Shrink(Pass, name="shrink"):
     ) -> None:
         """Raise if the model computes with sizes that it does not show, so that no group can be cut."""
         kept = {name: units for name, units in kept.items() if len(units) < coupling[name].size}
+        if not kept:
+            return
         try:
             context.session.check_removal(graph, Removal(coupling, kept))
         except ModelError as error:

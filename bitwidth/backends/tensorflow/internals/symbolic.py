@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -16,7 +17,9 @@ from keras.src.ops import core, numpy
 from bitwidth.backends.tensorflow.internals.types import KerasLayer, TFTensor
 from bitwidth.typing import Nest
 
-_HOMES: tuple[ModuleType, ...] = (keras.ops, every_op, core, numpy)
+_HOMES: tuple[ModuleType, ...] = (keras.ops, keras.ops.numpy, every_op, core, numpy)
+CALLS = threading.RLock()
+"""Held while somebody has exchanged the calls of layers or operations: who puts back what he found must be the last."""
 
 
 @contextmanager

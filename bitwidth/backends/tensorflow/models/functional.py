@@ -17,7 +17,7 @@ import numpy as np
 from bitwidth.backends.tensorflow.constraints.activations import attach, attached_to, detach
 from bitwidth.backends.tensorflow.internals import layers as tracked
 from bitwidth.backends.tensorflow.internals.symbolic import mask_of, operations_behind, rename
-from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFTensor
+from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import built_again, configuration_of, finalize
 from bitwidth.backends.tensorflow.models.assets import assets_of, load_assets
@@ -34,6 +34,7 @@ from bitwidth.backends.tensorflow.reading.inlining import inline_functions
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of, unique
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ModelError, Refused
+from bitwidth.text import brief
 from bitwidth.typing import Array, Model, Nest
 
 _LOG = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def _functionalized(model: Model, example: Nest, keep: str | Sequence[str], star
     inputs = sample_of(work, trace.specs, _rows(work))
     expected = [_outputs(work, inputs, training) for training in (False, True)]
     made, tables = _built(work, trace, kept(keep, names), inputs)
-    left = _left_behind(trace, [*made.variables, *(variable for _, variable in tables.layers)])
+    left = _left_behind(trace, made, tables)
     found = _rebuilt(made, trace)
     _check(found, inputs, expected, model)
     _keep_held(model, given, names, made, found, tables)
@@ -129,13 +130,20 @@ def _built(work: Model, trace: FuncTrace, keep: set[int], sample: Nest) -> tuple
 
 
 def _masked(model: Model, sample: Nest) -> list[bool]:
-    """Whether Keras puts a mask on each output of a model."""
-    with keras.StatelessScope():
-        return [mask_of(output) is not None for output in keras.tree.flatten(model(sample, training=False))]
+    """Whether Keras puts a mask on each output of a model.
+
+    Raises:
+        ModelError: the model does not run.
+    """
+    try:
+        with keras.StatelessScope():
+            return [mask_of(output) is not None for output in keras.tree.flatten(model(sample, training=False))]
+    except Exception as error:
+        raise ModelError(f"functionalize: what was made of {model.name!r} does not run: {brief(error)}") from error
 
 
 def _failed(work: Model, failures: Sequence[Failure]) -> str:
-    shown = "; ".join(f"{failure.path} ({failure.kind}): {failure.reason}" for failure in failures)
+    shown = "; ".join(f"{failure.path} ({failure.kind}): {failure.reason}" for failure in dict.fromkeys(failures))
     paths = list(dict.fromkeys(failure.path for failure in failures))
     return (
         f"functionalize: layers of {work.name!r} cannot be inlined: {shown}. Or keep them as layers, which need their "
@@ -148,8 +156,7 @@ def _inputs(work: Model, specs: Nest) -> Nest:
     declared = tracked.declared_inputs(work)
     if declared is not None:
         return keras.tree.map_structure(
-            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, sparse=t.sparse, ragged=t.ragged, name=t.name),
-            declared,
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, sparse=t.sparse, name=t.name), declared
         )
     taken: set[str] = set()
     made = []
@@ -163,9 +170,9 @@ def _inputs(work: Model, specs: Nest) -> Nest:
 def _dense(inputs: Nest, work: Model) -> TFTensor:
     """An input of which constants can be made that depend on the inputs."""
     for tensor in keras.tree.flatten(inputs):
-        if not (tensor.sparse or tensor.ragged):
+        if not tensor.sparse:
             return tensor
-    raise ModelError(f"functionalize: {work.name!r} takes only sparse or ragged inputs, which is not supported")
+    raise ModelError(f"functionalize: {work.name!r} takes only sparse inputs, which is not supported")
 
 
 def _dtype(leaf: Any) -> str:
@@ -234,13 +241,15 @@ def _rebuilt(made: Model, trace: FuncTrace) -> Model:
     return found
 
 
-def _left_behind(trace: FuncTrace, carried: list[ModelVariable]) -> list[str]:
+def _left_behind(trace: FuncTrace, made: Model, tables: Tables) -> list[str]:
     """The variables that no output depends on, by path.
 
     Raises:
         ModelError: an output depends on a variable that is not among those that were carried over.
     """
-    held = {id(variable) for variable in carried}
+    layers = {id(layer) for layer in made.layers}
+    held = {id(variable) for variable in made.variables}
+    held |= {id(variable) for table, variable in tables.layers if id(table) in layers}
     left = []
     for path, variable, _ in trace.names.variables:
         if id(variable) in held:

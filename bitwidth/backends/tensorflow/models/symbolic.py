@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from bitwidth.backends.tensorflow.internals import layers as tracked
 from bitwidth.backends.tensorflow.internals.symbolic import (
+    CALLS,
     functions_replaced,
     seen_through,
     training_told,
@@ -30,7 +31,6 @@ from bitwidth.errors import Refused
 from bitwidth.text import brief
 from bitwidth.typing import Model, Nest
 
-_LOCK = threading.RLock()
 _ADVICE = "write it with layers of Keras and keras.ops, so that it needs no values, tf operations and states"
 
 
@@ -133,7 +133,7 @@ class Inlining:
 
         @wraps(operation_call)
         def noted(operation: Any, *args: Any, **kwargs: Any) -> Any:
-            if not self._active() or isinstance(operation, keras.Layer):
+            if not self._active():
                 return operation_call(operation, *args, **kwargs)
             return self._operation(operation_call, operation, args, kwargs)
 
@@ -144,7 +144,7 @@ class Inlining:
             return draw(generator, *args, **kwargs)
 
         with ExitStack() as stack:
-            stack.enter_context(_LOCK)
+            stack.enter_context(CALLS)
             stack.enter_context(functions_replaced(self._sizes.functions(self._active)))
             keras.Layer.__call__, keras.Operation.symbolic_call = called, noted
             keras.random.SeedGenerator.next = drawn
@@ -183,20 +183,26 @@ class Inlining:
     def _call(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any) -> Any:
         self.tables.check_readable((args, kwargs))
         whole = layer is self._model
-        if not is_composite(layer) and not whole:
-            return self._as_layer(original, layer, args, kwargs)
-        if id(layer) in self._kept:
+        if id(layer) in self._kept or not (whole or is_composite(layer)):
             return self._as_layer(original, layer, args, kwargs)
         failed = len(self.failures)
         try:
             return self._inlined(original, layer, args, kwargs)
         except Exception as error:  # a user's call raises anything on what is not a tensor with values
+            failure = Failure(self._path(layer), type(layer).__name__, self._reason(error))
             if whole:
-                raise Refused(self._reason(error)) from error
+                raise Refused(failure.reason) from error
             del self.failures[failed:]
-            if not (tracked.is_own(layer) and not tracked.children(layer)):
-                self.failures.append(Failure(self._path(layer), type(layer).__name__, self._reason(error)))
+            if not _is_simple(layer):
+                self.failures.append(failure)
+            return self._for_now(original, layer, args, kwargs, failure)
+
+    def _for_now(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any, failure: Failure) -> Any:
+        """Call a composite that was not inlined as a layer, so that all that is in the way is found at once."""
+        try:
             return self._as_layer(original, layer, args, kwargs)
+        except Exception as error:
+            raise Refused(f"in {failure.path} ({failure.kind}): {failure.reason}") from error
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, Refused):
@@ -209,8 +215,7 @@ class Inlining:
         """Call a composite as Keras does, but run its code on the tensors themselves."""
         if layer.activity_regularizer is not None:
             raise Refused("it has an activity regularizer; use the layer keras.layers.ActivityRegularization")
-        simple = tracked.is_own(layer) and not tracked.children(layer)
-        with self._in(simple=simple), seen_through(layer, layer.call):
+        with self._in(simple=_is_simple(layer)), seen_through(layer, layer.call):
             return original(layer, *args, **kwargs)
 
     def _as_layer(self, original: Any, layer: KerasLayer, args: Any, kwargs: Any) -> Any:
@@ -251,6 +256,11 @@ class Inlining:
 
     def _path(self, layer: KerasLayer) -> str:
         return self._names.layer_path(layer) or str(layer.name)
+
+
+def _is_simple(layer: KerasLayer) -> bool:
+    """Whether a layer is a user's own without layers in it: it may stay one."""
+    return tracked.is_own(layer) and not tracked.children(layer)
 
 
 def _holds_variables(layer: KerasLayer) -> bool:

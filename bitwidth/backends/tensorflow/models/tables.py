@@ -7,9 +7,9 @@ to its tokens; a new one for a variable of a composite's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, final
 
@@ -21,22 +21,6 @@ from bitwidth.backends.tensorflow.internals.types import KerasLayer, ModelVariab
 from bitwidth.backends.tensorflow.models.composites import is_composite
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.errors import ModelError, Refused
-
-
-@final
-@dataclass(frozen=True)
-class _Place:
-    """Where an object holds a variable, and what stands there while composites run."""
-
-    holder: dict[str, Any] | list[Any]
-    key: Any
-    variable: ModelVariable
-    tensor: TFTensor
-
-    def put(self, value: Any) -> None:
-        # past Keras, which would track what is set
-        kind: Any = dict if isinstance(self.holder, dict) else list
-        kind.__setitem__(self.holder, self.key, value)
 
 
 @final
@@ -60,7 +44,7 @@ class Tables:
         self._paths = {id(variable): path for path, variable, _ in names.variables}
         self._tensors: dict[int, TFTensor] = {}
         self._unreadable: dict[int, str] = {}
-        self._places: dict[int, list[_Place]] = {}
+        self._held: dict[int, dict[str, tuple[Any, Any]]] = {}
 
     @contextmanager
     def in_place(self, layers: list[KerasLayer]) -> Iterator[None]:
@@ -69,13 +53,12 @@ class Tables:
             if isinstance(layer, keras.layers.Embedding):
                 self._tensors[id(layer.embeddings)] = _all_rows(layer, self.rows(layer.embeddings.shape[0]))
         for layer in layers:
-            found = [
-                _Place(holder, key, variable, self._tensor(layer, variable))
+            read = partial(self._tensor, layer)
+            self._held[id(layer)] = {
+                name: (value, _replaced(value, read))
                 for name, value in list(vars(layer).items())
-                if not tracked.is_bookkeeping(name)
-                for holder, key, variable in _held(vars(layer), name, value)
-            ]
-            self._places[id(layer)] = found
+                if not tracked.is_bookkeeping(name) and next(_variables(value), None) is not None
+            }
         try:
             self._put(layers, tensors=True)
             yield
@@ -94,8 +77,8 @@ class Tables:
 
     def _put(self, layers: list[KerasLayer], tensors: bool) -> None:
         for layer in layers:
-            for place in self._places.get(id(layer), ()):
-                place.put(place.tensor if tensors else place.variable)
+            for name, (variables, replaced) in self._held.get(id(layer), {}).items():
+                layer.__dict__[name] = replaced if tensors else variables  # past Keras, which would track it
 
     def rows(self, count: int) -> TFTensor:
         """The numbers of as many rows, as a symbolic tensor."""
@@ -162,13 +145,24 @@ def _all_rows(table: KerasLayer, rows: TFTensor) -> TFTensor:
     return found
 
 
-def _held(holder: Any, key: Any, value: Any) -> Iterator[tuple[Any, Any, ModelVariable]]:
-    """The variables at one place of an object: itself, or in a list or dict there."""
+def _variables(value: Any) -> Iterator[ModelVariable]:
+    """The variables that an attribute holds: itself, or in lists, dicts and tuples."""
     if isinstance(value, keras.Variable):
-        yield holder, key, value
-    elif isinstance(value, dict):
-        for inner, item in list(value.items()):
-            yield from _held(value, inner, item)
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _held(value, place, item)
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _variables(item)
+
+
+def _replaced(value: Any, read: Callable[[ModelVariable], TFTensor]) -> Any:
+    """What an attribute holds, with tensors in the places of variables."""
+    if isinstance(value, keras.Variable):
+        return read(value)
+    if isinstance(value, dict):
+        return {key: _replaced(item, read) for key, item in value.items()}
+    if hasattr(value, "_fields"):
+        return type(value)(*(_replaced(item, read) for item in value))
+    if isinstance(value, list | tuple):
+        items = [_replaced(item, read) for item in value]
+        return items if isinstance(value, list) and not isinstance(value, tuple) else tuple(items)
+    return value

@@ -346,7 +346,11 @@ class Patches(keras.Model):  # type: ignore[misc]
         self.token = self.add_weight(shape=(1, 1, 12), name="token")
         self.place = self.add_weight(shape=(7, 12), name="place", regularizer="l2")
         self.gain = self.add_weight(shape=(12,), name="gain", trainable=False)
-        self.more = [self.add_weight(shape=(), name="scale"), {"cube": self.add_weight(shape=(2, 3, 2), name="cube")}]
+        self.more: Any = [
+            (self.add_weight(shape=(), name="scale"), 1),
+            {"cube": self.add_weight(shape=(2, 3, 2), name="cube")},
+        ]
+        self.pair = self.add_weight(shape=(12,), name="first"), self.add_weight(shape=(12,), name="second")
 
     def call(self, images: Any) -> Any:
         x = self.patch(images)
@@ -354,7 +358,8 @@ class Patches(keras.Model):  # type: ignore[misc]
         x = ops.reshape(x, [size, -1, width])
         token = ops.tile(self.token, (size, 1, 1)) + ops.broadcast_to(self.token, (size, 1, width))
         seen = ops.concatenate([token, ops.zeros((size, 1, width)), ops.ones((size, 1, width)), x], axis=1)
-        seen = (seen + self.place) * self.gain * self.more[0] + ops.sum(self.more[1]["cube"])
+        seen = (seen + self.place) * self.gain * self.more[0][0] + ops.sum(self.more[1]["cube"])
+        seen = seen * self.pair[0] + self.pair[1]
         return self.out(seen[:, 0]) / ops.cast(size, "float32"), seen[:, 1:]
 
 
