@@ -303,7 +303,7 @@ class Backend(Protocol):
         """
 
     def functionalize(self, model: Model, data: Data = None, keep: str | Sequence[str] = ()) -> Model:
-        """A model as a graph of the framework's own layers; see `bitwidth.functionalize`.
+        """A model as a graph of the framework's own layers; see `bitwidth.functionalize`. A backend may leave it out.
 
         Args:
             model: the user's model; not touched.

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from bitwidth.backends.tensorflow.internals.symbolic import mask_of, set_mask, training_told, training_untold
+from bitwidth.backends.tensorflow.internals.symbolic import mask_of, set_mask
 from bitwidth.backends.tensorflow.internals.types import KerasLayer, TFTensor
 from bitwidth.typing import Nest
 
@@ -68,5 +68,4 @@ def carrying(tensor: TFTensor, mask: TFTensor) -> TFTensor:
     inner = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name="inputs")
     policy = tensor.dtype if "float" in tensor.dtype else None
     model = keras.Model(inner, keras.layers.Identity(dtype=policy, name="masked")(inner), name="mask")
-    with training_untold(then=training_told()):
-        return model(tensor, mask=mask)
+    return model(tensor, mask=mask)
