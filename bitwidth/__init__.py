@@ -48,7 +48,7 @@ from bitwidth.passes import (
     register_function,
     register_value,
 )
-from bitwidth.reading import Opened, cost, open, read
+from bitwidth.reading import Opened, cost, functionalize, open, read
 from bitwidth.report import Report
 from bitwidth.result import Result
 
@@ -98,6 +98,7 @@ __all__ = [
     "cost",
     "diff",
     "errors",
+    "functionalize",
     "inspect",
     "load",
     "open",

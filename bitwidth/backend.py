@@ -6,7 +6,7 @@ through graphs. Nothing here knows TensorFlow; `backend_for` finds the backend o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -326,6 +326,18 @@ class Backend(Protocol):
         Raises:
             UnsafeFileError: the architecture names what a file may not: code, files, other objects than a model's.
             ModelError: the model cannot be built, or has other variables.
+        """
+
+    def functionalize(self, model: Model, data: Data = None, keep: str | Sequence[str] = ()) -> Model:
+        """A model as a graph of the framework's own layers; see `bitwidth.functionalize`. A backend may leave it out.
+
+        Args:
+            model: the user's model; not touched.
+            data: data or inputs, from which an example is taken where the model does not know its inputs.
+            keep: paths of layers, or patterns of them, that stay layers as they are.
+
+        Raises:
+            ModelError: it cannot be done; the message says which layer is in the way, why, and what to do.
         """
 
 

@@ -1,7 +1,8 @@
-"""`open`, `read` and `cost`: a model taken in, to be compressed many times or looked at."""
+"""`open`, `read`, `cost`, `functionalize`: a model taken in, to be compressed, looked at, or made a graph of layers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import RLock
 
 from typing_extensions import override
@@ -9,7 +10,7 @@ from typing_extensions import override
 from bitwidth.analysis import Cost, cost_of
 from bitwidth.answers import Answers
 from bitwidth.backend import Session, backend_for
-from bitwidth.errors import ConfigError
+from bitwidth.errors import ConfigError, UnsupportedModelError
 from bitwidth.graph import Graph
 from bitwidth.result import Result
 from bitwidth.typing import Data, Model
@@ -146,3 +147,53 @@ def cost(model: Model, data: Data = None) -> Cost:
         [('hidden', 128), ('out', 64)]
     """
     return cost_of(read(model, data))
+
+
+def functionalize(model: Model, data: Data = None, *, keep: str | Sequence[str] = ()) -> Model:
+    """A subclassed model as a Functional one of Keras's own layers, which loads without this library and its class.
+
+    Calls of layers and models of the user's that hold layers are seen through, also within Functional and Sequential
+    models. Layers keep weights, names, dtypes and what is frozen; shared ones stay shared. Outputs are compared on
+    random inputs, in inference and in training, within 1e-5 of their root mean square in float32. A weight that a call
+    reads itself becomes an `Embedding` that is asked for all of its rows. A layer of the user's own that holds weights
+    and no layers stays as it is, and needs its class when the model is loaded.
+
+    Args:
+        model: a built Keras 3 model, a `Result`, or what `open` returned. One of Keras's own layers that is Functional
+            or Sequential already is copied.
+        data: data or inputs, for a model that does not know its inputs; sizes besides the first are fixed to theirs.
+        keep: paths of layers (`*` and `?` as in a shell) that stay layers of their class.
+
+    Returns:
+        An uncompiled `keras.Model`, under what earlier passes promised.
+
+    Raises:
+        ModelError: a call cannot be followed: it reads values, branches on them or on `training`, uses operations of
+            TensorFlow, draws random numbers or keeps a state. The message names the layer, why, and what to do.
+        SelectionError: `keep` names no layer.
+
+    Example:
+        >>> import bitwidth as bw
+        >>> import keras
+        >>> class Block(keras.layers.Layer):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.up, self.down = keras.layers.Dense(16, "relu"), keras.layers.Dense(8)
+        ...     def call(self, x):
+        ...         return x + self.down(self.up(x))
+        >>> inputs = keras.Input((8,), name="x")
+        >>> [layer.name for layer in bw.functionalize(keras.Model(inputs, Block()(inputs))).layers]
+        ['x', 'up', 'down']
+    """
+    if isinstance(model, Opened):
+        with model.turn:
+            model = model.session.finish(model.graph).model
+    elif isinstance(model, Result):
+        model.check_unchanged()
+        model = model.model
+    elif isinstance(model, type) or model is None:
+        raise ConfigError(f"expected a model, got {model!r}")
+    found = getattr(backend_for(model), "functionalize", None)
+    if found is None:
+        raise UnsupportedModelError(f"functionalize: the backend of {type(model).__name__} does not offer it")
+    return found(model, data, keep)

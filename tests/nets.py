@@ -153,6 +153,57 @@ def tied_language() -> Any:
     return model
 
 
+class EncoderBlock(layers.Layer):  # type: ignore[misc]
+    """A block that makes its layers when it is built, and finds the width of its heads from that of its inputs."""
+
+    def __init__(self, heads: int, middle: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.heads, self.middle = heads, middle
+        self.supports_masking = True
+
+    def build(self, shape: Any) -> None:
+        width = shape[-1]
+        self.attention = layers.MultiHeadAttention(self.heads, width // self.heads, dropout=0.1, name="attention")
+        self.attention.build(shape, shape)
+        self.norms = [layers.LayerNormalization(name=f"norm{place}") for place in range(2)]
+        self.up = layers.Dense(self.middle, activation="gelu", name="up")
+        self.down = layers.Dense(width, name="down")
+        self.drop = layers.Dropout(0.1, name="drop")
+        for layer, size in ((self.norms[0], width), (self.norms[1], width), (self.up, width), (self.down, self.middle)):
+            layer.build((*shape[:-1], size))
+        self.built = True
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        x = self.norms[0](inputs + self.drop(self.attention(inputs, inputs, training=training), training=training))
+        return self.norms[1](x + self.drop(self.down(self.up(x)), training=training))
+
+
+class SubclassedEncoder(keras.Model):  # type: ignore[misc]
+    """Words, positions and a token of its own in front of them, two blocks, and the token's features."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.words = layers.Embedding(50, 32)
+        self.places = layers.Embedding(12, 32)
+        self.first = self.add_weight(shape=(1, 1, 32), name="first")
+        self.blocks = [EncoderBlock(4, 64) for _ in range(2)]
+        self.logits = layers.Dense(7)
+
+    def call(self, tokens: Any, training: Any = None) -> Any:
+        size, length = keras.ops.shape(tokens)
+        x = self.words(tokens) + self.places(keras.ops.arange(length))
+        x = keras.ops.concatenate([keras.ops.tile(self.first, (size, 1, 1)), x], axis=1)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.logits(x[:, 0])
+
+
+def subclassed_encoder() -> Any:
+    model = SubclassedEncoder(name="subclassed_encoder")
+    model(np.zeros((2, 12), np.int32))
+    return model
+
+
 def medley() -> Any:
     """Shared, nested, grouped, split, depthwise, separable, transposed: one of each."""
     inner_in = keras.Input((16, 16, 12), name="inner_in")
@@ -198,6 +249,7 @@ NETS: dict[str, Callable[[], Any]] = {
     "lstms": lstms,
     "grus": grus,
     "tied_language": tied_language,
+    "subclassed_encoder": subclassed_encoder,
     "medley": medley,
     **{name: _application(name) for name in APPLICATIONS},
 }
@@ -206,7 +258,7 @@ NETS: dict[str, Callable[[], Any]] = {
 def batch(model: Any, n: int = 2, seed: int = 0) -> Any:
     """Random inputs of a model of `NETS`."""
     rng = np.random.default_rng(seed)
-    if model.name == "transformer":
+    if model.name in ("transformer", "subclassed_encoder"):
         return rng.integers(0, 50, (n, 12)).astype(np.int32)
     if model.name == "tied_language":
         return rng.integers(0, 40, (n, 9)).astype(np.int32)

@@ -23,6 +23,7 @@ from bitwidth.backend import (
     Session,
     Steer,
     Stored,
+    Teaching,
     Trained,
     Training,
 )
@@ -78,6 +79,12 @@ class Network:
         self.encodings: dict[str, Encoding] = {}
         self.grids: LayerInputs = {}
         self.kept: KeptInputs | None = None
+
+    def copy(self) -> Network:
+        """Another network of the same values."""
+        found = Network(self.widths)
+        found.weights, found.grids, found.kept = [array.copy() for array in self.weights], self.grids, self.kept
+        return found
 
     def forward(self, inputs: Array, weights: list[Array], grids: LayerInputs | None = None) -> list[Array]:
         """The activations in front of each layer, and the output last; each layer takes its own through its grid."""
@@ -142,6 +149,7 @@ class ReferenceSession:
             raise ModelError("the network holds values that are not finite")
         self.network = network
         self.graph = graph_of(network)
+        self.first = network.copy()
 
     def _weights(self, graph: Graph) -> list[Array]:
         return [graph.values[path] for path in paths(self.network)]
@@ -161,10 +169,13 @@ class ReferenceSession:
             raise DataError(f"{name} has no targets")
 
     def check_training(self, training: Training) -> None:
-        if training.objective.loss != "mse":
+        teaching = training.teaching
+        if teaching is not None and not (teaching.teacher is None and not teaching.features and not teaching.attention):
+            raise ConfigError("the reference network learns from the outputs of the network that was opened only")
+        if (teaching is None or teaching.alpha) and training.objective.loss != "mse":
             raise ConfigError('no loss: the reference network knows "mse"')
         if training.data is not None:
-            self.check_data(training.data, "data", targets=True)
+            self.check_data(training.data, "data", targets=teaching is None or bool(teaching.alpha))
 
     def check_measuring(self, objective: Objective, data: Any) -> None:
         self.check_data(data, "validation")
@@ -222,7 +233,9 @@ class ReferenceSession:
         }
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
-        inputs, targets = self._columns(training.data[0]), training.data[1]
+        given, targets = training.data if isinstance(training.data, tuple) else (training.data, None)
+        inputs, teaching = self._columns(given), training.teaching
+        taught = None if teaching is None else self.first.forward(given, self.first.weights, self.first.grids)[-1]
         masters = {path: graph.values.value(path).start.copy() for path in graph.values}
         order = np.random.default_rng(training.seed)
         current, losses = graph, []
@@ -246,9 +259,10 @@ class ReferenceSession:
             for step in range(steps):
                 rows = chosen[step * size : (step + 1) * size]
                 read = [current[path].encoding.project(masters[path]) for path in paths(self.network)]
-                error = self.network.forward(inputs[rows], read, layer_inputs(graph.structure))[-1] - targets[rows]
-                losses.append(float(np.square(error).mean()))
-                gradients = self.network.gradients(inputs[rows], read, (2 * error / error.size).astype(np.float32))
+                output = self.network.forward(inputs[rows], read, layer_inputs(graph.structure))[-1]
+                loss, slope = _objective(output, None if targets is None else targets[rows], taught, rows, teaching)
+                losses.append(loss)
+                gradients = self.network.gradients(inputs[rows], read, slope)
                 for path, gradient in zip(paths(self.network), gradients, strict=True):
                     if training.only is None or path in training.only:
                         mask = current[path].encoding.mask
@@ -328,6 +342,26 @@ class FinishedNetwork:
     def changed(self, graph: Graph) -> str:
         named = zip(paths(self.model), self.model.weights, strict=True)
         return next((f"{path} has other values" for path, w in named if not np.array_equal(w, graph.values[path])), "")
+
+
+def _objective(output: Array, targets: Any, taught: Any, rows: Any, teaching: Teaching | None) -> tuple[float, Array]:
+    """A loss and its slope: the squared error on targets, and the divergence from what was taught."""
+    loss, slope = 0.0, np.zeros(output.shape)
+    share = 1.0 if teaching is None else teaching.alpha
+    if share:
+        error = output - targets
+        loss, slope = share * float(np.square(error).mean()), share * 2 * error / error.size
+    if teaching is not None:
+        t = teaching.temperature
+        wanted, now = _softmax(taught[rows] / t), _softmax(output / t)
+        apart = float((wanted * np.log(wanted / now)).sum(axis=1).mean())
+        loss, slope = loss + (1 - share) * t * t * apart, slope + (1 - share) * t * (now - wanted) / len(output)
+    return loss, slope.astype(np.float32)
+
+
+def _softmax(logits: Array) -> Array:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _snapped(before: Graph, after: Graph, path: str, master: Array) -> Value:

@@ -215,6 +215,8 @@ class Structure:
         notes: what there is to say about the model as it was read.
         cut: what is left of its parameters since it was opened.
         kept_inputs: which features of an input it still takes; None where none was removed.
+        own_code: a class of the user's in whose code sizes may stand, so that a removal may fail; empty where all
+            layers are the framework's.
     """
 
     name: str
@@ -226,6 +228,7 @@ class Structure:
     notes: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)
     kept_inputs: KeptInputs | None = None
+    own_code: str = ""
 
 
 def layer_inputs(structure: Structure) -> dict[str, tuple[Encoding | None, ...]]:

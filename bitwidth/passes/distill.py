@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from math import inf
 from typing import Any, Literal
 
+import numpy as np
 from typing_extensions import override
 
 from bitwidth.analysis import Fisher
@@ -18,6 +19,7 @@ from bitwidth.passes.finetune import Finetune
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.typing import is_number
 
+_NO_TEACHERS = (type, str, bytes, bool, int, float, complex, set, np.generic)
 Pairs = Mapping[str, str] | Sequence[str] | None
 _RECOVERY = frozenset({"bias", "scale", "offset"})
 
@@ -82,7 +84,7 @@ class Distill(Finetune, name="distill"):
             raise ConfigError(f"Distill: temperature must be a finite number above 0, got {self.temperature!r}")
         if not is_number(self.alpha) or not 0 <= self.alpha <= 1:
             raise ConfigError(f"Distill: alpha must be a number from 0 to 1, got {self.alpha!r}")
-        if isinstance(self.teacher, type | str | bytes | bool | int | float):
+        if isinstance(self.teacher, _NO_TEACHERS) or getattr(self.teacher, "shape", None) == ():
             raise ConfigError(f"Distill: teacher must be a model, or its outputs as arrays, got {self.teacher!r}")
         check_choice(self.only, ("norms_and_biases", None), "Distill", "only")
         for name in ("features", "attention"):
@@ -98,11 +100,13 @@ class Distill(Finetune, name="distill"):
     @override
     def _training(self, graph: Graph, context: Context) -> Training:
         likelihoods = Fisher().likelihoods(graph)
-        pairs = [
-            tuple(given.items()) if isinstance(given, Mapping) else () for given in (self.features, self.attention)
-        ]
         teaching = Teaching(
-            self.teacher, likelihoods, float(self.temperature), float(self.alpha), features=pairs[0], attention=pairs[1]
+            self.teacher,
+            likelihoods,
+            float(self.temperature),
+            float(self.alpha),
+            features=tuple(self.features.items()) if isinstance(self.features, Mapping) else (),
+            attention=tuple(self.attention.items()) if isinstance(self.attention, Mapping) else (),
         )
         return replace(super()._training(graph, context), teaching=teaching, only=self._chosen(graph))
 

@@ -85,50 +85,54 @@ class Finetune(TrainingPass, name="finetune"):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "steps_per_epoch"):
             if name != "steps_per_epoch" or self.steps_per_epoch is not None:
-                check_count(getattr(self, name), "Finetune", name)
+                check_count(getattr(self, name), self.label, name)
         self._check_rate()
         self._check_callbacks()
         self._check_compiled()
-        check_choice(self.jit_compile, (True, False, None), "Finetune", "jit_compile")
-        check_choice(self.learn_steps, (True, False), "Finetune", "learn_steps")
+        check_choice(self.jit_compile, (True, False, None), self.label, "jit_compile")
+        check_choice(self.learn_steps, (True, False), self.label, "learn_steps")
         if not isinstance(self.verbose, int) or self.verbose not in (0, 1, 2):
-            raise ConfigError(f"Finetune: verbose must be 0, 1 or 2, got {self.verbose!r}")
+            raise ConfigError(f"{self.label}: verbose must be 0, 1 or 2, got {self.verbose!r}")
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
 
     def _check_callbacks(self) -> None:
         """Each is something that a model can be told of; that it is one of the framework's is checked before a run."""
         if not isinstance(self.callbacks, list | tuple):
-            raise ConfigError(f"Finetune: callbacks must be a list of Keras callbacks, got {self.callbacks!r}")
+            raise ConfigError(f"{self.label}: callbacks must be a list of Keras callbacks, got {self.callbacks!r}")
         for place, item in enumerate(self.callbacks):
             if isinstance(item, type):
-                raise ConfigError(f"Finetune: callbacks[{place}] is the class {item.__name__}: call it")
+                raise ConfigError(f"{self.label}: callbacks[{place}] is the class {item.__name__}: call it")
             if not hasattr(item, "set_model"):
-                raise ConfigError(f"Finetune: callbacks[{place}]: callbacks must be Keras callbacks, got {item!r}")
+                raise ConfigError(f"{self.label}: callbacks[{place}]: callbacks must be Keras callbacks, got {item!r}")
 
     def _check_compiled(self) -> None:
         """What `compile` and `fit` take is of a kind that they may take."""
         if any(isinstance(value, type) for value in (self.loss, self.optimizer, self.metrics)):
-            raise ConfigError("Finetune: loss, optimizer and metrics are objects or names, not classes: call the class")
+            raise ConfigError(
+                f"{self.label}: loss, optimizer and metrics are objects or names, not classes: call the class"
+            )
         kinds = {"loss": "a name, a loss or a list or dict of these", "optimizer": "a name or an optimizer"}
         kinds["metrics"] = "a list or dict of names or metrics"
         for name, words in kinds.items():
             if isinstance(getattr(self, name), _NEITHER):
-                raise ConfigError(f"Finetune: {name} must be {words}, got {getattr(self, name)!r}")
+                raise ConfigError(f"{self.label}: {name} must be {words}, got {getattr(self, name)!r}")
         if isinstance(self.optimizer, list | tuple):
-            raise ConfigError(f"Finetune: optimizer must be {kinds['optimizer']}, got {self.optimizer!r}")
+            raise ConfigError(f"{self.label}: optimizer must be {kinds['optimizer']}, got {self.optimizer!r}")
         weights = self.loss_weights
         if isinstance(weights, bool) or not isinstance(weights, _WEIGHTS):
-            raise ConfigError(f"Finetune: loss_weights must be a list or dict of numbers, got {weights!r}")
+            raise ConfigError(f"{self.label}: loss_weights must be a list or dict of numbers, got {weights!r}")
         if self.class_weight is not None and not isinstance(self.class_weight, Mapping):
-            raise ConfigError(f"Finetune: class_weight must be a dict, a number for each class: {self.class_weight!r}")
+            raise ConfigError(
+                f"{self.label}: class_weight must be a dict, a number for each class: {self.class_weight!r}"
+            )
 
     def _check_rate(self) -> None:
         rate = self.learning_rate
         if not (
             rate is None or (is_number(rate) and 0 < float(rate) < inf) or (isinstance(rate, str) and rate == "own")
         ):
-            raise ConfigError(f'Finetune: learning_rate must be a finite number above 0, or "own", got {rate!r}')
-        check_choice(self.decay, ("constant", "cosine", None), "Finetune", "decay")
+            raise ConfigError(f'{self.label}: learning_rate must be a finite number above 0, or "own", got {rate!r}')
+        check_choice(self.decay, ("constant", "cosine", None), self.label, "decay")
 
     @override
     def objective(self) -> Objective | None:
@@ -150,7 +154,7 @@ class Finetune(TrainingPass, name="finetune"):
     def _training(self, graph: Graph, context: Context) -> Training:
         return Training(
             objective=Objective(self.loss, self.loss_weights, self.metrics),
-            data=context.data if context.planned else context.need_data("Finetune"),
+            data=context.data if context.planned else context.need_data(self.label),
             epochs=self.epochs,
             batch_size=self.batch_size,
             steps_per_epoch=self.steps_per_epoch,

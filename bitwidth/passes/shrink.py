@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Self
 
@@ -109,15 +109,23 @@ class Shrink(Pass, name="shrink"):
         """A group can be cut, and there are data where the criterion needs them."""
         coupling = self._coupled(graph)
         if self.width.is_given:
-            counts, groups = self._counts(graph, coupling, context.fresh_notes())
-            known = None if self.width.is_budget else counts
-            check_patterns(graph, coupling, groups, known, self.multiple_of, self.label)
-            if self.width.is_budget:
-                self.width.check_room(groups, self._weigh(graph, coupling), self.label)
+            self._check_units(graph, coupling, context)
         if self.criterion == "fisher":
             Fisher(self.samples).check(graph, context)
         elif self.criterion in ("activation", "reconstruction") or (self.refit and context.data is not None):
             InputMoments(self.samples).check(graph, context)
+
+    def _check_units(self, graph: Graph, coupling: Coupling, context: Context) -> None:
+        """Units can be removed, as far as that can be told before they are chosen."""
+        counts, groups = self._counts(graph, coupling, context.fresh_notes())
+        known = None if self.width.is_budget else counts
+        check_patterns(graph, coupling, groups, known, self.multiple_of, self.label)
+        if self.width.is_budget:
+            self.width.check_room(groups, self._weigh(graph, coupling), self.label)
+        if graph.structure.own_code and graph.structure is context.session.graph.structure:
+            left = {group.name: counts.get(group.name, group.size // 2) for group in groups}
+            smaller = {group.name: list(range(max(1, left[group.name]))) for group in groups}
+            self._check_possible(graph, context, coupling, smaller)
 
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:
@@ -130,9 +138,7 @@ class Shrink(Pass, name="shrink"):
         try:
             return self._removed(graph, context, self._checked(graph, Removal(coupling, kept)), refit)
         except ModelError as error:
-            kept = dict(self._possible(graph, context, coupling, kept))
-            if not kept:
-                raise ModelError(f"{self.label}: nothing could be removed: {error}") from error
+            kept = self._possible(graph, context, coupling, kept, error)
             return self._removed(graph, context, self._checked(graph, Removal(coupling, kept)), refit)
 
     @override
@@ -179,14 +185,31 @@ class Shrink(Pass, name="shrink"):
             context.remark(f"refitted: {', '.join(changed)}")
         return after
 
-    def _possible(
+    def _check_possible(
         self, graph: Graph, context: Context, coupling: Coupling, kept: Mapping[str, list[int]]
-    ) -> Iterator[tuple[str, list[int]]]:
-        """The groups that can be cut by themselves; for the others a remark says why not."""
+    ) -> None:
+        """Raise if the model computes with sizes that it does not show, so that no group can be cut."""
+        kept = {name: units for name, units in kept.items() if len(units) < coupling[name].size}
+        if not kept:
+            return
+        try:
+            context.session.check_removal(graph, Removal(coupling, kept))
+        except ModelError as error:
+            self._possible(graph, context.fresh_notes(), coupling, kept, error)
+
+    def _possible(
+        self, graph: Graph, context: Context, coupling: Coupling, kept: Mapping[str, list[int]], failed: ModelError
+    ) -> dict[str, list[int]]:
+        """The groups that can be cut by themselves; for the others a remark says why not.
+
+        Raises:
+            ModelError: there is none; why all of them failed together is the reason.
+        """
         bound: list[set[str]] = []
         for name in kept:
             if not any(name in names for names in bound):
                 bound.append({name, *coupling[name].same_size} & set(kept))
+        found: dict[str, list[int]] = {}
         for names in bound:
             part = {name: kept[name] for name in kept if name in names}
             try:
@@ -194,7 +217,10 @@ class Shrink(Pass, name="shrink"):
             except ModelError as error:
                 context.remark(f"{', '.join(part)}: left alone, {error}")
             else:
-                yield from part.items()
+                found |= part
+        if not found:
+            raise ModelError(f"{self.label}: nothing could be removed: {failed}") from failed
+        return found
 
     def _coupled(self, graph: Graph) -> Coupling:
         return couple(graph)

@@ -18,6 +18,7 @@ GIVEN: dict[type[Any], dict[str, Any]] = {
     bw.Prune: {"sparsity": 0.5},
     bw.Quantize: {"bits": 4},
     bw.Finetune: {},
+    bw.Distill: {},
     bw.Ramp: {"of": bw.Prune(0.5), "during": TUNE},
     bw.Nested: {"of": bw.Quantize(8), "widths": (8, 4), "during": TUNE},
     bw.Where: {"of": bw.Prune(0.5), "where": "dense"},
@@ -70,12 +71,17 @@ MISFITS: dict[str, tuple[Any, ...]] = {
     "quantile": (*NAMES, *LISTS, 0, 1, True),
 }
 MISFITS |= dict.fromkeys(("keep", "macs", "parameters"), (*NAMES, *LISTS, 0, 1, 1.5, True, None))
+MISFITS["temperature"] = (*NAMES, *LISTS, 0, True, None, float("inf"))
+MISFITS["alpha"] = (*NAMES, *LISTS, 1.5, True, None)
+MISFITS["teacher"] = ("foo", 1, 1.5, True, b"max", int)
+MISFITS |= dict.fromkeys(("features", "attention"), (*NAMES, *LISTS[:-2], {}, 1, [""], {"a": 1}))
+MISFITS["only"] = (*NAMES, *LISTS, 0, 1, "kernels")
 MISFITS["inputs"] = (*NAMES, *LISTS, 0, 2.5, True)
 MISFITS |= {"units": (*NAMES, *LISTS, 0, 2.5, True, None), "multiple_of": (*NAMES, *LISTS, *COUNTS)}
 MISFITS |= dict.fromkeys(("refit", "inexact"), (*NAMES, *LISTS, 0, 1, None))
 MISFITS |= dict.fromkeys(("samples", "epochs", "batch_size", "times", "iterations"), (*NAMES, *LISTS, *COUNTS))
 CHOICES = (*NAMES, *LISTS, 0, 1, True)  # for all fields that are named nowhere above: they take a few names, or a pass
-ALSO_FINE = {"loss_weights": (-1, -0.5, float("nan")), "bits": (), "verbose": (False,)}
+ALSO_FINE = {"teacher": (np.arange(3.0),), "loss_weights": (-1, -0.5, float("nan")), "bits": (), "verbose": (False,)}
 BOOLEANS = ("symmetric", "learn_steps", "sequential", "jit_compile", "refit", "inexact")
 
 

@@ -104,6 +104,26 @@ PASSES: list[bw.Pass] = [
     ),
     bw.Finetune(loss={"label": "mse", "value": "mae"}, metrics={"label": ("accuracy",)}),
     bw.Finetune(loss=LOSS),
+    bw.Distill(),
+    bw.Distill(
+        3,
+        temperature=4.0,
+        alpha=0.25,
+        loss=LOSS,
+        only="norms_and_biases",
+        optimizer="sgd",
+        learning_rate=1e-3,
+        decay="constant",
+        batch_size=16,
+        steps_per_epoch=5,
+        class_weight={0: 1.0},
+        loss_weights={"label": 0.5},
+        metrics=("accuracy",),
+        jit_compile=False,
+        verbose=2,
+        learn_steps=True,
+    ),
+    bw.Distill(features=["conv", "block/dense"], attention={"mine": "theirs"}),
     bw.Finetune(loss=is_wide),
     bw.Where(bw.Quantize(3), "encoder"),
     bw.Repeat(bw.Where(bw.Prune(0.5), is_wide), times=3),
@@ -156,7 +176,7 @@ def test_every_field_of_the_built_in_passes_is_covered() -> None:
     for cls in {type(item) for item in PASSES}:
         made = [item for item in PASSES if type(item) is cls]
         missing = {f.name for f in fields(cls) if all(getattr(item, f.name) == f.default for item in made)}
-        assert missing <= {"callbacks"}, cls
+        assert missing <= {"callbacks", "teacher"}, cls
 
 
 @pytest.mark.parametrize("item", PASSES, ids=[f"{type(item).__name__}{place}" for place, item in enumerate(PASSES)])

@@ -6,11 +6,14 @@ Here belongs `session`, which fulfils the protocol by asking the rooms beside it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 from bitwidth.artifact import Architecture
 from bitwidth.backend import LayerInputs, Session, Stored
+from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.models.architecture import build_model
+from bitwidth.backends.tensorflow.models.functional import functionalized
 from bitwidth.backends.tensorflow.session import KerasSession
 from bitwidth.typing import CustomObjects, Data, Model
 
@@ -33,6 +36,11 @@ class TensorFlowBackend:
     ) -> Model:
         """See `Backend.build`."""
         return build_model(architecture, stored, inputs, custom_objects, model)
+
+    def functionalize(self, model: Model, data: Data = None, keep: str | Sequence[str] = ()) -> Model:
+        """See `Backend.functionalize`."""
+        example = None if data is None else Source(data, "data").peek(2).inputs
+        return functionalized(model, example, keep)
 
 
 BACKEND = TensorFlowBackend()

@@ -29,6 +29,7 @@ from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undistu
 from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
+from bitwidth.backends.tensorflow.models.composites import advice
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.handed import Handed
@@ -152,9 +153,15 @@ class KerasSession:
 
     def _smaller(self, graph: Graph, removal: Removal) -> Resized:
         """The smaller model, which computes what the model computes with zeros for what is removed."""
+        try:
+            return self._compared(graph, removal)
+        except ModelError as error:
+            raise ModelError(f"{error}{advice(self.model)}") from error
+
+    def _compared(self, graph: Graph, removal: Removal) -> Resized:
         made = resized(self.model, self._trace, removal.cut, removal.left)
         tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
-        inputs = sample_of(self._specs, min(tables, default=2))
+        inputs = sample_of(self.model, self._specs, tables)
         self.write(removal.zeroed(graph).without_activations())
         with self._undisturbed():
             expected = outputs_of(self.model, inputs)

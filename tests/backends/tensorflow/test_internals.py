@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from bitwidth.backends.tensorflow.internals import compiled, containers, deferral, graphs
+from bitwidth.backends.tensorflow.internals import compiled, containers, deferral, graphs, symbolic
 from bitwidth.backends.tensorflow.internals import layers as tracked
 from bitwidth.backends.tensorflow.internals.variables import autocast, optimizer_key, tf_variable
 
@@ -359,3 +359,74 @@ def test_momentums_are_what_moves_a_variable_without_a_gradient(optimizer: Any, 
     before = variable.numpy()
     optimizer.apply([tf.constant([0.0, 0.0, 0.0])])
     np.testing.assert_array_equal(variable.numpy(), before)
+
+
+# ---- calls on symbolic tensors
+
+
+def test_a_layer_is_seen_through() -> None:
+    class Outer(layers.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(3, name="dense")
+
+        def build(self, shape: Any) -> None:
+            self.dense.build(shape)
+            self.built = True
+
+        def call(self, x: Any) -> Any:
+            return keras.ops.relu(self.dense(x))
+
+    layer, x = Outer(), keras.Input((4,), name="x")
+    with symbolic.seen_through(layer, layer.call):
+        y = layer(x)
+    assert [operation.name.rstrip("_0123456789") for operation, _ in symbolic.operations_behind(y)] == [
+        "x",
+        "dense",
+        "relu",
+    ]
+    assert [operation.name for operation, _ in symbolic.operations_behind(layer(x))] == ["x", layer.name]
+    assert keras.Model(x, y).layers[1] is layer.dense
+
+
+def test_inputs_of_a_graph_are_cast_and_not_converted() -> None:
+    inner = keras.Input((4,), dtype="float32")
+    model, x = keras.Model(inner, layers.Dense(3)(inner)), keras.Input((4,), dtype="int32")
+    with symbolic.seen_through(model, model.call):
+        y = model(x)
+    kinds = [type(operation).__name__ for operation, _ in symbolic.operations_behind(y)]
+    assert kinds == ["InputLayer", "Cast", "Dense"]
+
+
+def test_what_layers_are_told_of_training() -> None:
+    told: list[Any] = []
+
+    class Tells(layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any, training: Any = None) -> Any:
+            told.append(symbolic.training_told())
+            with symbolic.training_untold(then=False):
+                told.append(symbolic.training_told())
+            told.append(symbolic.training_told())
+            return x
+
+    Tells()(np.zeros((1, 2), np.float32), training=True)
+    assert told == [True, None, False]
+    assert symbolic.training_told() is None
+
+
+def test_functions_are_replaced_for_all_who_look_them_up() -> None:
+    before = keras.ops.shape
+    with symbolic.functions_replaced({"shape": lambda original: lambda x: (*original(x), "more")}):
+        assert keras.ops.shape(np.zeros((2, 3))) == (2, 3, "more")
+    assert keras.ops.shape is before
+
+
+def test_masks_of_tensors() -> None:
+    tokens = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(3, 2, mask_zero=True)(tokens)
+    assert symbolic.mask_of(x).shape == (None, 4)
+    symbolic.set_mask(x, None)
+    assert symbolic.mask_of(x) is None
+    assert symbolic.mask_of(tokens) is None
+    symbolic.rename(layer := layers.Dense(2), "other")
+    assert layer.get_config()["name"] == "other"

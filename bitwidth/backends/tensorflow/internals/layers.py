@@ -63,6 +63,11 @@ def is_bookkeeping(attribute: str) -> bool:
     return attribute in _TRACKED or attribute.startswith(("_self_", "_obj_"))
 
 
+def is_own(layer: keras.Layer) -> bool:
+    """Whether the class of a layer is the user's, and not one of Keras."""
+    return not type(layer).__module__.startswith("keras.")
+
+
 def is_functional(layer: keras.Layer) -> bool:
     """Whether a model is built from declared inputs: Functional has no public class.
 

@@ -17,6 +17,7 @@ from bitwidth.artifact import Architecture
 from bitwidth.backend import LayerInputs, Stored
 from bitwidth.backends.tensorflow.constraints.activations import attach, attached_to
 from bitwidth.backends.tensorflow.internals.layers import declared_inputs, flat_inputs, layers_of
+from bitwidth.backends.tensorflow.internals.symbolic import rename
 from bitwidth.backends.tensorflow.models.allowed import Kind
 from bitwidth.backends.tensorflow.models.assets import assets_of, check_assets, load_assets
 from bitwidth.backends.tensorflow.models.configuration import Configuration
@@ -177,7 +178,12 @@ def built_again(config: Json, specs: Nest, model: Model) -> Model:
     """
     classes = {type(layer).__name__: type(layer) for layer in layers_of(model)}
     own = {name: cls for name, cls in classes.items() if not cls.__module__.startswith("keras.")}
-    return rebuild(config, _inputs(specs), own)
+    found = rebuild(config, _inputs(specs), own)
+    before, after = layers_of(model), layers_of(found)
+    if [type(layer) for layer in before] == [type(layer) for layer in after]:
+        for layer, new in zip(before, after, strict=True):
+            rename(new, layer.name)  # a user's class may leave its name out of its configuration
+    return found
 
 
 # ---- its values

@@ -131,7 +131,7 @@ class _Copier:
             return ListWrapper([self.new(item) for item in value])
         if isinstance(value, tuple):
             items = [self.new(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(tuple(items))
         if isinstance(value, frozenset):
             return frozenset(self.new(item) for item in value)
         if isinstance(value, types.MethodType):

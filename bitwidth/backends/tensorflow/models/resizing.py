@@ -26,6 +26,7 @@ from bitwidth.backends.tensorflow.models.sized import (
     resize_inputs,
     resize_operation,
 )
+from bitwidth.backends.tensorflow.reading.naming import names_of
 from bitwidth.backends.tensorflow.reading.tracing import Call, FuncTrace
 from bitwidth.errors import ModelError
 from bitwidth.graph import Cut
@@ -73,8 +74,9 @@ def resized(model: Model, trace: FuncTrace, cut: Cut, left: Left) -> Resized:
             raise ModelError(
                 f"{path}: {wanted} is left of it, and the layer that its configuration makes has {tuple(new.shape)}"
             )
-    if len(found.variables) != len(trace.names.variables):
-        raise ModelError("the model that its configuration makes has other variables")
+    now = [path for path, _, _ in names_of(found).variables]
+    if now != [path for path, _, _ in trace.names.variables]:
+        raise ModelError("the model that its configuration makes has other variables, or other names for them")
     load_assets(found, assets_of(model))
     return Resized(found, factors)
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bitwidth.backends.tensorflow.internals.layers import declared_inputs
+from bitwidth.backends.tensorflow.internals.layers import declared_inputs, is_own, layers_of
 from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.attributes import dtype_name, plain_attributes, sizes
@@ -54,6 +54,7 @@ def graph_of(model: Model, trace: FuncTrace) -> Graph:
         inputs=tuple(tensor.name for tensor in trace.arguments),
         outputs=tuple(dict.fromkeys(tensor.name for tensor in trace.frame.outputs)),
         notes=notes_on(trace, parameters),
+        own_code=next((type(layer).__name__ for layer in layers_of(model) if is_own(layer)), ""),
     )
     return Graph(structure, parameters, Values(value_readers(trace)))
 

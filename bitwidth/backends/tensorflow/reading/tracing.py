@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from bitwidth.backends.tensorflow.data.rows import ragged_words
+from bitwidth.backends.tensorflow.internals.symbolic import CALLS
 from bitwidth.backends.tensorflow.internals.types import KerasLayer, ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.frames import Frame, frame_tree
@@ -25,7 +26,6 @@ from bitwidth.errors import ModelError
 from bitwidth.typing import Model, Nest
 
 _LOG = logging.getLogger(__name__)
-_LOCK = threading.RLock()
 
 
 @final
@@ -190,7 +190,7 @@ class _Recorder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch every call of a layer or operation in this thread; the classes are as before afterwards."""
-        with _LOCK:
+        with CALLS:
             original, plain, thread = keras.Layer.__call__, keras.Operation.__call__, threading.get_ident()
 
             @wraps(original)

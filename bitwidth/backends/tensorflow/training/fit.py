@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
 from bitwidth.backends.tensorflow.data.source import Source
-from bitwidth.backends.tensorflow.internals.types import ModelVariable
+from bitwidth.backends.tensorflow.internals.types import KerasOptimizer, ModelVariable
 from bitwidth.backends.tensorflow.training.around import watching
 from bitwidth.backends.tensorflow.training.compiled import Compiled
 from bitwidth.backends.tensorflow.training.rates import counting
@@ -18,7 +18,7 @@ from bitwidth.backends.tensorflow.training.restoring import Restoring
 from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.taught import learning_from
 from bitwidth.backends.tensorflow.training.teachers import Teacher
-from bitwidth.typing import Data, JsonDict
+from bitwidth.typing import Data, JsonDict, Model
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,13 +46,8 @@ def fit(
     model = steering.constrained.model
     steps = training.steps_per_epoch or data.steps(training.batch_size)
     steering.total = None if steps is None else steps * training.epochs
-    settings: JsonDict = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
-    if steering.is_steered:
-        settings["steps_per_execution"] = 1
-    optimizer = compiled.optimizer_for(training, steps, parameters_of(model))
-    compiled.spare(optimizer, steering.constrained.learned)
-    labelled = data.has_targets
-    compiled.compile(model, training.objective, labelled=labelled or teacher is None, optimizer=optimizer, **settings)
+    labelled = teacher is None or data.has_targets
+    optimizer = _compiled(model, training, compiled, steering, steps, labelled)
     restoring = Restoring(training, steering, variables, model)
     own = [*steering.callbacks(), *counting(optimizer), *restoring.callbacks()]
     _LOG.info("%s: training for %d epochs of %s steps", model.name, training.epochs, steps or "unknown")
@@ -75,3 +70,16 @@ def fit(
     last = {name: values[-1] for name, values in found.items() if values}
     _LOG.info("%s: trained in %.1f seconds: %s", model.name, time.perf_counter() - started, last)
     return found
+
+
+def _compiled(
+    model: Model, training: Training, compiled: Compiled, steering: Steering, steps: int | None, labelled: bool
+) -> KerasOptimizer:
+    """Compile the model for a run of training; the optimizer, which is fresh."""
+    settings: JsonDict = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
+    if steering.is_steered:
+        settings["steps_per_execution"] = 1
+    optimizer = compiled.optimizer_for(training, steps, parameters_of(model))
+    compiled.spare(optimizer, steering.constrained.learned)
+    compiled.compile(model, training.objective, labelled, optimizer=optimizer, **settings)
+    return optimizer

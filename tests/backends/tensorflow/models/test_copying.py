@@ -91,3 +91,21 @@ def test_deep_chains_need_no_recursion() -> None:
     model = keras.Model(inputs, keras.layers.Dense(2)(x))
     values = np.ones((1, 4), np.float32)
     np.testing.assert_array_equal(copy_model(model)(values).numpy(), model(values).numpy())
+
+
+def test_a_copy_of_a_copy_has_its_tuples() -> None:
+    class Pair(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = keras.layers.Dense(3), keras.layers.Dense(2)
+
+        def call(self, x: Any) -> Any:
+            first, second = self.pair
+            return second(first(x))
+
+    model = Pair()
+    inputs = np.ones((2, 4), np.float32)
+    expected = model(inputs).numpy()
+    copy = copy_model(copy_model(model))
+    assert isinstance(copy.pair, tuple)
+    np.testing.assert_array_equal(copy(inputs).numpy(), expected)
