@@ -1,4 +1,4 @@
-"""What `Distill` costs and gives: the recipe that one types without a further argument, widths halved, and a step's time.
+"""What `Distill` gives and costs: a recipe typed without further arguments, widths halved, and the time of a step.
 
 `typed`: LeNet-300-100 pruned to 90 % in a ramp, at 5 bits, each step distilled, no labels; the drop on the test set of
 the model loaded from the file. `halved`: ResNet-14 cut to half of its widths, with logits alone and with features of
@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,23 @@ def _by_hand(model: Any, teacher: Any, graph: Any, images: Any) -> Any:
     return lambda: float(step(images))
 
 
+def _turns(hand: Callable[[], Any], times: list[tuple[float, float]]) -> Any:
+    """A callback that takes a step by hand after each of the library's, and notes the seconds of both."""
+    import keras
+
+    started = [0.0]
+
+    def begin(batch: int, logs: Any = None) -> None:
+        started[0] = time.perf_counter()
+
+    def end(batch: int, logs: Any = None) -> None:
+        own, begun = time.perf_counter() - started[0], time.perf_counter()
+        hand()
+        times.append((own, time.perf_counter() - begun))
+
+    return keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_train_batch_end=end)
+
+
 def step(folder: Path, data: Fashion) -> list[dict[str, Any]]:
     """The time of a step that `Distill` takes, over that of one by hand."""
     import keras
@@ -127,22 +145,9 @@ def step(folder: Path, data: Fashion) -> list[dict[str, Any]]:
         hand = _by_hand(keras.models.clone_model(model), load_baseline(folder, name), made.graph, images)
         times: list[tuple[float, float]] = []
 
-        class Turns(keras.callbacks.Callback):  # type: ignore[misc]
-            """After each step of the library's, one by hand."""
-
-            started = 0.0
-
-            def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-                self.started = time.perf_counter()
-
-            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                float(self.model.optimizer.iterations.numpy())
-                own = time.perf_counter() - self.started
-                begun = time.perf_counter()
-                hand()
-                times.append((own, time.perf_counter() - begun))  # noqa: B023 - used within the turn
-
-        tune = bw.Distill(1, batch_size=BATCH, steps_per_epoch=WARM_UP + STEPS, callbacks=(Turns(),), jit_compile=False)
+        tune = bw.Distill(
+            1, batch_size=BATCH, steps_per_epoch=WARM_UP + STEPS, callbacks=(_turns(hand, times),), jit_compile=False
+        )
         bw.PassManager([tune]).run(made, data=tf.data.Dataset.from_tensors(images).repeat(), progress=False)
         kept = times[WARM_UP:]
         ratio = median([own / other for own, other in kept])
