@@ -6,7 +6,7 @@ through graphs. Nothing here knows TensorFlow; `backend_for` finds the backend o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from bitwidth.artifact import Architecture as Architecture
 from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
-from bitwidth.graph import Cut, Graph
+from bitwidth.graph import Chain, Cut, Graph
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
 from bitwidth.typing import Array, CustomObjects, Data, Loss, Model
@@ -254,6 +254,27 @@ class Session(Protocol):
 
     def check_removal(self, graph: Graph, removal: Removal) -> None:
         """Raise what `remove` would raise, and change nothing."""
+
+    def irreplaceable(self) -> Mapping[str, str]:
+        """Why layers cannot be replaced, by path; those that `replace` can replace are left out."""
+
+    def replace(self, graph: Graph, chains: Sequence[Chain]) -> Graph:
+        """Go on with chains in the place of layers: as a whole, or not at all. The graph of the model that is made.
+
+        The model is built again with more layers, and has to compute what it computed with the products of the factors
+        for kernels.
+
+        Args:
+            graph: the model before.
+            chains: each of another layer, whose kernel is on no grid and under no mask.
+
+        Raises:
+            ModelError: the model cannot be built, or computes something else; the session goes on with the model that
+                it has.
+        """
+
+    def check_replacement(self, graph: Graph, chains: Sequence[Chain]) -> None:
+        """Raise what `replace` would raise, and change nothing."""
 
     def finish(self, graph: Graph) -> Finished:
         """The model with the values of `graph`, made when it is first asked for.

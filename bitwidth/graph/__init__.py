@@ -7,8 +7,10 @@ the selectors of `where=`. How one tensor is held belongs in `bitwidth.encodings
 """
 
 from bitwidth.errors import Refused
+from bitwidth.graph.chains import Chain, Stage
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.cuts import Cut
+from bitwidth.graph.foreseen import with_chains
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
@@ -20,6 +22,7 @@ from bitwidth.graph.wiring import Contraction, Norm, Wiring
 
 __all__ = [
     "AllBut",
+    "Chain",
     "Channels",
     "Contraction",
     "Cut",
@@ -34,6 +37,7 @@ __all__ = [
     "Refused",
     "Role",
     "Selection",
+    "Stage",
     "Structure",
     "Tensor",
     "Use",
@@ -49,4 +53,5 @@ __all__ = [
     "moved",
     "spec",
     "tensors_between",
+    "with_chains",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
@@ -25,6 +25,7 @@ from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
 from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
+from bitwidth.backends.tensorflow.models.chained import chained, irreplaceable
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.deferred import give_value
@@ -42,10 +43,10 @@ from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
 from bitwidth.encodings import scaled
 from bitwidth.errors import ModelError
-from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs
+from bitwidth.graph import Chain, Cut, Graph, Structure, cut_graph, layer_inputs
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
-from bitwidth.typing import Data, Model
+from bitwidth.typing import Array, Data, Model, Nest
 
 _LOG = logging.getLogger(__name__)
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
@@ -112,6 +113,31 @@ class KerasSession:
         held = {path: scaled(after[path].encoding, by) for path, by in made.factors.items()}
         return after.update({path: after.values[path] * by for path, by in made.factors.items()}, held)
 
+    def irreplaceable(self) -> Mapping[str, str]:
+        """See `Session.irreplaceable`."""
+        return irreplaceable(self.model, self._trace.names)
+
+    def replace(self, graph: Graph, chains: Sequence[Chain]) -> Graph:
+        """See `Session.replace`."""
+        if self._store.shared:
+            raise ModelError("a session that several results share cannot go on with another model")
+        return self.move(graph, self._chained(graph, chains), Cut.of_all(chain.cut for chain in chains))
+
+    def check_replacement(self, graph: Graph, chains: Sequence[Chain]) -> None:
+        """See `Session.check_replacement`."""
+        self._chained(graph, chains)
+
+    def _chained(self, graph: Graph, chains: Sequence[Chain]) -> Model:
+        """The model with chains, which computes what the model computes with their products."""
+        made = chained(self.model, self._trace, tuple(chains))
+        factors = {path: kernel for chain in chains for path, kernel in chain.kernels.items()}
+        expected, inputs = self._expected(graph.update({chain.kernel: chain.product for chain in chains}))
+        for path, variable, _ in names_of(made).variables:
+            give_value(variable, factors[path] if path in factors else graph.values[path])
+        finalize(made)
+        check_same(expected, outputs_of(made, inputs), tolerance(self.model), "with chains")
+        return made
+
     def check_removal(self, graph: Graph, removal: Removal) -> None:
         """See `Session.check_removal`."""
         self._smaller(graph, removal)
@@ -119,11 +145,7 @@ class KerasSession:
     def _smaller(self, graph: Graph, removal: Removal) -> Resized:
         """The smaller model, which computes what the model computes with zeros for what is removed."""
         made = resized(self.model, self._trace, removal.cut, removal.left)
-        tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
-        inputs = sample_of(self._specs, min(tables, default=2))
-        self.write(removal.zeroed(graph).without_activations())
-        with self._undisturbed():
-            expected = outputs_of(self.model, inputs)
+        expected, inputs = self._expected(removal.zeroed(graph))
         for parameter, variable in zip(sorted(graph, key=attrgetter("index")), made.model.variables, strict=True):
             path = parameter.path
             give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
@@ -131,6 +153,14 @@ class KerasSession:
         near = tolerance(self.model) if removal.is_exact else np.inf
         check_same(expected, outputs_of(made.model, inputs), near)
         return made
+
+    def _expected(self, graph: Graph) -> tuple[list[Array], Nest]:
+        """What the model gives with the values of a graph and no grids of activations, and inputs drawn for that."""
+        tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
+        inputs = sample_of(self._specs, min(tables, default=2))
+        self.write(graph.without_activations())
+        with self._undisturbed():
+            return outputs_of(self.model, inputs), inputs
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""

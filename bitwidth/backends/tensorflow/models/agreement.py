@@ -50,7 +50,7 @@ def tolerance(model: Model) -> float:
     return _NEAR.get(keras.backend.standardize_dtype(model.compute_dtype), _COARSE)
 
 
-def check_same(expected: list[Array], found: list[Array], near: float) -> None:
+def check_same(expected: list[Array], found: list[Array], near: float, which: str = "that was cut") -> None:
     """Raise unless two models computed the same.
 
     Args:
@@ -58,19 +58,20 @@ def check_same(expected: list[Array], found: list[Array], near: float) -> None:
         found: outputs of the other.
         near: the most that the root mean square of their difference may be, as a share of that of the outputs;
             infinity where they are to be finite and of the same shapes only.
+        which: the other model, for messages.
 
     Raises:
         ModelError: they did not.
     """
     for place, (one, two) in enumerate(zip(expected, found, strict=True)):
         if one.shape != two.shape:
-            raise ModelError(f"output {place} of the cut model has the shape {two.shape}, not {one.shape}")
+            raise ModelError(f"output {place} of the model {which} has the shape {two.shape}, not {one.shape}")
         if one.dtype.kind not in "fV" or not one.size:
             continue
         first, second = one.astype(np.float64), two.astype(np.float64)
         scale, apart = float(np.sqrt(np.mean(first**2))), float(np.sqrt(np.mean((first - second) ** 2)))
         if not np.isfinite(apart) or apart > near * max(scale, 1e-30):
             raise ModelError(
-                f"output {place} of the cut model differs from that of the model before by {apart:.2g}, at a root mean "
-                f"square of {scale:.2g}: the model computes with sizes that its layers do not show"
+                f"output {place} of the model {which} differs from that of the model before by {apart:.2g}, at a root "
+                f"mean square of {scale:.2g}: the model computes with sizes that its layers do not show"
             )

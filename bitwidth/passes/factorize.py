@@ -1,0 +1,352 @@
+"""`Factorize`: layers as two with little between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from bitwidth.analysis import InputMoments
+from bitwidth.analysis.cost import Cost, cost_of
+from bitwidth.context import Context, check_choice, check_count
+from bitwidth.errors import ConfigError, ContractError, ModelError
+from bitwidth.fitting import Moments
+from bitwidth.fitting.compensation import damped
+from bitwidth.fitting.factors import LowRank, decompose, separate
+from bitwidth.graph import Chain, Graph, Parameter, Stage, Where, check_where, frozen_where, with_chains
+from bitwidth.graph.labels import Removal, couple
+from bitwidth.passes.base import Pass
+from bitwidth.passes.forms import Candidate, Candidates, Form
+from bitwidth.passes.keywords import keywords_from
+from bitwidth.passes.ranks import Choice, Option, Rank
+from bitwidth.passes.rounding import moments_of
+from bitwidth.typing import Array
+
+Reals = NDArray[np.float64]
+
+
+@keywords_from(1)
+@dataclass(frozen=True)
+class Factorize(Pass, name="factorize"):
+    """Make two layers of one, with few units between them, where that saves both bytes and multiply-accumulates.
+
+    A kernel W becomes a product A B of low rank: a Dense or EinsumDense layer two of its kind, a convolution one to few
+    channels and one of a single position, or one along the height of its windows and one along their width, whichever
+    errs less for what it costs. The first is new, called like the layer with `_factor` behind, and has no bias and no
+    activation; the second is the layer itself, with those that it has. The result is a plain model. It is built and has
+    to compute what the model computes with A B for W, or nothing is changed and the report has the reason.
+
+    With data, A and B are the best ones for the inputs that the layer has (no labels are needed): they make E |x W -
+    x A B|^2 least (see `bitwidth.fitting.factors`). Without, they are the singular value decomposition of W.
+
+    Factors that a run before has made are one kernel still: a further pass lowers the rank between them. Kernels that
+    are pruned or quantized are left alone, so this pass comes first.
+
+    Attributes:
+        keep: share of each kernel's full rank that stays, a float in (0, 1]: `max(1, floor(keep * full))`. Exactly one
+            of `keep`, `rank`, `error`, `macs` and `parameters` is given. A square matrix is smaller below a half only.
+        rank: the rank of each kernel.
+        error: the most that the output of each layer may be off, as a share of it, both as norms over the data; each
+            has the least rank that keeps to it.
+        macs: share of the model's multiply-accumulates that stays, spread over the layers by what the rank of each
+            costs and saves.
+        parameters: the same for parameters.
+        where: parameters; kernels among them are factored.
+        separate: whether convolutions may become two along one axis of their windows each. With `keep` and `rank`, that
+            is one of no greater cost.
+        samples: how many samples of the data are looked at; the first ones.
+
+    Raises:
+        ConfigError: none or several of the widths, or one that is out of its range.
+
+    Example:
+        >>> import bitwidth as bw
+        >>> import keras
+        >>> stack = [keras.Input((64,)), keras.layers.Dense(48, "relu", name="hidden"), keras.layers.Dense(4)]
+        >>> small = bw.PassManager([Factorize(rank=8)]).run(keras.Sequential(stack)).model
+        >>> [(layer.name, layer.units) for layer in small.layers][:2]
+        [('hidden_factor', 8), ('hidden', 48)]
+    """
+
+    cuts = True
+
+    keep: float | None = None
+    _: KW_ONLY
+    rank: int | None = None
+    error: float | None = None
+    macs: float | None = None
+    parameters: float | None = None
+    where: Where = None
+    separate: bool = True
+    samples: int = 1024
+
+    def __post_init__(self) -> None:
+        self._rank.check(self.label)
+        check_count(self.samples, self.label, "samples")
+        check_choice(self.separate, (True, False), self.label, "separate")
+        check_where(self.where, self.label)
+        object.__setattr__(self, "where", frozen_where(self.where))
+
+    @property
+    def _rank(self) -> Rank:
+        return Rank(self.keep, self.rank, self.error, self.macs, self.parameters)
+
+    @override
+    def check(self, graph: Graph, context: Context) -> None:
+        """A kernel can be factored, and the budget can be kept."""
+        _, cost, found = self._candidates(graph, context.fresh_notes())
+        if self._rank.is_budget:
+            self._rank.check_room(found, cost, self.label)
+        if context.data is not None:
+            InputMoments(self.samples).check(graph, context)
+
+    @override
+    def apply(self, graph: Graph, context: Context) -> Graph:
+        """Find factors, choose ranks, and go on with the model that has them."""
+        _, cost, found = self._candidates(graph, context)
+        choices = self._chosen(graph, context, found, cost)
+        if not choices:
+            context.remark("nothing factored: it would save nothing")
+            return graph
+        done: list[Choice] = []
+        after = self._split(graph, context, [choice for choice in choices if choice.candidate.first is None], done)
+        after = self._lowered(after, context, [choice for choice in choices if choice.candidate.first], done)
+        self._say(context, [choice for choice in choices if choice in done], cost, cost_of(after))
+        return after
+
+    @override
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """The layers and ranks that plain singular value decompositions give."""
+        _, cost, found = self._candidates(graph, context)
+        choices = self._chosen(graph, context, found, cost, planned=True)
+        if not choices:
+            context.remark("nothing factored: it would save nothing")
+            return graph
+        after = with_chains(graph, _chains(graph, [choice for choice in choices if choice.candidate.first is None]))
+        lowered = [choice for choice in choices if choice.candidate.first is not None]
+        if lowered:
+            values, removal = _removal(after, lowered)
+            after = removal.predicted(after.update(values))
+        self._say(context, choices, cost, cost_of(after))
+        return after
+
+    @override
+    def ensures(self, before: Graph, after: Graph, context: Context) -> None:
+        """All values are finite; what is computed was compared as the model was built."""
+        for parameter in after:
+            if parameter.is_float and not np.isfinite(after.values[parameter.path]).all():
+                raise ContractError(f"{self.label} left values of {parameter.path} that are not finite")
+
+    @override
+    def at(self, strength: float) -> Self:
+        raise ConfigError(
+            f"{self.label} cannot be ramped: layers that are replaced do not come back. Lower ranks step by step with "
+            f"Repeat(PassManager([{self.label}(...), Finetune(...)]), times=...)"
+        )
+
+    def _candidates(self, graph: Graph, context: Context) -> tuple[Candidates, Cost, tuple[Candidate, ...]]:
+        """The kernels that can be factored.
+
+        Raises:
+            ConfigError: there are none, or none at the rank that is given; with the reasons.
+        """
+        coupling = couple(graph)
+        cost = cost_of(graph, coupling)
+        found = Candidates(graph, context, self.where, coupling, cost, self.separate)
+        fixed = self._rank if self.keep is not None or self.rank is not None else None
+        context.need_some(graph, self.where, lambda parameter: found.unfit(parameter, fixed), self.label)
+        chosen = context.choose(graph, self.where, lambda parameter: found.unfit(parameter, fixed))
+        return found, cost, tuple(found[parameter] for parameter in chosen)
+
+    def _chosen(
+        self, graph: Graph, context: Context, found: Sequence[Candidate], cost: Cost, planned: bool = False
+    ) -> list[Choice]:
+        """What becomes of each; the reasons of those that stay are noted."""
+        options = list(self._options(graph, context, found, planned))
+        chosen = []
+        for option, choice in zip(options, self._rank.choices(options, cost, self.label), strict=True):
+            if isinstance(choice, Choice):
+                chosen.append(choice)
+            else:
+                context.skip(option.candidate.kernel, choice)
+        return chosen
+
+    def _options(self, graph: Graph, context: Context, found: Sequence[Candidate], planned: bool) -> list[Option]:
+        if context.data is None or planned:
+            context.remark(
+                "planned by singular value decompositions of the kernels: a run with data takes the inputs into account"
+                if planned
+                else "factored by singular value decompositions of the kernels alone: there are no data"
+            )
+            return [_option(graph, candidate, None) for candidate in found]
+        by_path = {candidate.kernel.path: candidate for candidate in found}
+        options = {}
+        kernels = tuple(candidate.kernel for candidate in found)
+        for kernel, moments in moments_of(graph, context, kernels, self.samples):
+            gram = _gram(kernel, moments)
+            if gram is None:
+                context.remark(f"{kernel.path}: factored without data, what it meets cannot be watched")
+            options[kernel.path] = _option(graph, by_path[kernel.path], gram)
+        return [options[kernel.path] for kernel in kernels]
+
+    def _split(self, graph: Graph, context: Context, choices: list[Choice], done: list[Choice]) -> Graph:
+        """Put chains in the place of layers: all, or those that can be replaced by themselves."""
+        chains = _chains(graph, choices)
+        if not chains:
+            return graph
+        try:
+            after = context.session.replace(graph, chains)
+        except ModelError as error:
+            possible = []
+            for choice, chain in zip(choices, chains, strict=True):
+                try:
+                    context.session.check_replacement(graph, [chain])
+                except ModelError as reason:
+                    context.skip(chain.kernel, str(reason))
+                else:
+                    possible.append((choice, chain))
+            if not possible:
+                raise ModelError(f"{self.label}: nothing could be factored: {error}") from error
+            choices, chains = [choice for choice, _ in possible], [chain for _, chain in possible]
+            after = context.session.replace(graph, chains)
+        done += choices
+        return after
+
+    def _lowered(self, graph: Graph, context: Context, choices: list[Choice], done: list[Choice]) -> Graph:
+        """Lower the rank between factors, one pair after the other."""
+        for choice in choices:
+            values, removal = _removal(graph, [choice])
+            try:
+                graph = context.session.remove(graph.update(values), removal)
+            except ModelError as error:
+                context.skip(choice.candidate.kernel, str(error))
+            else:
+                done.append(choice)
+        return graph
+
+    def _say(self, context: Context, choices: Sequence[Choice], before: Cost, after: Cost) -> None:
+        """Remark on each layer and on the model."""
+        for choice in choices:
+            candidate, (parameters, macs) = choice.candidate, choice.form.costs(choice.rank)
+            words = choice.form.words.format(rank=choice.rank)
+            context.remark(
+                f"{candidate.kernel.layer}: {words}; rank {choice.rank} of {choice.form.full}, error "
+                f"{choice.error:.3g}, parameters {candidate.parameters:,} to {parameters:,}, bytes "
+                f"{4 * candidate.parameters:,} to {4 * parameters:,}, MACs {candidate.macs:,} to {macs:,}"
+            )
+        for name, was, now in (
+            ("parameters", before.parameters, after.parameters),
+            ("bytes", before.bytes or 0, after.bytes or 0),
+            ("MACs", before.macs, after.macs),
+        ):
+            context.remark(f"{name}: {was:,} to {now:,} ({now / max(was, 1):.1%})")
+
+
+# ---- factors of a kernel
+
+
+def _gram(kernel: Parameter, moments: tuple[Moments, ...]) -> Reals | None:
+    """Mean of x xT over what a kernel meets, its input axes in the kernel's order; None where that is not known."""
+    if len(moments) != 1:
+        return None
+    (part,) = moments
+    use = kernel.uses[0]
+    order = np.arange(kernel.size).reshape(kernel.shape)
+    wanted = order.transpose(*sorted(use.input_axes), *sorted(use.channel_axes))
+    found = part.arrangement.take(order)
+    if len(found) != 1 or not np.array_equal(found[0], wanted.reshape(found.shape[1:])):
+        return None
+    return damped(part.gram[0], part.rows).astype(np.float64)
+
+
+def _option(graph: Graph, candidate: Candidate, gram: Reals | None) -> Option:
+    return Option(candidate, tuple(_way(graph, candidate, form, gram) for form in candidate.forms))
+
+
+def _way(graph: Graph, candidate: Candidate, form: Form, gram: Reals | None) -> LowRank:
+    kernel = graph.values[candidate.kernel.path].astype(np.float64)
+    if candidate.first is not None:
+        return _between(graph, candidate, kernel, gram)
+    if form.separates:
+        return separate(kernel, gram, candidate.most(form) or 1)
+    first, second = form.axes
+    return decompose(kernel.transpose(*first, *second).reshape(form.values), gram)
+
+
+def _between(graph: Graph, candidate: Candidate, kernel: Reals, gram: Reals | None) -> LowRank:
+    """A pair: the second kernel as few rows, of what the first one gives."""
+    assert candidate.first is not None
+    axis, rank = _bond(candidate), candidate.forms[0].full
+    matrix = np.moveaxis(kernel, axis, 0).reshape(rank, -1)
+    if gram is None:
+        first = graph.values[candidate.first.path].astype(np.float64).reshape(-1, rank)
+        return decompose(matrix, first.T @ first)
+    inputs = sorted(candidate.kernel.uses[0].input_axes)
+    before = int(np.prod([kernel.shape[other] for other in inputs if other < axis]))
+    behind = int(np.prod([kernel.shape[other] for other in inputs if other > axis]))
+    held = gram.reshape(before, rank, behind, before, rank, behind)
+    return decompose(matrix, np.einsum("arbasb->rs", held) / (before * behind))
+
+
+def _bond(candidate: Candidate) -> int:
+    """The axis of the second kernel of a pair that meets the first one."""
+    assert candidate.group is not None
+    (member,) = candidate.group.consumers
+    return member.axis
+
+
+# ---- what a choice becomes
+
+
+def _chains(graph: Graph, choices: Sequence[Choice]) -> list[Chain]:
+    taken = set(graph.layers)
+    chains = []
+    for choice in choices:
+        kernel = choice.candidate.kernel
+        name = _name(f"{kernel.layer}_factor", taken)
+        first, last = (factor.astype(np.float32) for factor in choice.way.factors(choice.rank))
+        shapes = [[kernel.shape[axis] for axis in axes] for axes in choice.form.axes]
+        if choice.form.separates:
+            last = last.transpose(1, 0, 2)
+        stages = (
+            Stage(name, choice.form.axes[0], first.reshape(*shapes[0], choice.rank)),
+            Stage(kernel.layer, choice.form.axes[1], last.reshape(choice.rank, *shapes[1])),
+        )
+        chains.append(Chain(kernel.path, stages, choice.candidate.windows))
+    return chains
+
+
+def _name(name: str, taken: set[str]) -> str:
+    found, count = name, 0
+    while found in taken:
+        count += 1
+        found = f"{name}_{count}"
+    taken.add(found)
+    return found
+
+
+def _removal(graph: Graph, choices: Sequence[Choice]) -> tuple[dict[str, Array], Removal]:
+    """New kernels of pairs, with all that they have between them in the first units, and the removal of the others."""
+    coupling = couple(graph)
+    values: dict[str, Array] = {}
+    kept = {}
+    for choice in choices:
+        candidate, rank = choice.candidate, choice.rank
+        assert candidate.first is not None
+        first, second = candidate.first, candidate.kernel
+        axis, full = _bond(candidate), choice.form.full
+        turn, rest = choice.way.factors(rank)
+        one = graph.values[first.path].astype(np.float64) @ turn
+        other = rest.reshape(rank, *(size for place, size in enumerate(second.shape) if place != axis))
+        empty = np.zeros(first.shape), np.zeros(second.shape)
+        empty[0][..., :rank] = one
+        np.moveaxis(empty[1], axis, 0)[:rank] = other
+        values |= {first.path: empty[0].astype(np.float32), second.path: empty[1].astype(np.float32)}
+        group = next(item for item in coupling.groups if {m.path for m in item.members} == {first.path, second.path})
+        assert group.size == full
+        kept[group.name] = range(rank)
+    return values, Removal(coupling, kept)
