@@ -45,6 +45,7 @@ from bitwidth.encodings import (
 from bitwidth.errors import Refused
 from bitwidth.fitting import Arrangement, Moments, fit, plain_matrix
 from bitwidth.graph import (
+    Chain,
     Channels,
     Cut,
     Graph,
@@ -54,6 +55,7 @@ from bitwidth.graph import (
     OpSpec,
     Parameter,
     Selection,
+    Stage,
     Structure,
     Tensor,
     Use,
@@ -106,6 +108,7 @@ __all__ = [
     "Architecture",
     "Arrangement",
     "Backend",
+    "Chain",
     "Channels",
     "Composite",
     "Context",
@@ -148,6 +151,7 @@ __all__ = [
     "Selection",
     "Selector",
     "Session",
+    "Stage",
     "StatisticsProbe",
     "Steer",
     "Stored",

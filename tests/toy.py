@@ -59,6 +59,9 @@ class ToySession:
         self.graph = cut_graph(graph, cut, ToySession(model).graph)
         return self.graph
 
+    def irreplaceable(self) -> Mapping[str, str]:
+        return dict.fromkeys(self.graph.values, "arrays compute nothing")
+
     def share(self) -> None:
         """Snapshots hold their own arrays anyway."""
 

@@ -101,18 +101,20 @@ class _Replacing:
         self._between.append(between)
         shapes, attributes, sizes = _forms(op, self._chain, self._shapes)
         self._tensor(between, sizes, op)
-        reads = [list(self._read(op, stage, shape)) for stage, shape in zip((one, other), shapes, strict=True)]
-        tensors = [read[-1].outputs[0] for read in reads]
+        reads: list[list[Op]] = [[], []]
+        if len(op.inputs) > 1:  # else the kernel is no tensor there
+            reads = [list(self._read(op, stage, shape)) for stage, shape in zip((one, other), shapes, strict=True)]
+        tensors = [tuple(name for last in read[-1:] for name in last.outputs) for read in reads]
         first = replace(
             op,
             name=self._name(op.name, 0),
             layer=one.layer,
-            inputs=(op.inputs[0], tensors[0]),
+            inputs=(op.inputs[0], *tensors[0]),
             outputs=(between,),
             parameters=(self._chain.path(one),),
             attributes=attributes[0],
         )
-        last = replace(op, inputs=(between, tensors[1]), attributes=attributes[1])
+        last = replace(op, inputs=(between, *tensors[1]), attributes=attributes[1])
         return [*reads[0], first, *reads[1], last]
 
     def _read(self, op: Op, stage: Stage, shape: tuple[int, ...]) -> Iterable[Op]:
@@ -149,7 +151,7 @@ def _forms(op: Op, chain: Chain, shapes: dict[str, Sizes]) -> tuple[list[tuple[i
     if op.kind == "einsum":
         equations, sizes = _equations(str(attribute(op, "equation")), chain, given)
         return held, [tuple({**plain, "equation": equation}.items()) for equation in equations], sizes
-    more = len(shapes[op.inputs[1]]) - len(held[0])  # a convolution along one axis is one along two
+    more = len(given) - 2 - chain.windows  # a convolution along one axis is one along two
     attributes = [tuple(_steps(op, stage, chain.windows, more).items()) for stage in chain.stages]
     first, channel = 2 if channels_first(op) else 1, 1 if channels_first(op) else -1
     between = list(given)

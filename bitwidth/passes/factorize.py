@@ -98,19 +98,19 @@ class Factorize(Pass, name="factorize"):
     @override
     def check(self, graph: Graph, context: Context) -> None:
         """A kernel can be factored, and the budget can be kept."""
-        _, cost, found = self._candidates(graph, context.fresh_notes())
+        found, cost = self._looked_at(graph, context)
+        context.need_some(graph, self.where, found.unfit, self.label)
         if self._rank.is_budget:
-            self._rank.check_room(found, cost, self.label)
+            self._rank.check_room(found.of(context.selection(graph, self.where, found.unfit).chosen), cost, self.label)
         if context.data is not None:
             InputMoments(self.samples).check(graph, context)
 
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Find factors, choose ranks, and go on with the model that has them."""
-        _, cost, found = self._candidates(graph, context)
-        choices = self._chosen(graph, context, found, cost)
+        choices, cost = self._chosen(graph, context)
         if not choices:
-            context.remark("nothing factored: it would save nothing")
+            context.remark("nothing factored")
             return graph
         done: list[Choice] = []
         after = self._split(graph, context, [choice for choice in choices if choice.candidate.first is None], done)
@@ -121,10 +121,9 @@ class Factorize(Pass, name="factorize"):
     @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """The layers and ranks that plain singular value decompositions give."""
-        _, cost, found = self._candidates(graph, context)
-        choices = self._chosen(graph, context, found, cost, planned=True)
+        choices, cost = self._chosen(graph, context, planned=True)
         if not choices:
-            context.remark("nothing factored: it would save nothing")
+            context.remark("nothing factored")
             return graph
         after = with_chains(graph, _chains(graph, [choice for choice in choices if choice.candidate.first is None]))
         lowered = [choice for choice in choices if choice.candidate.first is not None]
@@ -148,32 +147,26 @@ class Factorize(Pass, name="factorize"):
             f"Repeat(PassManager([{self.label}(...), Finetune(...)]), times=...)"
         )
 
-    def _candidates(self, graph: Graph, context: Context) -> tuple[Candidates, Cost, tuple[Candidate, ...]]:
-        """The kernels that can be factored.
-
-        Raises:
-            ConfigError: there are none, or none at the rank that is given; with the reasons.
-        """
+    def _looked_at(self, graph: Graph, context: Context) -> tuple[Candidates, Cost]:
         coupling = couple(graph)
         cost = cost_of(graph, coupling)
-        found = Candidates(graph, context, self.where, coupling, cost, self.separate)
         fixed = self._rank if self.keep is not None or self.rank is not None else None
-        context.need_some(graph, self.where, lambda parameter: found.unfit(parameter, fixed), self.label)
-        chosen = context.choose(graph, self.where, lambda parameter: found.unfit(parameter, fixed))
-        return found, cost, tuple(found[parameter] for parameter in chosen)
+        return Candidates(graph, context, self.where, coupling, cost, self.separate, fixed), cost
 
-    def _chosen(
-        self, graph: Graph, context: Context, found: Sequence[Candidate], cost: Cost, planned: bool = False
-    ) -> list[Choice]:
-        """What becomes of each; the reasons of those that stay are noted."""
-        options = list(self._options(graph, context, found, planned))
-        chosen = []
+    def _chosen(self, graph: Graph, context: Context, planned: bool = False) -> tuple[list[Choice], Cost]:
+        """What becomes of each kernel that is factored, and what the model costs; the others are noted with reasons."""
+        looked_at, cost = self._looked_at(graph, context)
+        found = looked_at.of(context.choose(graph, self.where, looked_at.unfit))
+        chosen: list[Choice] = []
+        if not found:
+            return chosen, cost
+        options = self._options(graph, context, found, planned)
         for option, choice in zip(options, self._rank.choices(options, cost, self.label), strict=True):
             if isinstance(choice, Choice):
                 chosen.append(choice)
             else:
                 context.skip(option.candidate.kernel, choice)
-        return chosen
+        return chosen, cost
 
     def _options(self, graph: Graph, context: Context, found: Sequence[Candidate], planned: bool) -> list[Option]:
         if context.data is None or planned:
@@ -349,4 +342,4 @@ def _removal(graph: Graph, choices: Sequence[Choice]) -> tuple[dict[str, Array],
         group = next(item for item in coupling.groups if {m.path for m in item.members} == {first.path, second.path})
         assert group.size == full
         kept[group.name] = range(rank)
-    return values, Removal(coupling, kept)
+    return values, Removal(coupling, kept, tuple(values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -110,13 +110,21 @@ class Candidates:
         coupling: of the graph.
         cost: of the graph.
         separate: whether convolutions may become two along one axis each.
+        fixed: says what rank a candidate is to have, where that is known before the factors are.
     """
 
     def __init__(
-        self, graph: Graph, context: Context, where: Where, coupling: Coupling, cost: Cost, separate: bool
+        self,
+        graph: Graph,
+        context: Context,
+        where: Where,
+        coupling: Coupling,
+        cost: Cost,
+        separate: bool,
+        fixed: Fixed | None = None,
     ) -> None:
         """Look at the graph; see the class."""
-        self._graph, self._separate = graph, separate
+        self._graph, self._separate, self._fixed = graph, separate, fixed
         self._macs = {layer.path: layer.macs for layer in cost.layers}
         self._irreplaceable = context.session.irreplaceable()
         self._inside = context.selection(graph, where).paths
@@ -124,21 +132,16 @@ class Candidates:
         self._firsts = {first.path: second for second, (first, _) in self._pairs.items()}
         self._found: dict[str, Candidate] = {}
 
-    def __getitem__(self, parameter: Parameter) -> Candidate:
-        """That of a kernel for which `unfit` gave no reason."""
-        return self._found[parameter.path]
+    def of(self, parameters: Iterable[Parameter]) -> tuple[Candidate, ...]:
+        """Those of kernels for which `unfit` gave no reason."""
+        return tuple(self._found[parameter.path] for parameter in parameters)
 
-    def unfit(self, parameter: Parameter, at: Fixed | None = None) -> str | None:
-        """Why a parameter is left alone; else it has a candidate from then on.
-
-        Args:
-            parameter: one of the graph.
-            at: says what rank it is to have, where that is known before the factors are.
-        """
+    def unfit(self, parameter: Parameter) -> str | None:
+        """Why a parameter is left alone; else it has a candidate from then on."""
         try:
             found = self._found[parameter.path] = self._candidate(parameter)
-            if at is not None:
-                at.of(found)
+            if self._fixed is not None:
+                self._fixed.of(found)
         except Refused as refusal:
             return refusal.reason
         return None
@@ -147,12 +150,14 @@ class Candidates:
         path = parameter.path
         if parameter.role != "kernel":
             raise Refused(f"{parameter.role}: only kernels are factored")
-        _need_free(parameter)
+        if held := _held(parameter):
+            raise Refused(f"it is {held}")
         if path in self._firsts:
             raise Refused(f"it is a factor of {self._firsts[path]}, with which its rank falls")
         if path in self._pairs:
             first, group = self._pairs[path]
-            _need_free(first)
+            if held := _held(first):
+                raise Refused(f"its other factor, {first.path}, is {held}")
             if first.path not in self._inside:
                 raise Refused(f"its other factor, {first.path}, is not selected by `where`")
             found = self._pair(parameter, first, group)
@@ -200,7 +205,7 @@ class Candidates:
         if op.kind == "conv":
             channels = self._wiring.shape(op.inputs[0])[1 if channels_first(op) else -1]
             return int(channels or 0) // parameter.shape[-2]
-        held = self._wiring.shape(op.inputs[1])
+        held = self._wiring.shape(op.inputs[1]) if len(op.inputs) > 1 else parameter.shape
         if op.kind == "matmul":
             return prod(int(size or 0) for size in held[:-2])
         operands, _, result = str(attribute(op, "equation")).replace(" ", "").partition("->")
@@ -269,11 +274,13 @@ def taken(found: Candidate, form: Form, rank: int) -> str:
     )
 
 
-def _need_free(parameter: Parameter) -> None:
+def _held(parameter: Parameter) -> str:
+    """Why no factors can be made of a parameter's values; empty where they can."""
+    if parameter.dtype != "float32":
+        return f"of {parameter.dtype}, and factors are float32"
     if parameter.encoding.mask is not None or not is_free(parameter):
-        is_other = parameter.encoding.summary().is_plain
-        held = f"of {parameter.dtype}" if is_other else f"held already: {parameter.encoding.describe()}"
-        raise Refused(f"{parameter.path} is {held}; factor before Prune and Quantize, in float32")
+        return "pruned or quantized already: factor before that"
+    return ""
 
 
 def _pairs(graph: Graph, coupling: Coupling) -> Iterator[tuple[str, tuple[Parameter, Group]]]:

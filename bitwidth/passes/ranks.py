@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from bitwidth.passes.forms import Candidate, Form, taken
 from bitwidth.passes.shares import check_one, check_share
 
 _HALVINGS = 60
+Table: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], list["Choice"]]
 _LEAST_PRICE, _GREATEST_PRICE = 1e-12, 1e6  # of a budget as a whole, in squared relative errors
 
 
@@ -181,11 +182,11 @@ class Rank:
             for _ in range(_HALVINGS):
                 middle = float(np.sqrt(low * high))
                 low, high = (low, middle) if total(taken_at(middle)) <= room else (middle, high)
-            picks = taken_at(high)
+            picks = _filled(tables, taken_at(high), room)
         for (_, _, choices), pick in zip(tables, picks, strict=True):
             yield choices[pick - 1] if pick else "it stays whole: the budget is kept at less error elsewhere"
 
-    def _table(self, option: Option) -> tuple[NDArray[np.float64], NDArray[np.float64], list[Choice]]:
+    def _table(self, option: Option) -> Table:
         """What a candidate costs, and the squared error: whole, and at each rank of each form that saves."""
         candidate = option.candidate
         costs, losses = [self._of(candidate.parameters, candidate.macs)], [0.0]
@@ -196,3 +197,19 @@ class Rank:
                 costs.append(self._of(*form.costs(rank)))
                 losses.append(float(way.errors[rank - 1]) ** 2)
         return np.array(costs, np.float64), np.array(losses), choices
+
+
+def _filled(tables: Sequence[Table], picks: list[int], room: float) -> list[int]:
+    """Spend what is left of a budget: one candidate after another errs less, the one that gains most first."""
+    picks = list(picks)
+    while True:
+        left = room - sum(float(costs[pick]) for (costs, _, _), pick in zip(tables, picks, strict=True))
+        best, gain = (-1, -1), 0.0
+        for place, (costs, losses, _) in enumerate(tables):
+            fits = np.flatnonzero(costs <= costs[picks[place]] + left)
+            pick = int(fits[np.argmin(losses[fits])])
+            if losses[picks[place]] - losses[pick] > gain:
+                best, gain = (place, pick), float(losses[picks[place]] - losses[pick])
+        if best[0] < 0:
+            return picks
+        picks[best[0]] = best[1]

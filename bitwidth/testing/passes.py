@@ -138,7 +138,7 @@ def check_promises_kept(item: Pass, model: Model, data: Data, validation: Data) 
     kept = {parameter.path: parameter.encoding for parameter in first.graph}
     try:
         second = PassManager([item]).run(first, data, validation)
-    except ContractError:
+    except (ConfigError, ContractError):
         return
     cut = cut_between(first.graph, second.graph)
     for parameter in second.graph:

@@ -26,6 +26,8 @@ class Removal:
     Attributes:
         coupling: the units of the model.
         kept: by the name of a group, the units that are left; groups that are not named are whole.
+        made: paths of parameters that were given other values for it: what the cut leaves is of those, and nothing of
+            what was there before.
 
     Raises:
         ConfigError: as of `Coupling.cut`, when it is first asked.
@@ -33,11 +35,13 @@ class Removal:
 
     coupling: Coupling
     kept: Kept
+    made: tuple[str, ...] = ()
 
     @cached_property
     def cut(self) -> Cut:
         """What is left of the parameters."""
-        return self.coupling.cut(self.kept)
+        kept = self.coupling.cut(self.kept).kept
+        return Cut(kept, {path: (path,) for path in self.made})
 
     def left(self, tensor: str) -> tuple[NDArray[np.intp] | None, ...]:
         """For each axis of a tensor the indices that are left, None for all; empty where its axes are not known."""
@@ -75,7 +79,9 @@ class Removal:
             replace(tensor, shape=sizes.get(tensor.name, tensor.shape)) for tensor in graph.structure.tensors
         )
         parameters = [replace(p, shape=self.cut.shape(p.path, p.shape)) for p in graph]
-        plain = Graph(replace(graph.structure, tensors=tensors), parameters, {p.path: np.zeros(0) for p in parameters})
+        values = {path: self.cut.take(path, graph.values[path]) for path in self.made}
+        empty = {p.path: np.zeros(0) for p in parameters if p.path not in values}
+        plain = Graph(replace(graph.structure, tensors=tensors), parameters, {**empty, **values})
         return cut_graph(graph, self.cut, plain)
 
     @cached_property

@@ -84,8 +84,12 @@ def chained(model: Model, trace: FuncTrace, chains: tuple[Chain, ...]) -> Model:
     refused = irreplaceable(model, trace.names)
     layers = {path: layer for path, layer, _ in trace.names.layers}
     for chain in chains:
+        if chain.layer not in layers:
+            raise ModelError(f"{chain.layer}: the model has no such layer")
         if chain.layer in refused:
             raise ModelError(f"{chain.layer}: {refused[chain.layer]}")
+        if chain.stages[0].layer in layers:
+            raise ModelError(f"{chain.stages[0].layer}: the model has a layer of that name")
         siblings, place = dict(_places(config))[tuple(chain.layer.split("/"))]
         entries = _entries(siblings[place], type(layers[chain.layer]), chain)
         siblings[place : place + 1] = entries
