@@ -55,7 +55,7 @@ class Factorize(Pass, name="factorize"):
         macs: share of the model's multiply-accumulates that stays, spread over the layers by what the rank of each
             costs and saves.
         parameters: the same for parameters.
-        where: parameters; kernels among them are factored.
+        where: parameters; kernels among them are factorized.
         separate: whether convolutions may become two along one axis of their windows each. With `keep` and `rank`, that
             is one of no greater cost.
         samples: how many samples of the data are looked at; the first ones.
@@ -97,7 +97,7 @@ class Factorize(Pass, name="factorize"):
 
     @override
     def check(self, graph: Graph, context: Context) -> None:
-        """A kernel can be factored, and the budget can be kept."""
+        """A kernel can be factorized, and the budget can be kept."""
         found, cost = self._looked_at(graph, context)
         context.need_some(graph, self.where, found.unfit, self.label)
         if self._rank.is_budget:
@@ -110,7 +110,7 @@ class Factorize(Pass, name="factorize"):
         """Find factors, choose ranks, and go on with the model that has them."""
         choices, cost = self._chosen(graph, context)
         if not choices:
-            context.remark("nothing factored")
+            context.remark("nothing factorized")
             return graph
         done: list[Choice] = []
         after = self._split(graph, context, [choice for choice in choices if choice.candidate.first is None], done)
@@ -123,7 +123,7 @@ class Factorize(Pass, name="factorize"):
         """The layers and ranks that plain singular value decompositions give."""
         choices, cost = self._chosen(graph, context, planned=True)
         if not choices:
-            context.remark("nothing factored")
+            context.remark("nothing factorized")
             return graph
         after = with_chains(graph, _chains(graph, [choice for choice in choices if choice.candidate.first is None]))
         lowered = [choice for choice in choices if choice.candidate.first is not None]
@@ -154,7 +154,7 @@ class Factorize(Pass, name="factorize"):
         return Candidates(graph, context, self.where, coupling, cost, self.separate, fixed), cost
 
     def _chosen(self, graph: Graph, context: Context, planned: bool = False) -> tuple[list[Choice], Cost]:
-        """What becomes of each kernel that is factored, and what the model costs; the others are noted with reasons."""
+        """What becomes of each kernel that is factorized, and what the model costs; of the others, why not."""
         looked_at, cost = self._looked_at(graph, context)
         found = looked_at.of(context.choose(graph, self.where, looked_at.unfit))
         chosen: list[Choice] = []
@@ -173,7 +173,7 @@ class Factorize(Pass, name="factorize"):
             context.remark(
                 "planned by singular value decompositions of the kernels: a run with data takes the inputs into account"
                 if planned
-                else "factored by singular value decompositions of the kernels alone: there are no data"
+                else "factorized by singular value decompositions of the kernels alone: there are no data"
             )
             return [_option(graph, candidate, None) for candidate in found]
         by_path = {candidate.kernel.path: candidate for candidate in found}
@@ -182,7 +182,7 @@ class Factorize(Pass, name="factorize"):
         for kernel, moments in moments_of(graph, context, kernels, self.samples):
             gram = _gram(kernel, moments)
             if gram is None:
-                context.remark(f"{kernel.path}: factored without data, what it meets cannot be watched")
+                context.remark(f"{kernel.path}: factorized without data, what it meets cannot be watched")
             options[kernel.path] = _option(graph, by_path[kernel.path], gram)
         return [options[kernel.path] for kernel in kernels]
 
@@ -203,7 +203,7 @@ class Factorize(Pass, name="factorize"):
                 else:
                     possible.append((choice, chain))
             if not possible:
-                raise ModelError(f"{self.label}: nothing could be factored: {error}") from error
+                raise ModelError(f"{self.label}: nothing could be factorized: {error}") from error
             choices, chains = [choice for choice, _ in possible], [chain for _, chain in possible]
             after = context.session.replace(graph, chains)
         done += choices

@@ -23,7 +23,7 @@ Axes = tuple[tuple[int, ...], tuple[int, ...]]
 _KINDS = ("matmul", "einsum", "conv")
 _KIND_REASONS = {
     "depthwise_conv": "a depthwise convolution has one input for each channel",
-    "transposed_conv": "transposed convolutions are not factored",
+    "transposed_conv": "transposed convolutions are not factorized",
     "gather": "its rows are looked up",
 }
 
@@ -101,7 +101,7 @@ class Fixed(Protocol):
 
 @final
 class Candidates:
-    """The kernels of a model that can be factored, and why the others cannot.
+    """The kernels of a model that can be factorized, and why the others cannot.
 
     Args:
         graph: the model.
@@ -149,7 +149,7 @@ class Candidates:
     def _candidate(self, parameter: Parameter) -> Candidate:
         path = parameter.path
         if parameter.role != "kernel":
-            raise Refused(f"{parameter.role}: only kernels are factored")
+            raise Refused(f"{parameter.role}: only kernels are factorized")
         if held := _held(parameter):
             raise Refused(f"it is {held}")
         if path in self._firsts:
@@ -162,11 +162,7 @@ class Candidates:
                 raise Refused(f"its other factor, {first.path}, is not selected by `where`")
             found = self._pair(parameter, first, group)
         else:
-            op = self._op(parameter)
-            why = self._irreplaceable.get(parameter.layer)
-            if why:
-                raise Refused(why)
-            found = self._single(parameter, op)
+            found = self._single(parameter, self._op(parameter))
         if not any(found.most(form) for form in found.forms):
             raise Refused(f"no rank saves both bytes and MACs: {taken(found, found.forms[0], 1)}")
         return found
@@ -180,11 +176,13 @@ class Candidates:
         layers = sorted({use.layer for use in parameter.uses} - {parameter.layer})
         if not parameter.uses:
             raise Refused("no operation reads it")
-        if layers or parameter.aliases:
-            raise Refused(f"it is tied: {', '.join([*layers, *parameter.aliases])} has it too")
         kinds = {use.kind for use in parameter.uses}
-        if kinds - set(_KINDS):
-            raise Refused(_KIND_REASONS.get(min(kinds), f"a kernel of the kind {min(kinds)} is not factored"))
+        if kinds - set(_KINDS) and not layers:
+            raise Refused(_KIND_REASONS.get(min(kinds), f"a kernel of the kind {min(kinds)} is not factorized"))
+        if why := self._irreplaceable.get(parameter.layer):
+            raise Refused(why)
+        if layers:
+            raise Refused(f"it is tied: {', '.join(layers)} reads it too")
         first, *others = parameter.uses
         if any((use.channel_axes, use.input_axes) != (first.channel_axes, first.input_axes) for use in others):
             raise Refused("its uses sum over different axes")

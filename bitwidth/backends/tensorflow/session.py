@@ -23,7 +23,7 @@ from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.norms import freeze
 from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
-from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
+from bitwidth.backends.tensorflow.models.agreement import HIDDEN_KERNELS, check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.chained import chained, irreplaceable
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
@@ -135,7 +135,7 @@ class KerasSession:
         for path, variable, _ in names_of(made).variables:
             give_value(variable, factors[path] if path in factors else graph.values[path])
         finalize(made)
-        check_same(expected, outputs_of(made, inputs), tolerance(self.model), "with chains")
+        check_same(expected, outputs_of(made, inputs), tolerance(self.model), "with chains", HIDDEN_KERNELS)
         return made
 
     def check_removal(self, graph: Graph, removal: Removal) -> None:

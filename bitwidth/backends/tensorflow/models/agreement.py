@@ -8,11 +8,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.layers import layers_of
 from bitwidth.errors import ModelError
 from bitwidth.typing import Array, Model, Nest
 
 _SAMPLES, _LENGTH = 4, 12  # of axes whose sizes the model leaves open: the first, and others
-_NEAR = {"float64": 1e-8, "float32": 1e-5}
+_NEAR = {"float64": 1e-8, "float32": 1e-5}  # of models that compute in the type
+HIDDEN_SIZES = "the model computes with sizes that its layers do not show"
+HIDDEN_KERNELS = "the model computes with kernels otherwise than its layers show, or rounding makes that much"
 _COARSE = 2e-2  # of models that compute in 16 bits
 
 
@@ -46,11 +49,14 @@ def outputs_of(model: Model, inputs: Nest) -> list[Array]:
 
 
 def tolerance(model: Model) -> float:
-    """How far outputs of two models may be apart that compute the same: 1e-5 in float32."""
-    return _NEAR.get(keras.backend.standardize_dtype(model.compute_dtype), _COARSE)
+    """How far outputs of two models may be apart that compute the same: 1e-5 where all layers compute in float32."""
+    dtypes = {keras.backend.standardize_dtype(layer.compute_dtype) for layer in layers_of(model)}
+    return max(_NEAR.get(dtype, _COARSE) for dtype in dtypes)
 
 
-def check_same(expected: list[Array], found: list[Array], near: float, which: str = "that was cut") -> None:
+def check_same(
+    expected: list[Array], found: list[Array], near: float, which: str = "that was cut", hint: str = HIDDEN_SIZES
+) -> None:
     """Raise unless two models computed the same.
 
     Args:
@@ -59,6 +65,7 @@ def check_same(expected: list[Array], found: list[Array], near: float, which: st
         near: the most that the root mean square of their difference may be, as a share of that of the outputs;
             infinity where they are to be finite and of the same shapes only.
         which: the other model, for messages.
+        hint: what it may be due to, for messages.
 
     Raises:
         ModelError: they did not.
@@ -73,5 +80,5 @@ def check_same(expected: list[Array], found: list[Array], near: float, which: st
         if not np.isfinite(apart) or apart > near * max(scale, 1e-30):
             raise ModelError(
                 f"output {place} of the model {which} differs from that of the model before by {apart:.2g}, at a root "
-                f"mean square of {scale:.2g}: the model computes with sizes that its layers do not show"
+                f"mean square of {scale:.2g}: {hint}"
             )
