@@ -88,13 +88,12 @@ def decompose(matrix: Reals, gram: Reals | None = None) -> Projected:
         raise EncodingError("a kernel or the moments of its inputs are not finite")
     full = min(matrix.shape)
     if matrix.shape[1] <= matrix.shape[0]:
-        products = matrix.T @ (matrix if gram is None else gram @ matrix)
-        powers, directions = np.linalg.eigh((products + products.T) / 2)
-        powers, directions = powers[::-1], directions[:, ::-1]
+        powers, directions = _principal(matrix.T @ (matrix if gram is None else gram @ matrix))
     else:
-        _, singular, rows = np.linalg.svd(matrix if gram is None else _root(gram) @ matrix, full_matrices=False)
-        powers, directions = np.square(singular), rows.T
-    return Projected(matrix, directions[:, :full], np.maximum(powers[:full], 0.0))
+        weighted = matrix if gram is None else _root(gram) @ matrix
+        powers, left = _principal(weighted @ weighted.T)
+        directions = np.linalg.qr(weighted.T @ left)[0]
+    return Projected(matrix, directions[:, :full], powers[:full])
 
 
 @final
@@ -208,8 +207,14 @@ def _relative(powers: Reals) -> Reals:
     return np.sqrt(np.append(tails[1:], 0.0) / total)
 
 
+def _principal(products: Reals) -> tuple[Reals, Reals]:
+    """Eigenvalues of a matrix of products, the greatest first and none below 0, and eigenvectors as columns."""
+    powers, directions = np.linalg.eigh((products + products.T) / 2)
+    return np.maximum(powers[::-1], 0.0), directions[:, ::-1]
+
+
 def _root(gram: Reals) -> Reals:
     """A matrix whose transpose times itself is `gram`."""
-    powers, directions = np.linalg.eigh((gram + gram.T) / 2)
-    root: Reals = np.sqrt(np.maximum(powers, 0.0))[:, None] * directions.T
+    powers, directions = _principal(gram)
+    root: Reals = np.sqrt(powers)[:, None] * directions.T
     return root
