@@ -112,4 +112,4 @@ class Chain:
     @property
     def cut(self) -> Cut:
         """The lineage: every kernel of the chain is made of the one that there was."""
-        return Cut(made=dict.fromkeys(self.kernels, (self.kernel,)), entrances={self.layer: self.stages[0].layer})
+        return Cut(made=dict.fromkeys(self.kernels, (self.kernel,)), entrances=((self.layer, self.stages[0].layer),))

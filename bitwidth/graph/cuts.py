@@ -30,8 +30,8 @@ class Cut:
             of it as it was made last.
         made: by path of a parameter that was made of another one, the path of that; where that was made itself, what it
             was made of comes in front, and so on. A parameter may be made of what it was itself before.
-        entrances: by path of a layer in front of which others stand now, the path of the first of them: it takes what
-            the layer took.
+        entrances: layers in front of which others were put, each with the one that takes what it took then, in the
+            order in which that happened.
 
     Raises:
         ModelError: indices that are not ascending, negative, or none at all.
@@ -49,13 +49,12 @@ class Cut:
 
     kept: Kept = field(default_factory=dict)
     made: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    entrances: Mapping[str, str] = field(default_factory=dict)
+    entrances: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         kept = {path: {axis: _checked(path, i) for axis, i in axes.items()} for path, axes in self.kept.items() if axes}
         object.__setattr__(self, "kept", MappingProxyType(kept))
         object.__setattr__(self, "made", MappingProxyType(dict(self.made)))
-        object.__setattr__(self, "entrances", MappingProxyType(dict(self.entrances)))
 
     def __bool__(self) -> bool:
         return bool(self.kept or self.made)
@@ -72,10 +71,8 @@ class Cut:
         """Both cuts, one after the other: `later` has indices into what this one leaves."""
         paths = {**self.kept, **later.kept}
         made = {path: (*self.made.get(given[0], ()), *given) for path, given in later.made.items()}
-        entrances = {layer: later.entrances.get(first, first) for layer, first in self.entrances.items()}
-        added = {layer: first for layer, first in later.entrances.items() if layer not in self.entrances}
         kept = {path: self._then(path, later) for path in paths}
-        return Cut(kept, {**self.made, **made}, {**entrances, **added})
+        return Cut(kept, {**self.made, **made}, (*self.entrances, *later.entrances))
 
     def _then(self, path: str, later: Cut) -> Mapping[int, NDArray[np.intp]]:
         mine, after = self.kept.get(path, {}), later.kept.get(path, {})
@@ -105,8 +102,7 @@ class Cut:
         missing = [p for p, axes in stayed.items() if any(axis not in self.kept.get(p, {}) for axis in axes)]
         if missing:
             raise ModelError(f"{missing[0]}: entries are back that an earlier cut has removed")
-        entrances = {earlier.entrances.get(layer, layer): first for layer, first in self.entrances.items()}
-        return Cut(found, made, {layer: first for layer, first in entrances.items() if layer != first})
+        return Cut(found, made, self.entrances[len(earlier.entrances) :])
 
     def _made_since(self, path: str, earlier: Cut) -> tuple[str, ...]:
         """What a parameter was made of since an earlier cut; empty where it was there then.
@@ -120,6 +116,17 @@ class Cut:
             if earlier.made.get(there, ()) == given[:count]:
                 return given[count:]
         raise ModelError(f"{path}: was made otherwise in an earlier cut")
+
+    def entrance(self, layer: str) -> str:
+        """The layer that takes now what a layer took before.
+
+        Example:
+            >>> Cut(entrances=(("hidden", "hidden_factor"),)).entrance("hidden")
+            'hidden_factor'
+        """
+        for replaced, first in self.entrances:
+            layer = first if layer == replaced else layer
+        return layer
 
     def take(self, path: str, array: Array) -> Array:
         """What is left of an array of the parameter's shape before the cut."""

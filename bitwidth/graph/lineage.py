@@ -24,10 +24,10 @@ def cut_between(before: Graph, after: Graph) -> Cut:
 def tensors_between(before: Structure, after: Structure) -> dict[str, str]:
     """The name in a later structure of each tensor that a layer takes in an earlier one, by layer and call."""
     calls = {layer.path: layer.calls for layer in after.layers}
-    entrances = after.cut.since(before.cut).entrances
+    cut = after.cut.since(before.cut)
     found: dict[str, str] = {}
     for layer in before.layers:
-        for old, new in zip(layer.calls, calls.get(entrances.get(layer.path, layer.path), ()), strict=False):
+        for old, new in zip(layer.calls, calls.get(cut.entrance(layer.path), ()), strict=False):
             found.update(zip(old.inputs, new.inputs, strict=False))
     return found
 

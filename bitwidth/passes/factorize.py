@@ -20,7 +20,7 @@ from bitwidth.fitting.factors import LowRank, decompose, separate
 from bitwidth.graph import Chain, Graph, Parameter, Stage, Where, check_where, frozen_where, with_chains
 from bitwidth.graph.labels import Removal, couple
 from bitwidth.passes.base import Pass
-from bitwidth.passes.forms import Candidate, Candidates, Form
+from bitwidth.passes.forms import Candidate, Candidates, Form, why_held
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.ranks import Choice, Option, Rank
 from bitwidth.passes.rounding import moments_of
@@ -104,6 +104,13 @@ class Factorize(Pass, name="factorize"):
             self._rank.check_room(found.of(context.selection(graph, self.where, found.unfit).chosen), cost, self.label)
         if context.data is not None:
             InputMoments(self.samples).check(graph, context)
+
+    @override
+    def requires(self, graph: Graph, context: Context) -> None:
+        """The passes before have left a kernel that is neither pruned nor quantized."""
+        kernels = [item for item in context.selection(graph, self.where).chosen if item.role == "kernel"]
+        if kernels and all(why_held(item) for item in kernels):
+            raise ContractError(f"{self.label}: every kernel is {why_held(kernels[0])}")
 
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:

@@ -150,13 +150,13 @@ class Candidates:
         path = parameter.path
         if parameter.role != "kernel":
             raise Refused(f"{parameter.role}: only kernels are factorized")
-        if held := _held(parameter):
+        if held := why_held(parameter):
             raise Refused(f"it is {held}")
         if path in self._firsts:
             raise Refused(f"it is a factor of {self._firsts[path]}, with which its rank falls")
         if path in self._pairs:
             first, group = self._pairs[path]
-            if held := _held(first):
+            if held := why_held(first):
                 raise Refused(f"its other factor, {first.path}, is {held}")
             if first.path not in self._inside:
                 raise Refused(f"its other factor, {first.path}, is not selected by `where`")
@@ -272,12 +272,12 @@ def taken(found: Candidate, form: Form, rank: int) -> str:
     )
 
 
-def _held(parameter: Parameter) -> str:
+def why_held(parameter: Parameter) -> str:
     """Why no factors can be made of a parameter's values; empty where they can."""
     if parameter.dtype != "float32":
         return f"of {parameter.dtype}, and factors are float32"
     if parameter.encoding.mask is not None or not is_free(parameter):
-        return "pruned or quantized already: factor before that"
+        return "pruned or quantized already: factorize before that"
     return ""
 
 

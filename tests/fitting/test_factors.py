@@ -90,7 +90,7 @@ def test_a_map_of_nothing_has_no_error(shape: Any) -> None:
 
 def kernel_of(first: Reals, second: Reals) -> Reals:
     """The kernel (height, width, inputs, outputs) of two convolutions, one behind the other."""
-    return np.einsum("hir,wro->hwio", first, second)
+    return np.asarray(np.einsum("hir,wro->hwio", first, second))
 
 
 @settings(max_examples=30, deadline=None)
