@@ -85,7 +85,6 @@ PASSES: dict[str, bw.Pass] = {
     "shrink dense": bw.ShrinkDense(parameters=0.7, samples=32),
     "shrink in a chain": bw.PassManager([bw.Prune(0.5), bw.ShrinkDense(keep=0.5), TUNE, bw.Quantize(4)]),
     "factorize": bw.Factorize(0.3, samples=32),
-    "factorize to a rank": bw.Factorize(rank=1, where="layer0"),
     "factorize within an error": bw.Factorize(error=0.6, samples=32),
     "factorize to a budget": bw.Factorize(macs=0.7, samples=32),
     "factorize in a chain": bw.PassManager([bw.Factorize(parameters=0.7), TUNE, bw.Prune(0.3), bw.Quantize(4)]),
@@ -115,7 +114,6 @@ KERAS = [
     "chain",
     "shrink",
     "shrink to a budget",
-    "factorize",
     "factorize in a chain",
     "a user's",
 ]
