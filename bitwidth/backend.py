@@ -6,7 +6,7 @@ through graphs. Nothing here knows TensorFlow; `backend_for` finds the backend o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -14,13 +14,14 @@ from typing import Any, Literal, Protocol
 from bitwidth.artifact import Architecture as Architecture
 from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
-from bitwidth.graph import Chain, Cut, Graph
+from bitwidth.graph import Chains, Cut, Graph
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
 from bitwidth.typing import Array, CustomObjects, Data, Loss, Model
 
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
 Stored = Callable[[], Iterator[tuple[Array, Encoding]]]
+Change = Removal | Chains
 
 
 @dataclass(frozen=True)
@@ -237,44 +238,26 @@ class Session(Protocol):
             EncodingError: the cut goes through a group that shares a scale.
         """
 
-    def remove(self, graph: Graph, removal: Removal) -> Graph:
-        """Go on without some units: as a whole, or not at all. The graph of the model that is left.
+    def rebuild(self, graph: Graph, change: Change) -> Graph:
+        """Go on with a model of other layers: as a whole, or not at all. The graph of the model that is made.
 
-        The model is built again with smaller layers, and has to compute what it computed with zeros in their place.
-
-        Args:
-            graph: the model before.
-            removal: of its units.
-
-        Raises:
-            ModelError: the smaller model cannot be built, or computes something else; the session goes on with the
-                model that it has.
-            EncodingError: the cut goes through a group that shares a scale.
-        """
-
-    def check_removal(self, graph: Graph, removal: Removal) -> None:
-        """Raise what `remove` would raise, and change nothing."""
-
-    def irreplaceable(self) -> Mapping[str, str]:
-        """Why layers cannot be replaced, by path; those that `replace` can replace are left out."""
-
-    def replace(self, graph: Graph, chains: Sequence[Chain]) -> Graph:
-        """Go on with chains in the place of layers: as a whole, or not at all. The graph of the model that is made.
-
-        The model is built again with more layers, and has to compute what it computed with the products of the factors
-        for kernels.
+        The model is built again, with smaller layers where units are removed and with two layers for each that a chain
+        replaces. It has to compute what it computed with zeros in the place of what is removed, and with the products
+        of the factors for kernels. Where features of an input go, data that has all columns is still taken: see
+        `Structure.kept_inputs`.
 
         Args:
             graph: the model before.
-            chains: each of another layer, whose kernel is on no grid and under no mask.
+            change: units to remove, or chains of layers whose kernels are on no grid and under no mask.
 
         Raises:
             ModelError: the model cannot be built, or computes something else; the session goes on with the model that
                 it has.
+            EncodingError: a cut goes through a group that shares a scale.
         """
 
-    def check_replacement(self, graph: Graph, chains: Sequence[Chain]) -> None:
-        """Raise what `replace` would raise, and change nothing."""
+    def check_rebuild(self, graph: Graph, change: Change) -> None:
+        """Raise what `rebuild` would raise, and change nothing."""
 
     def finish(self, graph: Graph) -> Finished:
         """The model with the values of `graph`, made when it is first asked for.
@@ -289,12 +272,13 @@ class Session(Protocol):
 class Backend(Protocol):
     """A framework whose models can be compressed."""
 
-    def open(self, model: Model, data: Data = None) -> Session:
+    def open(self, model: Model, data: Data = None, own: bool = False) -> Session:
         """Copy and read a model. One that came out of a session or a file keeps the encodings it had there.
 
         Args:
             model: the user's model; not touched.
             data: data or inputs, from which an example is taken where the model does not know its inputs.
+            own: whether nobody else has the model, so that it need not be copied.
 
         Raises:
             ModelError: the model cannot be read or compressed; the message says what to do.

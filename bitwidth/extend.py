@@ -46,9 +46,11 @@ from bitwidth.errors import Refused
 from bitwidth.fitting import Arrangement, Moments, fit, plain_matrix
 from bitwidth.graph import (
     Chain,
+    Chains,
     Channels,
     Cut,
     Graph,
+    KeptInputs,
     Layer,
     LayerCall,
     Op,
@@ -109,6 +111,7 @@ __all__ = [
     "Arrangement",
     "Backend",
     "Chain",
+    "Chains",
     "Channels",
     "Composite",
     "Context",
@@ -126,6 +129,7 @@ __all__ = [
     "Graph",
     "Group",
     "InputMoments",
+    "KeptInputs",
     "Layer",
     "LayerCall",
     "LayerCost",

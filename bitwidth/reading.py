@@ -41,7 +41,7 @@ class Opened:
 
     def apart(self) -> tuple[Session, Graph]:
         """A session of its own for one run, and the graph to start from."""
-        return _resumed(self.session.finish(self.graph).model, self.graph, self.data)
+        return _resumed(self.session.finish(self.graph).model, self.graph, self.data, own=True)
 
     @override
     def __repr__(self) -> str:
@@ -95,9 +95,9 @@ def opened_session(model: Model, data: Data) -> tuple[Session, Graph]:
     return session, session.graph
 
 
-def _resumed(model: Model, graph: Graph, data: Data) -> tuple[Session, Graph]:
+def _resumed(model: Model, graph: Graph, data: Data, own: bool = False) -> tuple[Session, Graph]:
     """A session of a model that a session has handed over as `graph`, and its graph, with the masters of that."""
-    session = backend_for(model).open(model, data)
+    session = backend_for(model).open(model, data, own)
     return session, session.graph.resumed(graph)
 
 

@@ -75,6 +75,16 @@ class Result:
             return self._finished.model
 
     @property
+    def kept_inputs(self) -> tuple[int, ...] | None:
+        """Which features the model takes of a flat input that was cut (`ShrinkDense(inputs=)`): columns of the data.
+
+        They are numbered as before the first cut: `x[:, result.kept_inputs]` is what the model takes. None where all
+        features are left.
+        """
+        kept = self.graph.structure.kept_inputs
+        return None if kept is None else kept.columns
+
+    @property
     def complete(self) -> bool:
         """Whether every pass was done; else the run was cancelled, and this is the last state that was verified."""
         return self.report.complete

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bitwidth.backend import (
     BACKENDS,
     Architecture,
+    Change,
     LayerInputs,
     Objective,
     Progress,
@@ -30,9 +31,10 @@ from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, DataError, ModelError
 from bitwidth.fitting import Moments, plain_matrix
 from bitwidth.graph import (
-    Chain,
+    Chains,
     Cut,
     Graph,
+    KeptInputs,
     Layer,
     LayerCall,
     Op,
@@ -44,6 +46,7 @@ from bitwidth.graph import (
     cut_graph,
     layer_inputs,
     moved,
+    with_kept_inputs,
 )
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import (
@@ -84,6 +87,7 @@ class Network:
                 self.weights.append((rng.standard_normal(fan_out) * 0.1).astype(np.float32))
         self.encodings: dict[str, Encoding] = {}
         self.grids: LayerInputs = {}
+        self.kept: KeptInputs | None = None
 
     def parts(self, weights: list[Array]) -> list[tuple[str, Array, Array | None]]:
         """Name, kernel and bias of each layer."""
@@ -151,7 +155,7 @@ def graph_of(network: Network) -> Graph:
     graph = Graph(structure, parameters, {p: a.copy() for p, a in zip(paths(network), network.weights, strict=True)})
     taken = {layer.path: layer.calls[0].inputs[0] for layer in layers}
     held = {taken[path]: grid for path, (grid,) in network.grids.items() if grid is not None}
-    return graph.update(encodings=network.encodings, activations=held)
+    return with_kept_inputs(graph.update(encodings=network.encodings, activations=held), network.kept)
 
 
 class ReferenceSession:
@@ -165,6 +169,11 @@ class ReferenceSession:
 
     def _weights(self, graph: Graph) -> list[Array]:
         return [graph.values[path] for path in paths(self.network)]
+
+    def _columns(self, inputs: Array) -> Array:
+        """The inputs that the network takes, of those that have all columns."""
+        columns = None if self.network.kept is None else self.network.kept.of(inputs.shape[1])
+        return inputs if columns is None else inputs[:, list(columns)]
 
     def check_data(self, data: Any, name: str, targets: bool = False) -> None:
         inputs = data[0] if isinstance(data, tuple) else data
@@ -191,11 +200,11 @@ class ReferenceSession:
         return bool(objective.loss == "mse")
 
     def measure(self, graph: Graph, objective: Objective, data: Any, batch_size: int = 256) -> Mapping[str, float]:
-        output = self.network.forward(data[0], self._weights(graph), layer_inputs(graph.structure))[-1]
+        output = self.network.forward(self._columns(data[0]), self._weights(graph), layer_inputs(graph.structure))[-1]
         return {"loss": float(np.square(output - data[1]).mean())}
 
     def probe(self, graph: Graph, probe: Probe[Answer], data: Any) -> Answer:
-        inputs = (data[0] if isinstance(data, tuple) else data)[: probe.samples]
+        inputs = self._columns((data[0] if isinstance(data, tuple) else data)[: probe.samples])
         answers: dict[type[Any], Any] = {
             GradientProbe: self._squared_gradients,
             MomentsProbe: self._moments,
@@ -237,7 +246,7 @@ class ReferenceSession:
         }
 
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Trained:
-        inputs, targets = training.data
+        inputs, targets = self._columns(training.data[0]), training.data[1]
         masters = {path: graph.values.value(path).start.copy() for path in graph.values}
         order = np.random.default_rng(training.seed)
         current, losses = graph, []
@@ -291,39 +300,37 @@ class ReferenceSession:
             found[path] = (Paired(moments[0], (x.T @ y / np.float32(len(x)))[None], y.mean(0, keepdims=True)),)
         return found
 
-    def remove(self, graph: Graph, removal: Removal) -> Graph:
-        return self.move(graph, self._smaller(graph, removal), removal.cut)
+    def rebuild(self, graph: Graph, change: Change) -> Graph:
+        kept = change.kept_inputs(graph)
+        after = with_kept_inputs(self.move(graph, self._rebuilt(graph, change), change.cut), kept)
+        self.network.kept = kept
+        return after
 
-    def check_removal(self, graph: Graph, removal: Removal) -> None:
-        self._smaller(graph, removal)
+    def check_rebuild(self, graph: Graph, change: Change) -> None:
+        self._rebuilt(graph, change)
+
+    def _rebuilt(self, graph: Graph, change: Change) -> Network:
+        return self._smaller(graph, change) if isinstance(change, Removal) else self._chained(graph, change)
 
     def _smaller(self, graph: Graph, removal: Removal) -> Network:
         left = [removal.cut.take(path, graph.values[path]) for path in paths(self.network)]
         widths = [kernel.shape[1] for _, kernel, _ in self.network.parts(left)]
-        smaller = Network([self.network.widths[0], *widths], 0, self.network.names, self.network.plain)
+        smaller = Network([left[0].shape[0], *widths], 0, self.network.names, self.network.plain)
         smaller.weights = left
-        self._check_same(removal.zeroed(graph), smaller)
+        self._check_same(removal.zeroed(graph), smaller, removal.left("input")[1])
         return smaller
 
-    def _check_same(self, graph: Graph, other: Network) -> None:
+    def _check_same(self, graph: Graph, other: Network, columns: Any = None) -> None:
         x = np.random.default_rng(0).standard_normal((8, self.network.widths[0])).astype(np.float32)
-        expected, found = self.network.forward(x, self._weights(graph))[-1], other.forward(x, other.weights)[-1]
+        expected = self.network.forward(x, self._weights(graph))[-1]
+        found = other.forward(x if columns is None else x[:, columns], other.weights)[-1]
         if not np.allclose(expected, found, atol=1e-5):
             raise ModelError("the network that was made computes something else")
 
-    def irreplaceable(self) -> Mapping[str, str]:
-        return {}
-
-    def replace(self, graph: Graph, chains: Sequence[Chain]) -> Graph:
-        return self.move(graph, self._chained(graph, chains), Cut.of_all(chain.cut for chain in chains))
-
-    def check_replacement(self, graph: Graph, chains: Sequence[Chain]) -> None:
-        self._chained(graph, chains)
-
-    def _chained(self, graph: Graph, chains: Sequence[Chain]) -> Network:
+    def _chained(self, graph: Graph, chains: Chains) -> Network:
         names, plain = list(self.network.names), list(self.network.plain)
         values = {path: graph.values[path] for path in graph.values}
-        for chain in chains:
+        for chain in chains.chains:
             if chain.windows or chain.layer not in names:
                 raise ModelError(f"{chain.kernel}: the network has no such layer")
             names.insert(names.index(chain.layer), chain.stages[0].layer)
@@ -334,7 +341,7 @@ class ReferenceSession:
             raise ModelError("the layers of the network that was made do not fit each other")
         made = Network([self.network.widths[0], *(width for _, width in widths)], 0, names, plain)
         made.weights = [values[path] for path in paths(made)]
-        self._check_same(graph.update({chain.kernel: chain.product for chain in chains}), made)
+        self._check_same(chains.joined(graph), made)
         return made
 
     def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
@@ -349,21 +356,15 @@ class ReferenceSession:
         network = Network(self.network.widths, 0, self.network.names, self.network.plain)
         network.weights = [array.copy() for array in self._weights(graph)]
         network.encodings = {parameter.path: parameter.encoding for parameter in graph}
-        network.grids = layer_inputs(graph.structure)
+        network.grids, network.kept = layer_inputs(graph.structure), graph.structure.kept_inputs
         return FinishedNetwork(network)
 
     def architecture(self, graph: Graph) -> Architecture:
         variables = [
             [path, list(a.shape), "float32"] for path, a in zip(paths(self.network), self.network.weights, strict=True)
         ]
-        return Architecture(
-            "reference",
-            {"widths": self.network.widths, "names": self.network.names, "plain": self.network.plain},
-            "",
-            None,
-            variables,
-            {},
-        )
+        config = {"widths": self.network.widths, "names": self.network.names, "plain": self.network.plain}
+        return Architecture("reference", config, "", None, variables, {}, kept_inputs=graph.structure.kept_inputs)
 
 
 @dataclass(frozen=True)
@@ -387,7 +388,7 @@ def _snapped(before: Graph, after: Graph, path: str, master: Array) -> Value:
 class ReferenceBackend:
     """Networks of the class above."""
 
-    def open(self, model: Any, data: Any = None) -> Session:
+    def open(self, model: Any, data: Any = None, own: bool = False) -> Session:
         return ReferenceSession(model)
 
     def build(
@@ -403,7 +404,7 @@ class ReferenceBackend:
         held = list(stored())
         network.weights = [values for values, _ in held]
         network.encodings = {path: encoding for path, (_, encoding) in zip(paths(network), held, strict=True)}
-        network.grids = inputs
+        network.grids, network.kept = inputs, architecture.kept_inputs
         return network
 
 

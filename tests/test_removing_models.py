@@ -19,6 +19,7 @@ from bitwidth.graph.labels import couple
 from tests import nets
 
 SECONDS = 15.0  # of process time, for `Shrink` on an opened model
+OPENINGS = 4.0  # on a slower machine: so many times what it takes to open the model
 SUBCLASSED = ("residual_cnn", "tied_language")  # whose sizes stand in their code
 SMALL = [name for name in nets.NETS if name not in (*nets.APPLICATIONS, *SUBCLASSED)]
 ALL = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in nets.APPLICATIONS)]
@@ -38,12 +39,14 @@ def size(model: Any) -> int:
 def test_half_of_every_exact_group(name: str) -> None:
     model = made(name)
     before = size(model)
+    started = time.process_time()
     opened = bw.open(model)
+    opening = time.process_time() - started
     coupling = couple(opened.graph)
     kept = {group.name: range(max(1, group.size // 2)) for group in coupling.groups if group.exact}
     started = time.process_time()
     smaller = HALVES.run(opened).model
-    assert time.process_time() - started <= SECONDS
+    assert time.process_time() - started <= max(SECONDS, OPENINGS * opening)
     assert type(smaller) is type(model)
     assert coupling.parameters(kept) < before
     assert size(smaller) <= 1.02 * coupling.parameters(kept)

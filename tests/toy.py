@@ -59,9 +59,6 @@ class ToySession:
         self.graph = cut_graph(graph, cut, ToySession(model).graph)
         return self.graph
 
-    def irreplaceable(self) -> Mapping[str, str]:
-        return dict.fromkeys(self.graph.values, "arrays compute nothing")
-
     def share(self) -> None:
         """Snapshots hold their own arrays anyway."""
 
@@ -91,7 +88,7 @@ class ToySession:
 
 
 class ToyBackend:
-    def open(self, model: Any, data: Any = None) -> ToySession:
+    def open(self, model: Any, data: Any = None, own: bool = False) -> ToySession:
         return ToySession(model)
 
     def build(

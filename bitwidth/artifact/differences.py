@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from typing_extensions import override
 
 from bitwidth.artifact.format.opening import FilePath
-from bitwidth.artifact.format.stored import StoredModel, StoredParameter
+from bitwidth.artifact.format.stored import Architecture, StoredModel, StoredParameter
 from bitwidth.artifact.reader import Base, OpenFile, open_file
 from bitwidth.artifact.updates import values_hash
 from bitwidth.artifact.version3.changes import is_same
@@ -57,7 +57,7 @@ class Diff:
         new_bytes: size of a file that holds all of the new model.
         update_bytes: size of a file that holds what changed, as `Result.save(path, base=old)` writes it; None where the
             old file cannot be a base.
-        architecture: whether the configurations of the models are the same.
+        architecture: whether the configurations of the models are the same, and the inputs that they take.
     """
 
     old: str
@@ -125,8 +125,12 @@ def diff(old: FilePath, new: FilePath, *, base: Base = None) -> Diff:
             parameters=parameters,
             new_bytes=pack(stored).size,
             update_bytes=_update_bytes(first, stored),
-            architecture=(one.framework, one.config) == (stored.architecture.framework, stored.architecture.config),
+            architecture=_built(one) == _built(stored.architecture),
         )
+
+
+def _built(architecture: Architecture) -> tuple[Any, ...]:
+    return architecture.framework, architecture.config, architecture.kept_inputs
 
 
 def _update_bytes(old: OpenFile, new: StoredModel) -> int | None:

@@ -38,6 +38,7 @@ class Inspection:
         parameters: what the header says of each parameter.
         assets: bytes of each asset, by name.
         activations: how the input tensors of layers are held, by the layer's path; None where it is not quantized.
+        kept_inputs: which of an input's features the model takes, by their numbers before the first cut; None for all.
         base: of an update, the hash of the values of the file that it holds changes of (see `bitwidth.diff`); the
             parameters are then those that changed, and what it does not say of the model is as there. Empty otherwise.
     """
@@ -52,6 +53,7 @@ class Inspection:
     parameters: tuple[Entry, ...]
     assets: Mapping[str, int]
     activations: Mapping[str, tuple[Encoding | None, ...]]
+    kept_inputs: tuple[int, ...] | None = None
     base: str = ""
 
     @override
@@ -79,6 +81,8 @@ class Inspection:
         for path, held in self.activations.items():
             grids = ", ".join("unchanged" if grid is None else f"{grid.bits}-bit" for grid in held)
             tail.append(f"inputs of {path}: {grids}")
+        if self.kept_inputs is not None:
+            tail.append(f"kept inputs: {', '.join(map(str, self.kept_inputs))}")
         if any(len(entry.pieces) > 1 for entry in self.parameters):
             prefixes = ", ".join(f"bits={bits} {self.prefix_bytes(bits):,}" for bits in _PREFIXES)
             tail.append(f"bytes that load reads: {prefixes}, all {self.bytes:,}")
@@ -108,6 +112,7 @@ def inspect(path: FilePath) -> Inspection:
         VersionError: a newer version of the format.
     """
     name, preamble, header = read_header(path)
+    kept = header.architecture.kept_inputs
     return Inspection(
         path=name,
         name=header.name,
@@ -119,5 +124,6 @@ def inspect(path: FilePath) -> Inspection:
         parameters=header.entries,
         assets=dict(header.assets),
         activations=header.activations,
+        kept_inputs=None if kept is None else kept.columns,
         base=header.base,
     )

@@ -95,6 +95,7 @@ def merged(own: Header, base: Header, name: str) -> Header:
         inputs=one.inputs if "inputs" in own.given else other.inputs,
         variables=one.variables if "variables" in own.given else other.variables,
         layers=one.layers if "layers" in own.given else other.layers,
+        kept_inputs=one.kept_inputs if "kept_inputs" in own.given else other.kept_inputs,
         paths=tuple(entry.path for entry in entries),
     )
     found = replace(

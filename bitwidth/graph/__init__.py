@@ -7,12 +7,13 @@ the selectors of `where=`. How one tensor is held belongs in `bitwidth.encodings
 """
 
 from bitwidth.errors import Refused
-from bitwidth.graph.chains import Chain, Stage
+from bitwidth.graph.chains import Chain, Chains, Stage
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.foreseen import with_chains
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between
+from bitwidth.graph.inputs import KeptInputs
+from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between, with_kept_inputs
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Role, Structure, Tensor, Use, layer_inputs
 from bitwidth.graph.moves import moved
 from bitwidth.graph.ops import Kind, OpSpec, spec
@@ -23,10 +24,12 @@ from bitwidth.graph.wiring import Contraction, Norm, Wiring
 __all__ = [
     "AllBut",
     "Chain",
+    "Chains",
     "Channels",
     "Contraction",
     "Cut",
     "Graph",
+    "KeptInputs",
     "Kind",
     "Layer",
     "LayerCall",
@@ -54,4 +57,5 @@ __all__ = [
     "spec",
     "tensors_between",
     "with_chains",
+    "with_kept_inputs",
 ]

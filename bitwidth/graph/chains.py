@@ -14,6 +14,8 @@ import numpy as np
 from bitwidth.errors import ModelError
 from bitwidth.fitting.factors import joined
 from bitwidth.graph.cuts import Cut
+from bitwidth.graph.graph import Graph
+from bitwidth.graph.inputs import KeptInputs
 from bitwidth.typing import Array
 
 
@@ -113,3 +115,33 @@ class Chain:
     def cut(self) -> Cut:
         """The lineage: every kernel of the chain is made of the one that there was."""
         return Cut(made=dict.fromkeys(self.kernels, (self.kernel,)), entrances=((self.layer, self.stages[0].layer),))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Chains:
+    """Chains in the place of several layers of a model.
+
+    Attributes:
+        chains: each of another layer.
+    """
+
+    chains: tuple[Chain, ...]
+
+    @cached_property
+    def kernels(self) -> dict[str, Array]:
+        """The kernels of all their layers, by path."""
+        return {path: kernel for chain in self.chains for path, kernel in chain.kernels.items()}
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The lineage of all of them."""
+        return Cut.of_all(chain.cut for chain in self.chains)
+
+    def joined(self, graph: Graph) -> Graph:
+        """The model as it was, with the products of factors for kernels: what the new model has to agree with."""
+        return graph.update({chain.kernel: chain.product for chain in self.chains})
+
+    def kept_inputs(self, graph: Graph) -> KeptInputs | None:
+        """Which features of the inputs of a model are left: as many as before."""
+        return graph.structure.kept_inputs

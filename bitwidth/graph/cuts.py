@@ -1,4 +1,4 @@
-"""Cuts: which entries of parameters are there after units, channels or inputs were removed, and what was made anew.
+"""Cuts: which entries of parameters are there after units, channels or inputs were removed, and which were made.
 
 A cut is the lineage of a graph: by parameter and axis, the indices into the model as it was opened that are left; and
 which parameters were made of which others, so that nothing is left of those. What was promised, measured or reported

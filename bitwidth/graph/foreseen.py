@@ -8,7 +8,7 @@ from math import prod
 from typing import Any, final
 
 from bitwidth.encodings import Dense
-from bitwidth.graph.chains import Chain, Stage
+from bitwidth.graph.chains import Chain, Chains, Stage
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.lineage import cut_graph
 from bitwidth.graph.model import Layer, LayerCall, Op, Parameter, Structure, Tensor, Use
@@ -18,7 +18,7 @@ from bitwidth.graph.values import Value
 Sizes = tuple[int | None, ...]
 
 
-def with_chains(graph: Graph, chains: Iterable[Chain]) -> Graph:
+def with_chains(graph: Graph, chains: Chains) -> Graph:
     """The model with chains in the place of layers.
 
     Each operation that reads the kernel of a layer becomes two, which read a factor each. Layers, parameters, shapes
@@ -26,9 +26,9 @@ def with_chains(graph: Graph, chains: Iterable[Chain]) -> Graph:
 
     Args:
         graph: the model.
-        chains: each of another layer, whose kernel is read by products, einsums and convolutions only.
+        chains: of layers whose kernels are read by products, einsums and convolutions only.
     """
-    for chain in chains:
+    for chain in chains.chains:
         graph = cut_graph(graph, chain.cut, _Replacing(graph, chain).graph())
     return graph
 

@@ -8,6 +8,7 @@ from bitwidth.encodings import Encoding
 from bitwidth.errors import ModelError
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
+from bitwidth.graph.inputs import KeptInputs
 from bitwidth.graph.model import Structure
 from bitwidth.graph.values import Value
 
@@ -30,6 +31,11 @@ def tensors_between(before: Structure, after: Structure) -> dict[str, str]:
         for old, new in zip(layer.calls, calls.get(cut.entrance(layer.path), ()), strict=False):
             found.update(zip(old.inputs, new.inputs, strict=False))
     return found
+
+
+def with_kept_inputs(graph: Graph, kept: KeptInputs | None) -> Graph:
+    """The graph of a model that takes these features of an input; all of them for None."""
+    return Graph(replace(graph.structure, kept_inputs=kept), tuple(graph), graph.values)
 
 
 def cut_graph(graph: Graph, cut: Cut, fresh: Graph) -> Graph:
@@ -62,7 +68,7 @@ def cut_graph(graph: Graph, cut: Cut, fresh: Graph) -> Graph:
         encoding = cut.encoding(path, old.encoding) if path in cut.kept else old.encoding
         parameters.append(replace(parameter, encoding=encoding, trainable=old.trainable))
         values[path] = _taken(graph.values.value(path), cut, path, encoding)
-    structure = replace(fresh.structure, cut=graph.structure.cut.then(cut))
+    structure = replace(fresh.structure, cut=graph.structure.cut.then(cut), kept_inputs=graph.structure.kept_inputs)
     names = tensors_between(graph.structure, structure)
     held = {names.get(name, name): encoding for name, encoding in graph.activations.items()}
     tensors = tuple(replace(item, encoding=held.get(item.name, item.encoding)) for item in structure.tensors)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from bitwidth.encodings import Dense, Encoding
 from bitwidth.graph.cuts import Cut
+from bitwidth.graph.inputs import KeptInputs
 from bitwidth.graph.ops import Kind
 
 Role = Literal[
@@ -190,6 +191,7 @@ class Layer:
         trainable: whether it is marked trainable.
         calls: its calls, in the order of the trace; empty for a layer that the trace did not reach.
         tracked: whether it is a part of the model; False for one that is made or found while the model is called.
+        fixed: why no chain can take its place; empty where one can.
     """
 
     path: str
@@ -198,6 +200,7 @@ class Layer:
     trainable: bool = True
     calls: tuple[LayerCall, ...] = ()
     tracked: bool = True
+    fixed: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,7 @@ class Structure:
         outputs: names of those that it returns.
         notes: what there is to say about the model as it was read.
         cut: what is left of its parameters since it was opened.
+        kept_inputs: which features of an input it still takes; None where none was removed.
     """
 
     name: str
@@ -223,6 +227,7 @@ class Structure:
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)
+    kept_inputs: KeptInputs | None = None
 
 
 def layer_inputs(structure: Structure) -> dict[str, tuple[Encoding | None, ...]]:

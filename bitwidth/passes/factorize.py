@@ -17,7 +17,7 @@ from bitwidth.errors import ConfigError, ContractError, ModelError
 from bitwidth.fitting import Moments
 from bitwidth.fitting.compensation import damped
 from bitwidth.fitting.factors import LowRank, decompose, separate
-from bitwidth.graph import Chain, Graph, Parameter, Stage, Where, check_where, frozen_where, with_chains
+from bitwidth.graph import Chain, Chains, Graph, Parameter, Stage, Where, check_where, frozen_where, with_chains
 from bitwidth.graph.labels import Removal, couple
 from bitwidth.passes.base import Pass
 from bitwidth.passes.forms import Candidate, Candidates, Form, why_held
@@ -132,7 +132,8 @@ class Factorize(Pass, name="factorize"):
         if not choices:
             context.remark("nothing factorized")
             return graph
-        after = with_chains(graph, _chains(graph, [choice for choice in choices if choice.candidate.first is None]))
+        single = [choice for choice in choices if choice.candidate.first is None]
+        after = with_chains(graph, Chains(tuple(_chains(graph, single))))
         lowered = [choice for choice in choices if choice.candidate.first is not None]
         if lowered:
             values, removal = _removal(after, lowered)
@@ -199,12 +200,12 @@ class Factorize(Pass, name="factorize"):
         if not chains:
             return graph
         try:
-            after = context.session.replace(graph, chains)
+            after = context.session.rebuild(graph, Chains(tuple(chains)))
         except ModelError as error:
             possible = []
             for choice, chain in zip(choices, chains, strict=True):
                 try:
-                    context.session.check_replacement(graph, [chain])
+                    context.session.check_rebuild(graph, Chains((chain,)))
                 except ModelError as reason:
                     context.skip(chain.kernel, str(reason))
                 else:
@@ -212,7 +213,7 @@ class Factorize(Pass, name="factorize"):
             if not possible:
                 raise ModelError(f"{self.label}: nothing could be factorized: {error}") from error
             choices, chains = [choice for choice, _ in possible], [chain for _, chain in possible]
-            after = context.session.replace(graph, chains)
+            after = context.session.rebuild(graph, Chains(tuple(chains)))
         done += choices
         return after
 
@@ -221,7 +222,7 @@ class Factorize(Pass, name="factorize"):
         for choice in choices:
             values, removal = _removal(graph, [choice])
             try:
-                graph = context.session.remove(graph.update(values), removal)
+                graph = context.session.rebuild(graph.update(values), removal)
             except ModelError as error:
                 context.skip(choice.candidate.kernel, str(error))
             else:

@@ -126,7 +126,7 @@ class Candidates:
         """Look at the graph; see the class."""
         self._graph, self._separate, self._fixed = graph, separate, fixed
         self._macs = {layer.path: layer.macs for layer in cost.layers}
-        self._irreplaceable = context.session.irreplaceable()
+        self._fixed_layers = {layer.path: layer.fixed for layer in graph.structure.layers}
         self._inside = context.selection(graph, where).paths
         self._pairs = dict(_pairs(graph, coupling))
         self._firsts = {first.path: second for second, (first, _) in self._pairs.items()}
@@ -179,7 +179,7 @@ class Candidates:
         kinds = {use.kind for use in parameter.uses}
         if kinds - set(_KINDS) and not layers:
             raise Refused(_KIND_REASONS.get(min(kinds), f"a kernel of the kind {min(kinds)} is not factorized"))
-        if why := self._irreplaceable.get(parameter.layer):
+        if why := self._fixed_layers.get(parameter.layer):
             raise Refused(why)
         if layers:
             raise Refused(f"it is tied: {', '.join(layers)} reads it too")
@@ -241,7 +241,7 @@ class Candidates:
             yield Form(((0, 2), (1, 3)), values, macs, min(values), words, separates=True)
 
     def _columns(self, parameter: Parameter) -> float | None:
-        """How many columns a layer takes for each that it gives; None where that is not known."""
+        """How many columns a layer takes for each of its output; None where that is not known."""
         taken = given = 0
         layer = self._graph.layers[parameter.layer]
         place = 3 if channels_first(self._wiring.ops[parameter.uses[0].op]) else 2

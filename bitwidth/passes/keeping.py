@@ -37,6 +37,11 @@ class Width:
     parameters: float | None = None
     multiple_of: int = 1
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there is one."""
+        return any(value is not None for value in (self.keep, self.units, self.macs, self.parameters))
+
     def check(self, owner: str) -> None:
         """Raise ConfigError unless exactly one width is given, and in its range."""
         widths = {"keep": self.keep, "units": self.units, "macs": self.macs, "parameters": self.parameters}

@@ -16,6 +16,7 @@ from bitwidth.errors import ConfigError, ContractError, ModelError, Refused
 from bitwidth.graph import Graph, Where, check_where, frozen_where
 from bitwidth.graph.labels import Coupling, Group, Removal, couple
 from bitwidth.passes.base import Pass
+from bitwidth.passes.features import features_of
 from bitwidth.passes.keeping import Weigh, Width
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.refit import refitted
@@ -85,13 +86,16 @@ class Shrink(Pass, name="shrink"):
     samples: int = 1024
 
     def __post_init__(self) -> None:
-        self.width.check(self.label)
+        self._check_width()
         check_choice(self.criterion, _CRITERIA, self.label, "criterion")
         check_count(self.samples, self.label, "samples")
         for name in ("refit", "inexact"):
             check_choice(getattr(self, name), (True, False), self.label, name)
         check_where(self.where, self.label)
         object.__setattr__(self, "where", frozen_where(self.where))
+
+    def _check_width(self) -> None:
+        self.width.check(self.label)
 
     @property
     def width(self) -> Width:
@@ -101,10 +105,11 @@ class Shrink(Pass, name="shrink"):
     @override
     def check(self, graph: Graph, context: Context) -> None:
         """A group can be cut, and there are data where the criterion needs them."""
-        coupling = couple(graph)
-        _, groups = self._counts(graph, coupling, context.fresh_notes())
-        if self.width.is_budget:
-            self.width.check_room(groups, self._weigh(graph, coupling), self.label)
+        coupling = self._coupled(graph)
+        if self.width.is_given:
+            _, groups = self._counts(graph, coupling, context.fresh_notes())
+            if self.width.is_budget:
+                self.width.check_room(groups, self._weigh(graph, coupling), self.label)
         if self.criterion == "fisher":
             Fisher(self.samples).check(graph, context)
         elif self.criterion in ("activation", "reconstruction") or (self.refit and context.data is not None):
@@ -113,7 +118,7 @@ class Shrink(Pass, name="shrink"):
     @override
     def apply(self, graph: Graph, context: Context) -> Graph:
         """Choose units, refit what reads them, and go on with the smaller model."""
-        coupling = couple(graph)
+        coupling = self._coupled(graph)
         kept = self._chosen(graph, coupling, context, self._criterion(context))
         refit = self.refit and context.data is not None
         if not refit:
@@ -129,7 +134,7 @@ class Shrink(Pass, name="shrink"):
     @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """The groups, with as many units as would stay; which ones is found by magnitude."""
-        coupling = couple(graph)
+        coupling = self._coupled(graph)
         kept = self._chosen(graph, coupling, context, "magnitude")
         if self._criterion(context) != "magnitude":
             context.remark("planned by magnitude: as many units, but a run takes others")
@@ -156,7 +161,7 @@ class Shrink(Pass, name="shrink"):
 
     def _removed(self, graph: Graph, context: Context, removal: Removal, refit: bool) -> Graph:
         changed: Mapping[str, Array] = refitted(graph, context, removal, self.samples) if refit else {}
-        after = context.session.remove(graph.update(changed), removal)
+        after = context.session.rebuild(graph.update(changed), removal)
         self._say(graph, context, removal)
         masked = [path for path in removal.consumed if graph[path].encoding.mask is not None]
         if masked:
@@ -179,14 +184,21 @@ class Shrink(Pass, name="shrink"):
         for names in bound:
             part = {name: kept[name] for name in kept if name in names}
             try:
-                context.session.check_removal(graph, Removal(coupling, part))
+                context.session.check_rebuild(graph, Removal(coupling, part))
             except ModelError as error:
                 context.remark(f"{', '.join(part)}: left alone, {error}")
             else:
                 yield from part.items()
 
+    def _coupled(self, graph: Graph) -> Coupling:
+        return couple(graph)
+
     def _chosen(self, graph: Graph, coupling: Coupling, context: Context, criterion: Criterion) -> dict[str, list[int]]:
         """By the name of each group that is cut, the units that stay."""
+        context.remark(f"units ranked by {criterion}")
+        return self._kept(graph, coupling, context, criterion) if self.width.is_given else {}
+
+    def _kept(self, graph: Graph, coupling: Coupling, context: Context, criterion: Criterion) -> dict[str, list[int]]:
         counts, groups = self._counts(graph, coupling, context)
         for frozen in coupling.frozen:
             context.notes.skipped.setdefault(frozen.path, f"axis {frozen.axis} stays: {frozen.reason}")
@@ -196,7 +208,6 @@ class Shrink(Pass, name="shrink"):
             weigh = self._weigh(graph, coupling)
             budget = self.width.check_room(groups, weigh, self.label)
             counts = self.width.within(groups, ranked, weigh, budget)
-        context.remark(f"units ranked by {criterion}")
         kept = {}
         for group in groups:
             if counts[group.name] < group.size:
@@ -209,6 +220,10 @@ class Shrink(Pass, name="shrink"):
         coupling, kept = removal.coupling, removal.kept
         for name, units in kept.items():
             context.remark(f"{name}: {np.size(units)} of {coupling[name].size} units stay")
+        if any(coupling[name].input for name in kept):
+            found = removal.kept_inputs(graph)
+            assert found is not None
+            context.remark(f"columns of the inputs that stay: {', '.join(map(str, found.columns))}")
         before, after = cost_of(graph, coupling), cost_of(graph, coupling, kept)
         for name, was, now in (("parameters", before.parameters, after.parameters), ("MACs", before.macs, after.macs)):
             context.remark(f"{name}: {was:,} to {now:,} ({now / max(was, 1):.1%})")
@@ -253,6 +268,8 @@ class Shrink(Pass, name="shrink"):
     def _unfit(self, graph: Graph, group: Group, inside: frozenset[str]) -> str | None:
         """Why a group is left alone."""
         made = [member.path for member in group.producers]
+        if group.input:
+            return f"its units are features of the model's input {group.input}"
         if not made:
             return "nothing in the model makes its units"
         if not all(path in inside for path in made):
@@ -265,9 +282,17 @@ class Shrink(Pass, name="shrink"):
 @keywords_from(1)
 @dataclass(frozen=True)
 class ShrinkDense(Shrink, name="shrink_dense"):
-    """`Shrink` for dense layers: groups whose units are all made by Dense layers.
+    """`Shrink` for dense layers: groups whose units are all made by Dense layers, and the features of a flat input.
 
     100 units at `keep=7/8` become 87: rounded down.
+
+    With `inputs=7` the model takes 7 features afterwards. `result.kept_inputs` has their columns, as the data had them
+    before the first cut; so has the file. Data for the passes behind it, for validation and for later runs have all
+    columns or those that are left: they are told apart by their number.
+
+    Attributes:
+        inputs: how many features of the model's flat input stay, of shape (batch, features): those that the criterion
+            says are missed most. With it, `keep` and the other widths may be left out, and nothing else is cut then.
 
     Example:
         >>> import bitwidth as bw
@@ -275,7 +300,48 @@ class ShrinkDense(Shrink, name="shrink_dense"):
         >>> layers = [keras.Input((8,)), keras.layers.Dense(100, "relu", name="hidden"), keras.layers.Dense(4)]
         >>> bw.PassManager([ShrinkDense(keep=7 / 8)]).run(keras.Sequential(layers)).model.get_layer("hidden").units
         87
+        >>> result = bw.PassManager([ShrinkDense(inputs=5)]).run(keras.Sequential(layers))
+        >>> result.model.input_shape, len(result.kept_inputs)
+        ((None, 5), 5)
     """
+
+    inputs: int | None = None
+
+    @override
+    def __post_init__(self) -> None:
+        if self.inputs is not None:
+            check_count(self.inputs, self.label, "inputs")
+        super().__post_init__()
+
+    @override
+    def _check_width(self) -> None:
+        if self.inputs is None or self.width.is_given:
+            self.width.check(self.label)
+
+    @override
+    def check(self, graph: Graph, context: Context) -> None:
+        """As for `Shrink`, and the model has one flat input of as many features."""
+        super().check(graph, context)
+        if self.inputs is not None:
+            features_of(graph, self._coupled(graph), self.inputs, self.label)
+
+    @override
+    def _coupled(self, graph: Graph) -> Coupling:
+        return couple(graph, inputs=self.inputs is not None)
+
+    @override
+    def _chosen(self, graph: Graph, coupling: Coupling, context: Context, criterion: Criterion) -> dict[str, list[int]]:
+        kept = super()._chosen(graph, coupling, context, criterion)
+        if self.inputs is None:
+            return kept
+        features = features_of(graph, coupling, self.inputs, self.label)
+        groups = features.groups(coupling)
+        gone = {groups[0].name: features.size - self.inputs} if len(groups) == 1 else None
+        left = features.left(rankings(graph, context, groups, criterion, self.samples, gone), self.inputs)
+        count = features.count(left)
+        if count > self.inputs:
+            context.remark(f"{count} features stay, not {self.inputs}: some go together")
+        return kept | left
 
     @override
     def _unfit(self, graph: Graph, group: Group, inside: frozenset[str]) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from bitwidth.backend import Objective, Progress, Session, Training, backend_for
 from bitwidth.encodings import Encoding, Masked, Quantized, uniform_levels
 from bitwidth.errors import DataError, ModelError
-from bitwidth.graph import Chain, Graph, Stage, cut_between, layer_inputs
+from bitwidth.graph import Chain, Chains, Graph, Stage, cut_between, layer_inputs
 from bitwidth.probes import GradientProbe, MomentsProbe, OutputProbe, RangeProbe
 from bitwidth.testing.asserting import require, same_bits
 from bitwidth.typing import Array, Data, Loss, Model
@@ -116,22 +116,23 @@ def check_replacing(make: Make) -> None:
     """A chain takes the place of a layer, its factors for kernels, or nothing changes; the model is not touched."""
     model = make()
     session = _open(model)
-    graph, refused = session.graph, session.irreplaceable()
+    graph = session.graph
+    refused = {layer.path for layer in graph.structure.layers if layer.fixed}
     kernel = next((p for p in _kernels(graph) if len(p.shape) == 2 and p.layer not in refused), None)
     if kernel is None or {use.kind for use in kernel.uses} != {"matmul"}:
         return
     first, last = f"{kernel.layer}_first", kernel.layer
     eye, values = np.eye(kernel.shape[0], dtype=np.float32), graph.values[kernel.path]
     odd = Chain("none/kernel", (Stage("none_first", (0,), eye), Stage("none", (1,), values)))
-    for act in (session.check_replacement, session.replace):
+    for act in (session.check_rebuild, session.rebuild):
         try:
-            act(graph, [odd])
+            act(graph, Chains((odd,)))
         except ModelError:
             continue
         require(False, "a layer that the model does not have was replaced")
     chain = Chain(kernel.path, (Stage(first, (0,), eye), Stage(last, (1,), values)))
-    session.check_replacement(graph, [chain])
-    after = session.replace(graph, [chain])
+    session.check_rebuild(graph, Chains((chain,)))
+    after = session.rebuild(graph, Chains((chain,)))
     require(set(after.parameters) == set(graph.parameters) | set(chain.kernels), "a chain has other parameters")
     for path, array in {**{path: graph.values[path] for path in graph.values}, **chain.kernels}.items():
         require(same_bits(after.values[path], array), f"{path}: other values than those of the chain")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bitwidth.errors import ModelError
-from bitwidth.graph import Chain, Stage, cut_between, with_chains
+from bitwidth.graph import Chain, Chains, Stage, cut_between, with_chains
 from bitwidth.graph.foreseen import in_place
 from tests import reference
 
@@ -82,8 +82,8 @@ def test_the_graph_with_a_chain_of_a_backend_that_hands_no_kernels_on() -> None:
     session = reference.ReferenceSession(network)
     before = session.graph
     chain = Chain("layer1/kernel", (Stage("between", (0,), drawn(8, 1)), Stage("layer1", (1,), drawn(1, 2))))
-    planned = with_chains(before, [chain])
-    real = session.replace(before, [chain])
+    planned = with_chains(before, Chains((chain,)))
+    real = session.rebuild(before, Chains((chain,)))
     assert [p.path for p in planned] == [p.path for p in real]
     for parameter in real:
         one, other = planned[parameter.path], parameter

@@ -74,6 +74,7 @@ MISFITS |= dict.fromkeys(("keep", "macs", "parameters"), (*NAMES, *LISTS, 0, 1, 
 MISFITS |= dict.fromkeys(("units", "rank"), (*NAMES, *LISTS, 0, 2.5, True, None))
 MISFITS |= {"multiple_of": (*NAMES, *LISTS, *COUNTS)}
 MISFITS |= dict.fromkeys(("refit", "inexact", "separate"), (*NAMES, *LISTS, 0, 1, None))
+MISFITS["inputs"] = (*NAMES, *LISTS, 0, 2.5, True)
 MISFITS |= dict.fromkeys(("samples", "epochs", "batch_size", "times", "iterations"), (*NAMES, *LISTS, *COUNTS))
 CHOICES = (*NAMES, *LISTS, 0, 1, True)  # for all fields that are named nowhere above: they take a few names, or a pass
 ALSO_FINE = {"loss_weights": (-1, -0.5, float("nan")), "bits": (), "verbose": (False,)}

@@ -82,6 +82,7 @@ PASSES: list[bw.Pass] = [
     bw.Shrink(macs=0.5, multiple_of=8, refit=False),
     bw.Shrink(parameters=0.3, inexact=True),
     bw.ShrinkDense(7 / 8),
+    bw.ShrinkDense(inputs=7),
     bw.ShrinkDense(units=10, criterion="fisher", where="conv*", samples=64),
     bw.ShrinkDense(macs=0.5, multiple_of=8, refit=False),
     bw.ShrinkDense(parameters=0.3, inexact=True),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from bitwidth.encodings import Encoding
+from bitwidth.graph import KeptInputs
 from bitwidth.typing import Array, Json, JsonMapping
 
 
@@ -24,6 +25,7 @@ class Architecture:
         assets: state that is not a variable (vocabularies), by name.
         layers: paths of the layers, in the model's order. A file holds them only where activations are on grids.
         paths: paths of the variables, in the model's order.
+        kept_inputs: which features of an input are left; None where none was removed.
     """
 
     framework: str
@@ -34,6 +36,7 @@ class Architecture:
     assets: Mapping[str, bytes] = field(default_factory=dict)
     layers: Sequence[str] = ()
     paths: Sequence[str] = ()
+    kept_inputs: KeptInputs | None = None
 
 
 @final
@@ -48,8 +51,8 @@ class StoredParameter:
         trainable: whether training may change it.
         encoding: how its values are held.
         values: the values, on the encoding; shape and dtype of the parameter.
-        more: what a pass or a tool keeps with the parameter (the columns of its input that are left, where a cut part
-            came from), as JSON; written and read as it is, and not interpreted.
+        more: what a pass or a tool keeps with the parameter, where a part of it came from say, as JSON; written and
+            read as it is, and not interpreted.
         arrays: arrays that belong to that (the float weights behind a grid), by name; any numeric dtype.
     """
 

@@ -52,7 +52,14 @@ def written(
     return _text(said | _of_parameters(entries, groups)).encode()
 
 
-_NOTHING: JsonDict = {"framework": KERAS, "reason": "", "assets": [], "activations": {}, "layers": []}
+_NOTHING: JsonDict = {
+    "framework": KERAS,
+    "reason": "",
+    "assets": [],
+    "activations": {},
+    "layers": [],
+    "kept_inputs": [],
+}
 
 
 def _of_model(model: StoredModel) -> JsonDict:
@@ -60,6 +67,9 @@ def _of_model(model: StoredModel) -> JsonDict:
     built = model.architecture
     said: JsonDict = {"name": model.name, "framework": built.framework, "architecture": _short(built.config)}
     said |= {"reason": built.reason, "inputs": built.inputs, "assets": _assets(model)}
+    if built.kept_inputs is not None:
+        kept = built.kept_inputs
+        said["kept_inputs"] = [kept.place, kept.width, *map(list, kept.cuts)]
     if model.activations:
         said |= {"activations": activations.written(model.activations), "layers": list(built.layers)}
     return {key: value for key, value in said.items() if key not in _NOTHING or value != _NOTHING[key]}

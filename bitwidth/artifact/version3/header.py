@@ -19,6 +19,8 @@
     activations    as `activations` writes them, and `layers`: paths of the layers; both left out where there are none
     base           hash of the values of the file that this one holds changes of; it says of the model what is not as
                    there, and lists the parameters that changed
+    kept_inputs    [number of the input, features at first, features after each cut, ...], these as lists of the numbers
+                   that they had at first; left out where no features were removed
     places         with `base`: the numbers of these parameters, rising, counted from 0
 
 In an encoding, a block that is as long as its axis is 0. A stream is [name, coder, dtype, shape]; as its shape stand 0
@@ -53,7 +55,8 @@ from bitwidth.artifact.version3.fields import JOINT, LAYERS
 from bitwidth.artifact.version3.kinds import BLOCKS, KEPT, WHOLE, blocks_of, kind_of, with_blocks
 from bitwidth.artifact.version3.names import next_name, stem_of, with_names
 from bitwidth.artifact.version3.shares import with_pieces
-from bitwidth.errors import CorruptFileError
+from bitwidth.errors import CorruptFileError, ModelError
+from bitwidth.graph import KeptInputs
 from bitwidth.typing import Json, JsonDict
 
 MAX_KINDS = 1 << 16
@@ -90,6 +93,7 @@ def parse(text: bytes, name: str) -> Header:
             variables=variables,
             layers=checked_layers(data.get("layers", []), data.get("activations"), name),
             paths=tuple(entry.path for entry in entries),
+            kept_inputs=_kept_inputs(data.get("kept_inputs"), name),
         ),
         entries=entries,
         groups=groups,
@@ -132,6 +136,18 @@ def _places(data: JsonDict, count: int, name: str) -> tuple[int, ...]:
     if any(later <= before for before, later in pairwise([-1, *places])):
         raise CorruptFileError(f"{name}: its header changes parameters in another order than that of its base")
     return tuple(places)
+
+
+def _kept_inputs(item: Json, name: str) -> KeptInputs | None:
+    if item is None or item == []:  # of an update, where they are as at first
+        return None
+    good = isinstance(item, list) and len(item) > 2 and all(type(number) is int for number in item[:2])
+    if not good or not all(isinstance(cut, list) and all(type(n) is int for n in cut) for cut in item[2:]):
+        raise CorruptFileError(f"{name}: its header does not say which inputs are left: {str(item)[:80]}")
+    try:
+        return KeptInputs(item[0], checked_count(item[1], name), tuple(map(tuple, item[2:])))
+    except ModelError as error:
+        raise CorruptFileError(f"{name}: its header does not say which inputs are left: {error}") from error
 
 
 def _config(data: Json, name: str) -> Json:

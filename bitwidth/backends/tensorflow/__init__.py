@@ -19,9 +19,9 @@ from bitwidth.typing import CustomObjects, Data, Model
 class TensorFlowBackend:
     """Keras 3 models on TensorFlow."""
 
-    def open(self, model: Model, data: Data = None) -> Session:
+    def open(self, model: Model, data: Data = None, own: bool = False) -> Session:
         """See `Backend.open`."""
-        return KerasSession(model, data)
+        return KerasSession(model, data, own)
 
     def build(
         self,

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, final
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bitwidth.artifact import Architecture
-from bitwidth.backend import Objective, Steer, Trained, Training
+from bitwidth.backend import Change, Objective, Steer, Trained, Training
 from bitwidth.backends.tensorflow.constraints.activations import attach, detach
 from bitwidth.backends.tensorflow.constraints.constrained import ConstrainedModel
 from bitwidth.backends.tensorflow.constraints.store import VariableStore
 from bitwidth.backends.tensorflow.constraints.views import forget_functions, parameters_of
+from bitwidth.backends.tensorflow.data.columns import columns_of
 from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.norms import freeze
 from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
 from bitwidth.backends.tensorflow.models.agreement import HIDDEN_KERNELS, check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
-from bitwidth.backends.tensorflow.models.chained import chained, irreplaceable
+from bitwidth.backends.tensorflow.models.chained import chained
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
 from bitwidth.backends.tensorflow.models.deferred import give_value
 from bitwidth.backends.tensorflow.models.handed import Handed
-from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises, promised
+from bitwidth.backends.tensorflow.models.promises import inputs_kept, keep_promises, kept_promises, promised
 from bitwidth.backends.tensorflow.models.resizing import Resized, resized
 from bitwidth.backends.tensorflow.reading.graphs import graph_of
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
@@ -43,7 +46,7 @@ from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
 from bitwidth.encodings import scaled
 from bitwidth.errors import ModelError
-from bitwidth.graph import Chain, Cut, Graph, Structure, cut_graph, layer_inputs
+from bitwidth.graph import Chains, Cut, Graph, Structure, cut_graph, layer_inputs, with_kept_inputs
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
 from bitwidth.typing import Array, Data, Model, Nest
@@ -59,21 +62,29 @@ class KerasSession:
     Attributes:
         model: the copy.
         graph: the model as it was opened.
+
+    Args:
+        model: the model.
+        data: from which an example is taken, where the model does not know its inputs.
+        own: whether nobody else has the model, so that it need not be copied.
     """
 
-    def __init__(self, model: Model, data: Data = None) -> None:
+    def __init__(self, model: Model, data: Data = None, own: bool = False) -> None:
         started = time.perf_counter()
         given = check_model(model)
         self._compiled = Compiled.of(model)
+        self._columns = columns_of(model, inputs_kept(model))
         self._sources: dict[int, tuple[Any, Source]] = {}
-        self._take_in(model, given, data)
+        copy = model if own else copy_model(model)
+        uncompile(copy)
+        self._take_in(model, copy, given, data)
         count, size = len(self.graph.parameters), sum(parameter.size for parameter in self.graph)
         seconds = time.perf_counter() - started
         _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
 
-    def _take_in(self, model: Model, given: Names, data: Data) -> None:
-        """Copy and trace a model of the given names, and begin with it."""
-        self.model = copy_model(model)
+    def _take_in(self, model: Model, copy: Model, given: Names, data: Data) -> None:
+        """Trace the copy of a model of the given names, and begin with it."""
+        self.model = copy
         names = names_of(self.model)
         detach(self.model, names)
         if not kept_promises(model):  # else its generators are where a run left them
@@ -81,9 +92,11 @@ class KerasSession:
         example = None if data is None else self._source(data, "data").peek(2).inputs
         trace = traced_for_training(self.model, example, names)
         self._trace, self._specs = trace, trace.specs
-        check_apart(model, trace)
+        if copy is not model:
+            check_apart(model, trace)
         self.graph = promised(model, given, opened := graph_of(self.model, trace))
-        self._variables = {parameter.path: self.model.variables[parameter.index] for parameter in self.graph}
+        variables = self.model.variables  # Keras gathers them anew each time
+        self._variables = {parameter.path: variables[parameter.index] for parameter in self.graph}
         self._structure: Structure | None = None  # whose grids of activations are attached
         self._store = VariableStore(opened, self._variables)
         self._watched = Watched(self.model, trace, self._variables, self._declared_batch)
@@ -96,51 +109,50 @@ class KerasSession:
 
     def move(self, graph: Graph, model: Model, cut: Cut) -> Graph:
         """See `Session.move`."""
+        return self._move(graph, model, copy_model, cut)
+
+    def _move(self, graph: Graph, model: Model, copied: Callable[[Model], Model], cut: Cut) -> Graph:
         if self._store.shared:
             raise ModelError("a session that several results share cannot go on with another model")
+        given = check_model(model)
         self._store.settle()
-        self._take_in(model, check_model(model), None)
-        after = cut_graph(graph, cut, self.graph)
-        self.write(after)
+        held = dict(vars(self))
+        try:
+            self._take_in(model, copied(model), given, None)
+            after = cut_graph(graph, cut, self.graph)
+            self.write(after)
+        except BaseException:
+            vars(self).update(held)  # on with the model that there was
+            raise
         return after
 
-    def remove(self, graph: Graph, removal: Removal) -> Graph:
-        """See `Session.remove`."""
+    def rebuild(self, graph: Graph, change: Change) -> Graph:
+        """See `Session.rebuild`."""
         if self._store.shared:
             raise ModelError("a session that several results share cannot go on with another model")
-        made = self._smaller(graph, removal)
-        after = self.move(graph, made.model, removal.cut)
+        kept = change.kept_inputs(graph)
+        made = self._rebuilt(graph, change)
+        after = with_kept_inputs(self._move(graph, made.model, lambda own: own, change.cut), kept)
+        self._columns = columns_of(self.model, kept)
         held = {path: scaled(after[path].encoding, by) for path, by in made.factors.items()}
         return after.update({path: after.values[path] * by for path, by in made.factors.items()}, held)
 
-    def irreplaceable(self) -> Mapping[str, str]:
-        """See `Session.irreplaceable`."""
-        return irreplaceable(self.model, self._trace.names)
+    def check_rebuild(self, graph: Graph, change: Change) -> None:
+        """See `Session.check_rebuild`."""
+        self._rebuilt(graph, change)
 
-    def replace(self, graph: Graph, chains: Sequence[Chain]) -> Graph:
-        """See `Session.replace`."""
-        if self._store.shared:
-            raise ModelError("a session that several results share cannot go on with another model")
-        return self.move(graph, self._chained(graph, chains), Cut.of_all(chain.cut for chain in chains))
+    def _rebuilt(self, graph: Graph, change: Change) -> Resized:
+        return self._smaller(graph, change) if isinstance(change, Removal) else self._chained(graph, change)
 
-    def check_replacement(self, graph: Graph, chains: Sequence[Chain]) -> None:
-        """See `Session.check_replacement`."""
-        self._chained(graph, chains)
-
-    def _chained(self, graph: Graph, chains: Sequence[Chain]) -> Model:
-        """The model with chains, which computes what the model computes with their products."""
-        made = chained(self.model, self._trace, tuple(chains))
-        factors = {path: kernel for chain in chains for path, kernel in chain.kernels.items()}
-        expected, inputs = self._expected(graph.update({chain.kernel: chain.product for chain in chains}))
+    def _chained(self, graph: Graph, chains: Chains) -> Resized:
+        """The model with chains, which computes what the model computes with their products for kernels."""
+        made = chained(self.model, self._trace, chains)
+        expected, inputs = self._expected(chains.joined(graph))
         for path, variable, _ in names_of(made).variables:
-            give_value(variable, factors[path] if path in factors else graph.values[path])
+            give_value(variable, chains.kernels[path] if path in chains.kernels else graph.values[path])
         finalize(made)
         check_same(expected, outputs_of(made, inputs), tolerance(self.model), "with chains", HIDDEN_KERNELS)
-        return made
-
-    def check_removal(self, graph: Graph, removal: Removal) -> None:
-        """See `Session.check_removal`."""
-        self._smaller(graph, removal)
+        return Resized(made, {})
 
     def _smaller(self, graph: Graph, removal: Removal) -> Resized:
         """The smaller model, which computes what the model computes with zeros for what is removed."""
@@ -151,7 +163,7 @@ class KerasSession:
             give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
         finalize(made.model)
         near = tolerance(self.model) if removal.is_exact else np.inf
-        check_same(expected, outputs_of(made.model, inputs), near)
+        check_same(expected, outputs_of(made.model, self._left_of(inputs, removal)), near)
         return made
 
     def _expected(self, graph: Graph) -> tuple[list[Array], Nest]:
@@ -161,6 +173,17 @@ class KerasSession:
         self.write(graph.without_activations())
         with self._undisturbed():
             return outputs_of(self.model, inputs), inputs
+
+    def _left_of(self, inputs: Nest, removal: Removal) -> Nest:
+        """Inputs of a model as the smaller one takes them."""
+
+        def taken(array: Any, name: str) -> Any:
+            for axis, left in enumerate(removal.left(name)):
+                array = array if left is None else tf.gather(array, left, axis=axis)
+            return array
+
+        flat = zip(keras.tree.flatten(inputs), self.graph.structure.inputs, strict=True)
+        return keras.tree.pack_sequence_as(inputs, [taken(*pair) for pair in flat])
 
     def write(self, graph: Graph) -> None:
         """Make the model compute with the values of `graph`."""
@@ -209,7 +232,7 @@ class KerasSession:
     def _source(self, data: Data, name: str) -> Source:
         """The data, converted and checked once; `data` is kept, so that its id stays its own."""
         if id(data) not in self._sources:
-            self._sources[id(data)] = (data, Source(data, name))
+            self._sources[id(data)] = (data, Source(data, name, lambda: self._columns))
         return self._sources[id(data)][1]
 
     def measure(
@@ -278,7 +301,7 @@ class KerasSession:
         if self._store.shared:
             uncompile(self.model)
             return Handed(graph, partial(self._copy, graph), remark)
-        keep_promises(self.model, {parameter.index: parameter.encoding for parameter in graph})
+        _promise(self.model, graph)
         return Handed(graph, lambda: self.model, remark)
 
     def _copy(self, graph: Graph) -> Model:
@@ -288,10 +311,17 @@ class KerasSession:
         detach(model)
         attach(model, layer_inputs(graph.structure))
         self._compiled.compile_as_given(model, parameters_of(model))
-        keep_promises(model, {parameter.index: parameter.encoding for parameter in graph})
+        _promise(model, graph)
         return model
 
     def architecture(self, graph: Graph) -> Architecture:
         """See `Session.architecture`."""
         self.write(graph)
-        return architecture_of(self.model, self._specs, self._trace.names)
+        return replace(
+            architecture_of(self.model, self._specs, self._trace.names), kept_inputs=graph.structure.kept_inputs
+        )
+
+
+def _promise(model: Model, graph: Graph) -> None:
+    held = {parameter.index: parameter.encoding for parameter in graph}
+    keep_promises(model, held, graph.structure.kept_inputs)

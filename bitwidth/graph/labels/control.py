@@ -74,9 +74,17 @@ def _settled(item: Known) -> Known:
 
 
 def constant(state: Labelling, op: Op) -> Labelled:
-    """A constant. One number in all places may be there as often as needed; others stay as they are."""
+    """A constant. One number in all places may be there as often as needed; others stay as they are.
+
+    Where a layer computes with what it made of its own parameter once, that is the parameter, broadcast.
+    """
     name, value = op.outputs[0], attribute(op, "value")
     shape, fill = state.shape(name), attribute(op, "fill")
+    source = state.folded.get(name)
+    if source is not None:
+        own = iter(state.parameters[source])
+        axes = tuple(next(own) if size != 1 else positions(1) for size in shape)
+        return Labelled(axes, (False,) * len(axes), static=True)
     if fill is None and np.ndim(value) == 0 and not isinstance(value, str):
         fill = value
     if fill is None:

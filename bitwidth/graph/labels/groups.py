@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitwidth.graph.graph import Graph
-from bitwidth.graph.labels.axes import Labels, spread
+from bitwidth.graph.labels.axes import Labelled, Labels, spread
 from bitwidth.graph.labels.components import components
 from bitwidth.graph.labels.contractions import WINDOW
 from bitwidth.graph.labels.labelling import Labelling, Role
@@ -70,6 +70,7 @@ class Group:
         joint: whether units meet in an operation without a parameter (the features of a query and a key): there,
             removing one is the same as setting all its members to zero.
         same_size: names of groups that have to keep as many units: their layers are made of one configuration.
+        input: name of the input of the model whose features the units are; empty where they are made inside.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Group:
     reasons: tuple[str, ...] = ()
     joint: bool = False
     same_size: tuple[str, ...] = ()
+    input: str = ""
 
     @property
     def producers(self) -> tuple[Member, ...]:
@@ -132,7 +134,8 @@ def grouped(state: Labelling) -> Grouped:
         for place, member in facts.members(parameter, group_of, unit_of):
             members.setdefault(place, []).append(member)
     order = sorted(members, key=lambda place: not any(member.produces for member in members[place]))
-    names = _names(state.graph, [members[place] for place in order])
+    given = _on_inputs(state, group_of)
+    names = _names(state.graph, [members[place] for place in order], [given.get(place) for place in order])
     renamed = np.full(max(members, default=-1) + 2, -1)
     groups = []
     for new, (place, name) in enumerate(zip(order, names, strict=True)):
@@ -140,7 +143,7 @@ def grouped(state: Labelling) -> Grouped:
         size = int(unit_of[group_of == place].max()) + 1
         reasons = facts.reasons(group_of == place)
         joint = bool(facts.joint[group_of == place].any())
-        groups.append(Group(name, size, tuple(members[place]), not reasons, reasons, joint))
+        groups.append(Group(name, size, tuple(members[place]), not reasons, reasons, joint, input=given.get(place, "")))
     frozen = tuple(facts.frozen_axes(group_of))
     return Grouped(_constrained(state.graph, groups), frozen, renamed[group_of], unit_of)
 
@@ -225,10 +228,24 @@ class _Facts:
                     yield Frozen(parameter.path, axis, reason)
 
 
-def _names(graph: Graph, members: list[list[Member]]) -> list[str]:
-    """A name for each group: the layer that makes its units, numbered where that makes several groups."""
+def _on_inputs(state: Labelling, group_of: NDArray[np.intp]) -> dict[int, str]:
+    """The places of the groups whose units the model takes, with the names of the inputs."""
+    found: dict[int, str] = {}
+    for name in state.graph.structure.inputs:
+        held = state.tensors[name]
+        for axis in held.axes if isinstance(held, Labelled) else ():
+            for factor in axis:
+                found |= {int(place): name.partition(":")[0] for place in np.unique(group_of[factor]) if place >= 0}
+    return found
+
+
+def _names(graph: Graph, members: list[list[Member]], inputs: list[str | None]) -> list[str]:
+    """A name for each group: the layer that makes its units, or the input, numbered where it makes several groups."""
     makers = [next((member for member in group if member.produces), group[0]) for group in members]
-    layers = [graph[member.path].layer or member.path for member in makers]
+    layers = [
+        name if name is not None and not maker.produces else graph[maker.path].layer or maker.path
+        for maker, name in zip(makers, inputs, strict=True)
+    ]
     seen: dict[str, int] = {}
     names = []
     for layer in layers:
@@ -251,5 +268,5 @@ def _constrained(graph: Graph, groups: list[Group]) -> tuple[Group, ...]:
             for place in places:
                 others = tuple(groups[other].name for other in places if other != place)
                 old = found[place]
-                found[place] = Group(old.name, old.size, old.members, old.exact, old.reasons, old.joint, others)
+                found[place] = replace(old, same_size=others)
     return tuple(found)

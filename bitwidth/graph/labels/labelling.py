@@ -30,10 +30,14 @@ from bitwidth.graph.labels.axes import (
     spread,
 )
 from bitwidth.graph.model import Op
+from bitwidth.graph.ops import attribute
 from bitwidth.typing import Array
 
 Site: TypeAlias = tuple[str, int]
 """Where labels come from: a parameter or an operation, and the axis."""
+
+
+_ROUNDED = 1e-2  # of a value: what holding it in few bits may change
 
 
 class Role(IntFlag):
@@ -72,6 +76,7 @@ class Labelling:
     Attributes:
         tensors: by name, what is known of a tensor, or of a list of tensors.
         parameters: by path, the axes of a parameter.
+        folded: the paths of parameters that constants hold, by the constant's name (see `_folded`).
         splits: those given, and those that were asked for on the way.
         pairs: arrays of labels that are equal, element by element.
         frozen: labels that stay, with the reason, in the order in which they were found.
@@ -89,6 +94,7 @@ class Labelling:
         for op in graph.ops:
             if op.kind == "reshape":
                 self._finer(op)
+        self.folded = _folded(graph)
         self.splits = splits
         self.asked = False
         self.tensors: dict[str, Labelled | Listed] = {}
@@ -314,3 +320,29 @@ class Labelling:
         """A tensor on which nothing is a unit."""
         shape = self.shape(tensor)
         return Labelled(tuple(positions(size) for size in shape), (False,) * len(shape), static)
+
+
+def _is_near(constant: Array, held: Array) -> bool:
+    """Whether a constant is a parameter as it was read, which may have been rounded since."""
+    return bool(np.allclose(constant, held, rtol=_ROUNDED, atol=_ROUNDED * float(np.abs(constant).max())))
+
+
+def _folded(graph: Graph) -> dict[str, str]:
+    """The parameters that constants of their own layers hold: the statistics that a Normalization computes with.
+
+    Keras makes tensors of them when it builds or loads the layer, so that no operation reads the variables.
+    """
+    unread: dict[str, list[str]] = {}
+    for parameter in graph:
+        if parameter.is_float and not parameter.uses and parameter.size > 1:
+            unread.setdefault(parameter.layer, []).append(parameter.path)
+    found = {}
+    for op in graph.ops if unread else ():
+        if op.kind == "constant" and op.layer in unread:
+            value = np.asarray(attribute(op, "value"))
+            shape = [size for size in value.shape if size != 1]
+            for path in unread[op.layer]:
+                held = graph.values[path]
+                if list(held.shape) == shape and _is_near(value.reshape(held.shape), held):
+                    found[op.outputs[0]] = path
+    return found

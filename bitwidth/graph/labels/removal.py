@@ -10,12 +10,15 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from bitwidth.errors import ConfigError
+from bitwidth.errors import ConfigError, ModelError
 from bitwidth.graph.cuts import Cut
 from bitwidth.graph.graph import Graph
+from bitwidth.graph.inputs import KeptInputs
 from bitwidth.graph.labels.coupling import Coupling, Kept
 from bitwidth.graph.labels.groups import Member
-from bitwidth.graph.lineage import cut_graph
+from bitwidth.graph.lineage import cut_graph, with_kept_inputs
+from bitwidth.graph.model import Op
+from bitwidth.graph.ops import attribute
 
 
 @final
@@ -50,6 +53,24 @@ class Removal:
         except ConfigError:
             return ()
 
+    def kept_inputs(self, graph: Graph) -> KeptInputs | None:
+        """Which features of the inputs of a model are left, of those that it had before its first cut.
+
+        Raises:
+            ModelError: features of two inputs were removed.
+        """
+        found = graph.structure.kept_inputs
+        for place, name in enumerate(graph.structure.inputs):
+            left = next((kept for kept in self.left(name)[1:] if kept is not None), None)
+            if left is None:
+                continue
+            if found is not None and found.place != place:
+                raise ModelError(f"inputs {found.place} and {place} are cut: features of one input can be removed")
+            shape = next(tensor.shape for tensor in graph.structure.tensors if tensor.name == name) or ()
+            columns = tuple(map(int, left))
+            found = KeptInputs(place, int(shape[1] or 0), (columns,)) if found is None else found.then(columns)
+        return found
+
     @property
     def is_exact(self) -> bool:
         """Whether removing is the same as zeros: true of every group that is cut."""
@@ -79,10 +100,22 @@ class Removal:
             replace(tensor, shape=sizes.get(tensor.name, tensor.shape)) for tensor in graph.structure.tensors
         )
         parameters = [replace(p, shape=self.cut.shape(p.path, p.shape)) for p in graph]
-        values = {path: self.cut.take(path, graph.values[path]) for path in self.made}
-        empty = {p.path: np.zeros(0) for p in parameters if p.path not in values}
-        plain = Graph(replace(graph.structure, tensors=tensors), parameters, {**empty, **values})
-        return cut_graph(graph, self.cut, plain)
+        ops = tuple(self._cut_constant(op) if op.kind == "constant" else op for op in graph.structure.ops)
+        structure = replace(graph.structure, tensors=tensors, ops=ops)
+        made = {path: self.cut.take(path, graph.values[path]) for path in self.made}
+        plain = Graph(structure, parameters, {p.path: made.get(p.path, np.zeros(0)) for p in parameters})
+        return with_kept_inputs(cut_graph(graph, self.cut, plain), self.kept_inputs(graph))
+
+    def _cut_constant(self, op: Op) -> Op:
+        """A constant with what is left of its value."""
+        value = np.asarray(attribute(op, "value"))
+        left = self.left(op.outputs[0]) if value.ndim else ()
+        if all(kept is None for kept in left):
+            return op
+        for axis, kept in enumerate(left):
+            value = value if kept is None else value.take(kept, axis)
+        attributes = {**dict(op.attributes), "value": value.tolist()}
+        return replace(op, attributes=tuple(attributes.items()))
 
     @cached_property
     def _alive(self) -> NDArray[np.bool_]:

@@ -43,7 +43,7 @@ class _Walk:
         for parameter in self.graph:
             axes = tuple(state.fresh((parameter.path, axis), size) for axis, size in enumerate(parameter.shape))
             state.parameters[parameter.path] = axes
-            for axis in axes if not parameter.uses else ():
+            for axis in axes if not parameter.uses and parameter.path not in state.folded.values() else ():
                 state.freeze(axis, "nothing reads it")
         for name in structure.inputs:
             state.tensors[name] = self._given(name)

@@ -32,7 +32,9 @@ def test_products_make_units_and_take_them() -> None:
 def test_features_of_a_flat_input_are_units_on_request() -> None:
     net = Net()
     coupling = net.couple(net.dense(net.input(None, 3), "only", 3, 2), inputs=True)
-    assert shown(coupling) == {"only": {"only/kernel:0": [0, 1, 2]}}
+    assert shown(coupling) == {"input0": {"only/kernel:0": [0, 1, 2]}}
+    (group,) = coupling.groups
+    assert group.input == group.name
 
 
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])

@@ -72,7 +72,8 @@ def attached(model: Model, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
         model: the model that owns the variables.
         lowerings: by index in `model.variables`.
     """
-    views = {index: model.variables[index] for index in lowerings}
+    variables = model.variables  # Keras gathers them anew each time
+    views = {index: variables[index] for index in lowerings}
     masters = {index: _master_of(view) for index, view in views.items()}
     lists = [pair for layer in layers_of(model) for pair in variable_lists(layer)]
     learned = [variable for lowering in lowerings.values() for variable in lowering.learned]

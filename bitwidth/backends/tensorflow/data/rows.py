@@ -143,7 +143,7 @@ def _array(part: Nest, name: str) -> Nest:
     if len(array.shape) == 0:
         raise DataError(f"{name}: expected arrays with one row per sample, got {part!r}")
     if array.dtype == np.float64:
-        array = array.astype(np.float32)
+        array = tf.cast(array, tf.float32) if tf.is_tensor(array) else array.astype(np.float32)
     if isinstance(array, np.ndarray):
         _check_finite(array, name)
         if array.dtype.kind == "O":

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import final
 
 import keras
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.data.columns import Columns
 from bitwidth.backends.tensorflow.data.rows import as_parts, as_tensor, check_targets, cut, dense, length_of, taken
 from bitwidth.errors import DataError
 from bitwidth.typing import Data, Nest
@@ -41,13 +42,18 @@ class Source:
     dict of these, nested as the model takes and returns them; anything but a tuple is inputs alone. Models are given
     the rows of sparse tensors as dense batches. Inputs may be ragged tensors.
 
+    Args:
+        data: the data.
+        name: what it is called, for messages.
+        columns: returns, whenever the data is read, which columns of an input the model takes; None for all.
+
     Raises:
         DataError: the data is empty, its arrays differ in length, a floating point array holds values that are not
             finite, or the data has a form that is not taken: ragged targets, lists of batches.
     """
 
-    def __init__(self, data: Data, name: str = "data") -> None:
-        self.name = name
+    def __init__(self, data: Data, name: str = "data", columns: Callable[[], Columns | None] = lambda: None) -> None:
+        self.name, self._columns = name, columns
         self.batched = _is_batched(data)
         self.data = data
         self.parts = () if self.batched else as_parts(data, name)  # inputs, targets, weights
@@ -84,11 +90,11 @@ class Source:
         Raises:
             DataError: there are none.
         """
-        held = [_batch(item, self.name) for item in self._first]
+        held = [self._batch(item) for item in self._first]
         missing = count - sum(batch.size for batch in held)
         while missing > 0 and (more := list(islice(self.data, 1))):
             self._first += more
-            held += [_batch(item, self.name) for item in more]
+            held += [self._batch(item) for item in more]
             missing -= held[-1].size
         if not held:
             raise DataError(
@@ -106,7 +112,7 @@ class Source:
         found = False
         for item in self._whole() if self.batched else self._slices(size):
             found = True
-            yield _batch(item, self.name)
+            yield self._batch(item)
         if not found:
             raise DataError(f"{self.name} is empty: expected at least one batch")
 
@@ -136,12 +142,15 @@ class Source:
         Arrays become a dataset: with a seed an endless one, each epoch (of `steps` batches) in another order that the
         seed gives; with None one pass in their own order.
         """
+        columns = self._columns()
         if self.batched:
-            return self._whole()
+            return self._whole() if columns is None else columns.of_batches(self._whole(), self.name)
         tensors = [tf.nest.map_structure(as_tensor, part) for part in self.parts]
 
         def gather(index: Nest) -> Nest:
-            return tuple(without_lists(tf.nest.map_structure(lambda rows: taken(rows, index), p)) for p in tensors)
+            parts = tuple(tf.nest.map_structure(lambda rows: taken(rows, index), p) for p in tensors)
+            chosen = parts if columns is None else columns.of_batch(parts, self.name)
+            return tuple(without_lists(part) for part in chosen)
 
         def epoch(number: Nest) -> Nest:
             # stateless: the order depends on nothing but `seed`, not on TensorFlow's global one
@@ -165,6 +174,10 @@ class Source:
             return len(self.data)
         except TypeError:
             return None
+
+    def _batch(self, item: Nest) -> Batch:
+        found, columns = _batch(item, self.name), self._columns()
+        return found if columns is None else replace(found, inputs=columns.of(found.inputs, self.name))
 
     def _slices(self, size: int) -> Iterator[Nest]:
         for start in range(0, self.length, size):

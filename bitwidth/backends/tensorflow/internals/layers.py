@@ -79,6 +79,12 @@ def declared_inputs(model: keras.Model) -> Nest:
     return getattr(getattr(model, "_functional", None) or model, "_inputs_struct", None)
 
 
+def flat_inputs(model: keras.Model) -> list[keras.KerasTensor]:
+    """The Keras tensors that a Functional or Sequential model is built from, in flat order; none for any other."""
+    found = declared_inputs(model)
+    return [] if found is None else keras.tree.flatten(found)
+
+
 def build_shapes(model: keras.Model) -> Mapping[str, Any]:
     """The shapes that a model was built with, by argument of `build` or `call`; empty where Keras noted none.
 

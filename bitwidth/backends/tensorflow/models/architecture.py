@@ -16,18 +16,19 @@ import tensorflow as tf
 from bitwidth.artifact import Architecture
 from bitwidth.backend import LayerInputs, Stored
 from bitwidth.backends.tensorflow.constraints.activations import attach, attached_to
-from bitwidth.backends.tensorflow.internals.layers import declared_inputs, layers_of
+from bitwidth.backends.tensorflow.internals.layers import declared_inputs, flat_inputs, layers_of
 from bitwidth.backends.tensorflow.models.allowed import Kind
 from bitwidth.backends.tensorflow.models.assets import assets_of, check_assets, load_assets
 from bitwidth.backends.tensorflow.models.configuration import Configuration
 from bitwidth.backends.tensorflow.models.deferred import deferred, finish, give_value
 from bitwidth.backends.tensorflow.models.plain_data import NotAllowedError, a_dtype, sizes
-from bitwidth.backends.tensorflow.models.promises import keep_promises, kept_promises
+from bitwidth.backends.tensorflow.models.promises import inputs_kept, keep_promises, kept_promises
 from bitwidth.backends.tensorflow.reading.inlining import inline_functions
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.specs import input_specs
 from bitwidth.encodings import Encoding
 from bitwidth.errors import BitwidthError, ModelError, UnsafeFileError
+from bitwidth.graph import KeptInputs
 from bitwidth.text import brief, quoted
 from bitwidth.typing import CustomObjects, Json, Model, Nest
 
@@ -191,7 +192,7 @@ def _fill(model: Model, architecture: Architecture, stored: Stored, inputs: Laye
     load_assets(model, architecture.assets)
     finalize(model)
     attach(model, _by_present_names(model, inputs, architecture.layers))
-    keep_promises(model, encodings)
+    keep_promises(model, encodings, _checked_inputs(model, architecture.kept_inputs))
 
 
 def _fill_whole(model: Model, architecture: Architecture, stored: Stored, inputs: LayerInputs) -> Any:
@@ -211,7 +212,8 @@ def _fill_whole(model: Model, architecture: Architecture, stored: Stored, inputs
 def _put_back(model: Model) -> Iterator[None]:
     """Within this context a model may be changed; where it is left by an error, nothing of that stays."""
     before = [(variable, tf.convert_to_tensor(variable.value)) for variable in model.variables]
-    assets, grids, promises = assets_of(model), attached_to(model), kept_promises(model)
+    assets, grids = assets_of(model), attached_to(model)
+    promises, kept = kept_promises(model), inputs_kept(model)
     try:
         yield
     except BaseException:
@@ -220,8 +222,20 @@ def _put_back(model: Model) -> Iterator[None]:
         load_assets(model, assets)
         finalize(model)
         attach(model, grids)
-        keep_promises(model, promises)
+        keep_promises(model, promises, kept)
         raise
+
+
+def _checked_inputs(model: Model, kept: KeptInputs | None) -> KeptInputs | None:
+    """The features that a model takes, if it has an input of so many.
+
+    Raises:
+        ModelError: it has none.
+    """
+    inputs = flat_inputs(model)
+    if kept is not None and (kept.place >= len(inputs) or tuple(inputs[kept.place].shape)[1:] != (len(kept.columns),)):
+        raise ModelError(f"{len(kept.columns)} features are left of input {kept.place}, and the model takes others")
+    return kept
 
 
 def _by_present_names(model: Model, inputs: LayerInputs, layers: Sequence[str]) -> LayerInputs:

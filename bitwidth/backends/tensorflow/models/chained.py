@@ -13,64 +13,26 @@ from typing import Any
 import keras
 
 from bitwidth.backends.tensorflow.internals import layers as tracked
-from bitwidth.backends.tensorflow.internals.types import KerasLayer
 from bitwidth.backends.tensorflow.models.architecture import built_again, configuration_of
 from bitwidth.backends.tensorflow.models.assets import assets_of, load_assets
+from bitwidth.backends.tensorflow.reading.fixed import fixed_layers
 from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ModelError
-from bitwidth.graph.chains import Chain
+from bitwidth.graph.chains import Chain, Chains
 from bitwidth.graph.foreseen import in_place
 from bitwidth.typing import Json, JsonDict, Model
 
 _Path = tuple[str, ...]
 
 
-def irreplaceable(model: Model, names: Names) -> dict[str, str]:
-    """Why layers cannot be replaced by chains, by path; those that can are left out."""
-    config, reason = configuration_of(model)
-    places = {} if config is None else dict(_places(config))
-    parents = {path: (layer, parent) for path, layer, parent in names.layers}
-    found = {}
-    for path, layer, parent in names.layers:
-        why = reason or _why_not(model, layer, parent, parents)
-        if not why and tuple(path.split("/")) not in places:
-            why = "it does not stand in the configuration of the model"
-        if why:
-            found[path] = why
-    return found
-
-
-def _why_not(model: Model, layer: KerasLayer, parent: str, around: Mapping[str, tuple[KerasLayer, str]]) -> str:
-    """Why a layer cannot be replaced, as far as itself and the layers around it tell; empty where it can."""
-    while True:
-        holder = around[parent][0] if parent else model
-        if not (isinstance(holder, keras.Sequential) or tracked.is_functional(holder)):
-            break
-        if not parent:
-            break
-        parent = around[parent][1]
-    if holder is model and not (isinstance(holder, keras.Sequential) or tracked.is_functional(holder)):
-        return (
-            f"the model is of the class {type(model).__name__}, whose code calls its layers; "
-            "bw.functionalize makes a Functional model of it, where that can be"
-        )
-    if holder is not model:
-        return f"it is a part of {parent} ({type(holder).__name__}), which makes it by itself"
-    if type(layer) not in _RULES:
-        return f"layers of the kind {type(layer).__name__} cannot be replaced by a chain"
-    if getattr(layer, "kernel_constraint", None) is not None:
-        return "its kernel has a constraint, which factors would not keep"
-    return ""
-
-
-def chained(model: Model, trace: FuncTrace, chains: tuple[Chain, ...]) -> Model:
+def chained(model: Model, trace: FuncTrace, chains: Chains) -> Model:
     """Build a model again, with chains in the place of layers.
 
     Args:
         model: the model; it is not changed.
         trace: of it.
-        chains: each of a layer that `irreplaceable` does not name.
+        chains: of layers that are not fixed.
 
     Returns:
         A model without values.
@@ -81,16 +43,19 @@ def chained(model: Model, trace: FuncTrace, chains: tuple[Chain, ...]) -> Model:
     config, reason = configuration_of(model)
     if config is None:
         raise ModelError(reason)
-    refused = irreplaceable(model, trace.names)
+    refused = fixed_layers(model, trace.names)
     layers = {path: layer for path, layer, _ in trace.names.layers}
-    for chain in chains:
+    for chain in chains.chains:
         if chain.layer not in layers:
             raise ModelError(f"{chain.layer}: the model has no such layer")
         if chain.layer in refused:
             raise ModelError(f"{chain.layer}: {refused[chain.layer]}")
         if chain.stages[0].layer in layers:
             raise ModelError(f"{chain.stages[0].layer}: the model has a layer of that name")
-        siblings, place = dict(_places(config))[tuple(chain.layer.split("/"))]
+        places = dict(_places(config))
+        if tuple(chain.layer.split("/")) not in places:
+            raise ModelError(f"{chain.layer}: it does not stand in the configuration of the model")
+        siblings, place = places[tuple(chain.layer.split("/"))]
         entries = _entries(siblings[place], type(layers[chain.layer]), chain)
         siblings[place : place + 1] = entries
     found = built_again(config, trace.specs, model)
@@ -167,7 +132,7 @@ def _dense(made: list[JsonDict], chain: Chain) -> None:
 
 
 def _einsum_dense(made: list[JsonDict], chain: Chain) -> None:
-    """The first stage sums over the inputs; what it gives has one axis in their place."""
+    """The first stage sums over the inputs; its output has one axis in their place."""
     first, last = (entry["config"] for entry in made)
     operands, _, result = last["equation"].replace(" ", "").partition("->")
     taken, _, kernel = operands.partition(",")
@@ -215,11 +180,10 @@ _RULES: Mapping[type[Any], Callable[[list[JsonDict], Chain], None]] = {
 # ---- the model that comes out
 
 
-def _check_variables(found: Model, before: Names, chains: tuple[Chain, ...]) -> None:
+def _check_variables(found: Model, before: Names, chains: Chains) -> None:
     """Raise ModelError unless a model has the variables of the one before, and those of the chains."""
     wanted = {path: tuple(variable.shape) for path, variable, _ in before.variables}
-    for chain in chains:
-        wanted |= {path: kernel.shape for path, kernel in chain.kernels.items()}
+    wanted |= {path: kernel.shape for path, kernel in chains.kernels.items()}
     here = {path: tuple(variable.shape) for path, variable, _ in names_of(found).variables}
     for path, shape in wanted.items():
         if here.get(path) != shape:

@@ -38,7 +38,8 @@ class Handed:
         if self._make is not None:
             self._model, self._make = self._make(), None
             self._layers = tuple(layer for _, layer, _ in names_of(self._model).layers)
-            self._variables = {path: self._model.variables[index] for path, index in self._paths.items()}
+            variables = self._model.variables  # Keras gathers them anew each time
+            self._variables = {path: variables[index] for path, index in self._paths.items()}
         return self._model
 
     def changed(self, graph: Graph) -> str:

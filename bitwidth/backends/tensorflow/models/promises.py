@@ -11,14 +11,19 @@ from bitwidth.backend import LayerInputs
 from bitwidth.backends.tensorflow.constraints.activations import attached_to
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.encodings import Encoding
-from bitwidth.graph import Graph
+from bitwidth.graph import Graph, KeptInputs, with_kept_inputs
 from bitwidth.typing import Model
 
+_INPUTS = "_bitwidth_inputs"
 _HELD = "_bitwidth_encoding"  # an attribute of the variable, which goes with it into a larger model
 
 
-def keep_promises(model: Model, encodings: Mapping[int, Encoding]) -> None:
-    """Remember how the variables of a model are held, by their index. Its layers know how they take their inputs."""
+def keep_promises(model: Model, encodings: Mapping[int, Encoding], kept: KeptInputs | None = None) -> None:
+    """Remember how the variables of a model are held, by their index, and which features of an input it takes.
+
+    Its layers know how they take their inputs.
+    """
+    model.__dict__[_INPUTS] = kept
     for index, variable in enumerate(model.variables):
         variable.__dict__[_HELD] = encodings.get(index)
 
@@ -27,6 +32,12 @@ def kept_promises(model: Model) -> dict[int, Encoding]:
     """How the variables of a model are held that came out of a run or a file, by their index in the model."""
     held = ((index, variable.__dict__.get(_HELD)) for index, variable in enumerate(model.variables))
     return {index: encoding for index, encoding in held if encoding is not None}
+
+
+def inputs_kept(model: Model) -> KeptInputs | None:
+    """Which features of an input a model takes that came out of a run or a file; None for all."""
+    found = model.__dict__.get(_INPUTS)
+    return found if isinstance(found, KeptInputs) else None
 
 
 def _entering(graph: Graph, inputs: LayerInputs) -> dict[str, Encoding]:
@@ -51,7 +62,7 @@ def promised(model: Model, names: Names, graph: Graph) -> Graph:
         graph: the graph of a copy of it.
     """
     encodings = kept_promises(model)
-    graph = graph.update(activations=_entering(graph, attached_to(model, names)))
+    graph = with_kept_inputs(graph, inputs_kept(model)).update(activations=_entering(graph, attached_to(model, names)))
     found: dict[str, Encoding] = {}
     notes = []
     for parameter in graph:

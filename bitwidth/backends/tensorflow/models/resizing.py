@@ -10,15 +10,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
+import keras
+import tensorflow as tf
+
 from bitwidth.backends.tensorflow.internals import layers as tracked
 from bitwidth.backends.tensorflow.internals.types import KerasLayer
 from bitwidth.backends.tensorflow.models.architecture import built_again, configuration_of
 from bitwidth.backends.tensorflow.models.assets import assets_of, load_assets
-from bitwidth.backends.tensorflow.models.sized import Ends, Factors, Indices, Part, resize, resize_operation
+from bitwidth.backends.tensorflow.models.sized import (
+    Ends,
+    Factors,
+    Indices,
+    Part,
+    resize,
+    resize_inputs,
+    resize_operation,
+)
 from bitwidth.backends.tensorflow.reading.tracing import Call, FuncTrace
 from bitwidth.errors import ModelError
 from bitwidth.graph import Cut
-from bitwidth.typing import Json, JsonDict, Model
+from bitwidth.typing import Json, JsonDict, Model, Nest
 
 Left = Callable[[str], Indices]
 """Of a tensor of the graph, by name: for each axis the indices that are left, None for all."""
@@ -55,7 +66,7 @@ def resized(model: Model, trace: FuncTrace, cut: Cut, left: Left) -> Resized:
     if config is None:
         raise ModelError(reason)
     factors = _Resizing(model, trace, cut, left).into(config)
-    found = built_again(config, trace.specs, model)
+    found = built_again(config, _specs(trace, left), model)
     for (path, variable, _), new in zip(trace.names.variables, found.variables, strict=False):
         wanted = cut.shape(path, tuple(variable.shape))
         if tuple(new.shape) != wanted:
@@ -66,6 +77,20 @@ def resized(model: Model, trace: FuncTrace, cut: Cut, left: Left) -> Resized:
         raise ModelError("the model that its configuration makes has other variables")
     load_assets(found, assets_of(model))
     return Resized(found, factors)
+
+
+def _specs(trace: FuncTrace, left: Left) -> Nest:
+    """The inputs that the model takes when features of them are gone."""
+
+    def resized_spec(spec: Any, tensor: Any) -> Any:
+        axes = left(trace.frame.name(tensor))
+        if all(kept is None for kept in axes):
+            return spec
+        sizes = [size if kept is None else len(kept) for size, kept in zip(spec.shape, axes, strict=True)]
+        return tf.TensorSpec(sizes, spec.dtype, spec.name)
+
+    flat = zip(keras.tree.flatten(trace.specs), trace.arguments, strict=True)
+    return keras.tree.pack_sequence_as(trace.specs, [resized_spec(*pair) for pair in flat])
 
 
 @final
@@ -91,6 +116,8 @@ class _Resizing:
                 part = self._part(path)
                 if part is not None:
                     factors |= resize(entry["config"], layer, part)
+            elif not chain:
+                resize_inputs(entry["config"], self._ends(tuple(self._trace.arguments)))
             elif "inbound_nodes" in entry:
                 part = self._part("/".join(chain))
                 if part is not None:

@@ -175,16 +175,25 @@ def _reshape(config: JsonDict, part: Part) -> None:
 
 
 def _nested(config: JsonDict, part: Part) -> None:
-    """The sizes that a model within a model declares for its inputs."""
+    resize_inputs(config, part.takes)
+
+
+def resize_inputs(config: JsonDict, takes: Ends) -> None:
+    """Put new sizes of its inputs into the configuration of a model.
+
+    Args:
+        config: of the model; changed in place.
+        takes: its inputs.
+    """
     layers = {
         layer["config"]["name"]: layer for layer in config.get("layers", []) if layer["class_name"] == "InputLayer"
     }
     names = [name for name in keras.tree.flatten(config.get("input_layers", list(layers))) if name in layers]
-    for place, name in enumerate(names[: len(part.takes.shapes)]):
+    for place, name in enumerate(names[: len(takes.shapes)]):
         held = layers[name]["config"]
-        held["batch_shape"] = _sizes(held["batch_shape"], part.takes.sizes(place))
-    if "build_input_shape" in config and part.takes.shapes:
-        config["build_input_shape"] = _sizes(config["build_input_shape"], part.takes.sizes())
+        held["batch_shape"] = _sizes(held["batch_shape"], takes.sizes(place))
+    if "build_input_shape" in config and takes.shapes:
+        config["build_input_shape"] = _sizes(config["build_input_shape"], takes.sizes())
 
 
 def _group_norm(config: JsonDict, part: Part) -> None:
@@ -193,6 +202,16 @@ def _group_norm(config: JsonDict, part: Part) -> None:
     kept, channels = part.takes.left[0][axis], part.takes.shapes[0][axis]
     if kept is not None and channels and groups > 0:
         config["groups"] = len(np.unique(kept // (channels // groups)))
+
+
+def _normalization(config: JsonDict, part: Part) -> None:
+    """Statistics that were given, and not adapted to data."""
+    axes = config["axis"] if isinstance(config["axis"], list) else [config["axis"]]
+    for name in ("mean", "variance"):
+        held = np.asarray(config[name]) if isinstance(config[name], list) else None
+        if held is not None and len(axes) == 1 and held.ndim and held.shape[-1] > 1:
+            kept = part.takes.left[0][axes[0]]
+            config[name] = held.tolist() if kept is None else held.take(kept, axis=-1).tolist()
 
 
 def _nothing(config: JsonDict, part: Part) -> None:
@@ -219,6 +238,7 @@ _RULES: tuple[tuple[tuple[type[Any], ...], Callable[[JsonDict, Part], Factors | 
     ((keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention), _attention),
     ((keras.layers.Reshape,), _reshape),
     ((keras.layers.GroupNormalization,), _group_norm),
+    ((keras.layers.Normalization,), _normalization),
     ((keras.layers.BatchNormalization, keras.layers.LayerNormalization), _nothing),
 )
 

@@ -87,6 +87,11 @@ class FuncTrace:
     untracked: list[tuple[str, Any, str]] = field(default_factory=list)
     made_by: dict[tuple[int, str], str] = field(default_factory=dict)
 
+    @property
+    def arguments(self) -> list[Any]:
+        """The tensors of the graph that stand for the model's inputs, in the flat order of `specs`."""
+        return list(self.frame.inputs[: len(self.frame.inputs) - len(self.frame.graph.captures)])
+
     def layer_of(self, frame: Frame, op: TFOperation) -> str:
         """Path of the innermost layer whose call made `op`; an operation of a loop may belong to the loop's layer."""
         path = self.made_by.get((id(frame.graph), op.name))

@@ -15,7 +15,7 @@ from bitwidth.backend import backend_for
 from bitwidth.backends.tensorflow.models.agreement import sample_of
 from bitwidth.backends.tensorflow.reading.specs import input_specs
 from bitwidth.errors import ModelError
-from bitwidth.graph import Chain, Stage, cut_between
+from bitwidth.graph import Chain, Chains, Stage, cut_between
 from tests import nets
 
 RNG = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def replaced(model: Any, chain: Chain) -> Any:
     """The model with a chain; a copy of the one before with the product for a kernel is what it is compared with."""
     session = backend_for(model).open(model)
     before = session.graph
-    after = session.replace(before, [chain])
+    after = session.rebuild(before, Chains((chain,)))
     assert set(after.parameters) == set(before.parameters) | set(chain.kernels)
     made = session.finish(after).model
     wanted = backend_for(model).open(model)
@@ -133,7 +133,7 @@ def test_flags_policies_and_states_go_along() -> None:
     model = keras.Sequential([keras.Input((1,), dtype="string"), text, dense, layers.Dense(2, name="out")])
     model(np.array([["a b"]], dtype=object))
     session = backend_for(model).open(model)
-    after = session.replace(session.graph, [halves(dense.kernel, ((0,), (1,)), "dense/kernel")])
+    after = session.rebuild(session.graph, Chains((halves(dense.kernel, ((0,), (1,)), "dense/kernel"),)))
     made = session.finish(after).model
     assert made.get_layer("words").get_vocabulary() == text.get_vocabulary()
     assert made.get_layer("dense_factor").dtype_policy.name == "mixed_bfloat16"
@@ -166,7 +166,7 @@ def test_what_cannot_be_replaced_is_told_with_the_reason() -> None:
     y = layers.SeparableConv1D(8, 3, name="separable")(y)
     y = layers.Dense(8, name="bounded", kernel_constraint="non_neg")(y)
     y = layers.Dense(8, name="plain")(y)
-    found = backend_for(model := keras.Model(x, y)).open(model).irreplaceable()
+    found = {path: layer.fixed for path, layer in bw.read(keras.Model(x, y)).layers.items() if layer.fixed}
     assert "plain" not in found
     for layer, words in {
         "attention/query": "part of attention (MultiHeadAttention)",
@@ -178,7 +178,7 @@ def test_what_cannot_be_replaced_is_told_with_the_reason() -> None:
     }.items():
         assert words in found[layer]
     subclassed = nets.residual_cnn()
-    found = backend_for(subclassed).open(subclassed).irreplaceable()
+    found = {path: layer.fixed for path, layer in bw.read(subclassed).layers.items()}
     assert all("the model is of the class ResidualCNN" in why and "functionalize" in why for why in found.values())
 
 
@@ -198,14 +198,14 @@ def test_a_replacement_that_fails_changes_nothing() -> None:
         (Chain("dense/kernel", (Stage("out", (0,), drawn(8, 2)), Stage("dense", (1,), drawn(2, 5)))), "of that name"),
         (Chain("none/kernel", (Stage("f", (0,), drawn(8, 2)), Stage("none", (1,), drawn(2, 5)))), "no such layer"),
     ):
-        for act in (session.check_replacement, session.replace):
+        for act in (session.check_rebuild, session.rebuild):
             with pytest.raises(ModelError, match=words):
-                act(graph, [chain])
-    assert cut_between(graph, session.replace(graph, [good])).made.keys() == good.kernels.keys()
+                act(graph, Chains((chain,)))
+    assert cut_between(graph, session.rebuild(graph, Chains((good,)))).made.keys() == good.kernels.keys()
     np.testing.assert_array_equal(outputs(model, x), given)
     opened = bw.open(model)
     with pytest.raises(ModelError, match="share"):
-        opened.session.replace(opened.graph, [good])
+        opened.session.rebuild(opened.graph, Chains((good,)))
 
 
 def test_a_model_that_computes_something_else_is_not_gone_on_with() -> None:
@@ -215,5 +215,5 @@ def test_a_model_that_computes_something_else_is_not_gone_on_with() -> None:
     odd = halves(dense.kernel, ((0,), (1,)), "dense/kernel")
     odd.__dict__["product"] = odd.product + 0.1  # what it is compared with
     with pytest.raises(ModelError, match=r"output 0 of the model with chains differs from that of the model before"):
-        session.replace(session.graph, [odd])
+        session.rebuild(session.graph, Chains((odd,)))
     assert [layer.name for layer in session.finish(session.graph).model.layers] == ["dense"]
