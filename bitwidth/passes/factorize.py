@@ -7,26 +7,20 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from bitwidth.analysis import InputMoments
 from bitwidth.analysis.cost import Cost, cost_of
 from bitwidth.context import Context, check_choice, check_count
 from bitwidth.errors import ConfigError, ContractError, ModelError
-from bitwidth.fitting import Moments
-from bitwidth.fitting.compensation import damped
-from bitwidth.fitting.factors import LowRank, decompose, separate
-from bitwidth.graph import Chain, Chains, Graph, Parameter, Stage, Where, check_where, frozen_where, with_chains
+from bitwidth.graph import Chain, Chains, Graph, Stage, Where, check_where, frozen_where, with_chains
 from bitwidth.graph.labels import Removal, couple
 from bitwidth.passes.base import Pass
-from bitwidth.passes.forms import Candidate, Candidates, Form, why_held
+from bitwidth.passes.forms import Candidates, why_held
 from bitwidth.passes.keywords import keywords_from
-from bitwidth.passes.ranks import Choice, Option, Rank
-from bitwidth.passes.rounding import moments_of
+from bitwidth.passes.lowrank import bond, options_of
+from bitwidth.passes.ranks import Choice, Rank
 from bitwidth.typing import Array
-
-Reals = NDArray[np.float64]
 
 
 @keywords_from(1)
@@ -53,7 +47,8 @@ class Factorize(Pass, name="factorize"):
         error: the most that the output of each layer may be off, as a share of it, both as norms over the data; each
             has the least rank that keeps to it.
         macs: share of the model's multiply-accumulates that stays, spread over the layers by what the rank of each
-            costs and saves.
+            costs and saves. With data, what an error costs goes by the Fisher information of the kernel (no labels are
+            needed either).
         parameters: the same for parameters.
         where: parameters; kernels among them are factorized.
         separate: whether convolutions may become two along one axis of their windows each. With `keep` and `rank`, that
@@ -168,31 +163,17 @@ class Factorize(Pass, name="factorize"):
         chosen: list[Choice] = []
         if not found:
             return chosen, cost
-        options = self._options(graph, context, found, planned)
+        given = None if planned else context.data
+        if given is None:
+            context.remark("planned without looking at data" if planned else "factorized without data: there are none")
+        samples = None if given is None else self.samples
+        options = options_of(graph, context, found, samples, weighed=self._rank.is_budget)
         for option, choice in zip(options, self._rank.choices(options, cost, self.label), strict=True):
             if isinstance(choice, Choice):
                 chosen.append(choice)
             else:
                 context.skip(option.candidate.kernel, choice)
         return chosen, cost
-
-    def _options(self, graph: Graph, context: Context, found: Sequence[Candidate], planned: bool) -> list[Option]:
-        if context.data is None or planned:
-            context.remark(
-                "planned by singular value decompositions of the kernels: a run with data takes the inputs into account"
-                if planned
-                else "factorized by singular value decompositions of the kernels alone: there are no data"
-            )
-            return [_option(graph, candidate, None) for candidate in found]
-        by_path = {candidate.kernel.path: candidate for candidate in found}
-        options = {}
-        kernels = tuple(candidate.kernel for candidate in found)
-        for kernel, moments in moments_of(graph, context, kernels, self.samples):
-            gram = _gram(kernel, moments)
-            if gram is None:
-                context.remark(f"{kernel.path}: factorized without data, what it meets cannot be watched")
-            options[kernel.path] = _option(graph, by_path[kernel.path], gram)
-        return [options[kernel.path] for kernel in kernels]
 
     def _split(self, graph: Graph, context: Context, choices: list[Choice], done: list[Choice]) -> Graph:
         """Put chains in the place of layers: all, or those that can be replaced by themselves."""
@@ -247,59 +228,6 @@ class Factorize(Pass, name="factorize"):
             context.remark(f"{name}: {was:,} to {now:,} ({now / max(was, 1):.1%})")
 
 
-# ---- factors of a kernel
-
-
-def _gram(kernel: Parameter, moments: tuple[Moments, ...]) -> Reals | None:
-    """Mean of x xT over what a kernel meets, its input axes in the kernel's order; None where that is not known."""
-    if len(moments) != 1:
-        return None
-    (part,) = moments
-    use = kernel.uses[0]
-    order = np.arange(kernel.size).reshape(kernel.shape)
-    wanted = order.transpose(*sorted(use.input_axes), *sorted(use.channel_axes))
-    found = part.arrangement.take(order)
-    if len(found) != 1 or not np.array_equal(found[0], wanted.reshape(found.shape[1:])):
-        return None
-    return damped(part.gram[0], part.rows).astype(np.float64)
-
-
-def _option(graph: Graph, candidate: Candidate, gram: Reals | None) -> Option:
-    return Option(candidate, tuple(_way(graph, candidate, form, gram) for form in candidate.forms))
-
-
-def _way(graph: Graph, candidate: Candidate, form: Form, gram: Reals | None) -> LowRank:
-    kernel = graph.values[candidate.kernel.path].astype(np.float64)
-    if candidate.first is not None:
-        return _between(graph, candidate, kernel, gram)
-    if form.separates:
-        return separate(kernel, gram, candidate.most(form) or 1)
-    first, second = form.axes
-    return decompose(kernel.transpose(*first, *second).reshape(form.values), gram)
-
-
-def _between(graph: Graph, candidate: Candidate, kernel: Reals, gram: Reals | None) -> LowRank:
-    """A pair: the second kernel as few rows, of what the first one gives."""
-    assert candidate.first is not None
-    axis, rank = _bond(candidate), candidate.forms[0].full
-    matrix = np.moveaxis(kernel, axis, 0).reshape(rank, -1)
-    if gram is None:
-        first = graph.values[candidate.first.path].astype(np.float64).reshape(-1, rank)
-        return decompose(matrix, first.T @ first)
-    inputs = sorted(candidate.kernel.uses[0].input_axes)
-    before = int(np.prod([kernel.shape[other] for other in inputs if other < axis]))
-    behind = int(np.prod([kernel.shape[other] for other in inputs if other > axis]))
-    held = gram.reshape(before, rank, behind, before, rank, behind)
-    return decompose(matrix, np.einsum("arbasb->rs", held) / (before * behind))
-
-
-def _bond(candidate: Candidate) -> int:
-    """The axis of the second kernel of a pair that meets the first one."""
-    assert candidate.group is not None
-    (member,) = candidate.group.consumers
-    return member.axis
-
-
 # ---- what a choice becomes
 
 
@@ -339,7 +267,7 @@ def _removal(graph: Graph, choices: Sequence[Choice]) -> tuple[dict[str, Array],
         candidate, rank = choice.candidate, choice.rank
         assert candidate.first is not None
         first, second = candidate.first, candidate.kernel
-        axis, full = _bond(candidate), choice.form.full
+        axis, full = bond(candidate), choice.form.full
         turn, rest = choice.way.factors(rank)
         one = graph.values[first.path].astype(np.float64) @ turn
         other = rest.reshape(rank, *(size for place, size in enumerate(second.shape) if place != axis))

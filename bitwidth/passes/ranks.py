@@ -25,10 +25,17 @@ _LEAST_PRICE, _GREATEST_PRICE = 1e-12, 1e6  # of a budget as a whole, in squared
 @final
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A candidate with its factors at every rank, of each of its forms."""
+    """A candidate with its factors at every rank.
+
+    Attributes:
+        candidate: the candidate.
+        ways: the factors of each of its forms.
+        weight: what an error as great as its output costs, beside those of others; None where that is not known.
+    """
 
     candidate: Candidate
     ways: tuple[LowRank, ...]
+    weight: float | None = None
 
 
 @final
@@ -167,7 +174,9 @@ class Rank:
     def _within(self, options: Sequence[Option], cost: Cost, owner: str) -> Iterator[Choice | str]:
         """Ranks under a budget: for one price of it each candidate takes what errs and costs least together."""
         room = self.check_room([option.candidate for option in options], cost, owner)
-        tables = [self._table(option) for option in options]
+        known = [option.weight for option in options if option.weight is not None]
+        rest = float(np.median(known)) if known else 1.0
+        tables = [self._table(option, rest if option.weight is None else option.weight) for option in options]
         scale = max(room, 1.0)
 
         def taken_at(price: float) -> list[int]:
@@ -186,8 +195,8 @@ class Rank:
         for (_, _, choices), pick in zip(tables, picks, strict=True):
             yield choices[pick - 1] if pick else "it stays whole: the budget is kept at less error elsewhere"
 
-    def _table(self, option: Option) -> Table:
-        """What a candidate costs, and the squared error: whole, and at each rank of each form that saves."""
+    def _table(self, option: Option, weight: float) -> Table:
+        """What a candidate costs, and the weighed squared error: whole, and at each rank of each form that saves."""
         candidate = option.candidate
         costs, losses = [self._of(candidate.parameters, candidate.macs)], [0.0]
         choices: list[Choice] = []
@@ -195,7 +204,7 @@ class Rank:
             for rank in range(1, min(candidate.most(form), len(way.errors)) + 1):
                 choices.append(Choice(candidate, form, way, rank))
                 costs.append(self._of(*form.costs(rank)))
-                losses.append(float(way.errors[rank - 1]) ** 2)
+                losses.append(weight * float(way.errors[rank - 1]) ** 2)
         return np.array(costs, np.float64), np.array(losses), choices
 
 

@@ -79,7 +79,9 @@ def test_the_inputs_make_factors_better(trained: Any) -> None:
     assert kl["inputs"] < 0.7 * kl["kernels"]
     assert right(results["inputs"].model, x, y) > right(results["kernels"].model, x, y)
     assert widths(results["inputs"].model) == {"a_factor": 8, "a": 64, "b_factor": 8, "b": 32, "out": 10}
-    assert any("there are no data" in line for line in results["kernels"].report.passes[0].remarks)
+    assert any(
+        "factorized without data: there are none" in line for line in results["kernels"].report.passes[0].remarks
+    )
 
 
 def test_the_model_is_plain_and_goes_on_training(trained: Any, tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_convolutions_and_normalisations(convolutional: Any) -> None:
     tune = bw.Finetune(epochs=1, loss=LOSS)
     result = bw.PassManager([bw.Factorize(rank=6), tune]).run(model, (x, y), (x, y))
     assert [layer.name for layer in result.model.layers][:3] == ["one_factor", "one", "norm"]
-    assert right(result.model, x, y) > 0.9
+    assert right(result.model, x, y) > 0.8
     first, second = (result.model.get_layer(name) for name in ("two_factor", "two"))
     assert (first.kernel_size, second.kernel_size) in (((3, 3), (1, 1)), ((3, 1), (1, 3)))
     assert np.prod([first.strides, second.strides], axis=0).tolist() == [2, 2]
