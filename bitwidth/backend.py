@@ -68,6 +68,28 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Teaching:
+    """What a model learns from besides labels: what another one gives for the same inputs.
+
+    Attributes:
+        teacher: a model of the framework, which is not trained; its outputs for each sample of the data, nested as the
+            model's; None for the model as the session was opened with.
+        likelihoods: what each output is, as `Fisher.likelihoods` reads it.
+        temperature: by which logits are divided; the divergence is multiplied by its square.
+        alpha: weight of the loss on labels; that of the divergence is 1 - alpha.
+        features: pairs of layers, the model's and the teacher's, whose first outputs are to be alike.
+        attention: pairs of attention layers whose maps are to be alike.
+    """
+
+    teacher: Any
+    likelihoods: tuple[str, ...]
+    temperature: float = 1.0
+    alpha: float = 0.0
+    features: tuple[tuple[str, str], ...] = ()
+    attention: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Training:
     """One run of training.
 
@@ -95,6 +117,7 @@ class Training:
         every_step: whether a pass that steers is asked after every step, and not only periodically during the run.
         settled: fraction of the run after which the pass that steers changes nothing any more: callbacks that wait for
             the best model, or stop when it gets no better, count from then on.
+        teaching: what it learns from besides labels; None for labels alone.
         on_step: called after each step with how many are done, and how many there are where that is known; True ends
             the training there, as a whole step. None where nobody wants to know.
     """
@@ -117,6 +140,7 @@ class Training:
     learn: bool = False
     every_step: bool = False
     settled: float = 0.0
+    teaching: Teaching | None = None
     on_step: Callable[[int, int | None], bool] | None = None
 
 

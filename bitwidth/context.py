@@ -213,7 +213,8 @@ class Context:
     def train(self, graph: Graph, training: Training, steer: Steer | None = None) -> Graph:
         """Train under every encoding in force; the new snapshot. Parameters outside the scope are not trained."""
         if self.scope:
-            training = replace(training, only=frozenset(parameter.path for parameter in self.select(graph)))
+            inside = frozenset(parameter.path for parameter in self.select(graph))
+            training = replace(training, only=inside if training.only is None else inside & training.only)
         training = replace(training, every_step=self.every_step, settled=self.settled)
         steps = self.watch.steps(self.path)
         if self.watch.is_active:

@@ -13,7 +13,7 @@ from bitwidth.encodings.floats import least_format, small_format
 from bitwidth.encodings.interface import Levels
 from bitwidth.encodings.leading import PrefixLevels
 from bitwidth.encodings.levels import MAX_BITS, IntegerLevels, TableLevels, uniform_levels
-from bitwidth.encodings.masked import Masked, masked, rebased
+from bitwidth.encodings.masked import Masked, masked, pattern_of_mask, rebased
 from bitwidth.encodings.narrowing import narrow, narrowed, signed, steps
 from bitwidth.encodings.prefix import magnitude_bits, ordered, prefix
 from bitwidth.encodings.quantized import Quantized
@@ -52,6 +52,7 @@ __all__ = [
     "narrow",
     "narrowed",
     "ordered",
+    "pattern_of_mask",
     "prefix",
     "rebased",
     "register_encoding",

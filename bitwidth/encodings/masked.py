@@ -29,6 +29,8 @@ class Masked(Encoding):
     Attributes:
         keep: bool, the shape of the tensor; True where the value is kept.
         base: how the kept values are held.
+        pattern: what the mask was chosen to be, `"2:4"` or `"4x1"` (blocks of inputs and outputs) say; empty for
+            single values. A pass that moves values about has to put them into the pattern again, or leave them.
 
     Example:
         >>> Masked(np.array([True, False])).project(np.array([3.0, 4.0], np.float32))
@@ -37,6 +39,7 @@ class Masked(Encoding):
 
     keep: NDArray[np.bool_]
     base: Encoding = field(default_factory=Dense)
+    pattern: str = ""
 
     def __post_init__(self) -> None:
         keep = np.asarray(self.keep)
@@ -124,16 +127,25 @@ class Masked(Encoding):
 
     @override
     def state(self) -> EncodingState:
-        return EncodingState(self.kind, {}, {"keep": self.keep}, {"base": self.base.state()})
+        config = {"pattern": self.pattern} if self.pattern else {}
+        return EncodingState(self.kind, config, {"keep": self.keep}, {"base": self.base.state()})
 
     @override
     @classmethod
     def from_state(cls, state: EncodingState) -> Masked:
-        return cls(state.arrays["keep"], encoding_from_state(state.parts["base"]))
+        pattern = state.config.get("pattern", "")
+        if not isinstance(pattern, str):
+            raise EncodingError(f"the pattern of a mask is a text, got {pattern!r}")
+        return cls(state.arrays["keep"], encoding_from_state(state.parts["base"]), pattern)
 
 
-def masked(encoding: Encoding, keep: NDArray[np.bool_]) -> Masked:
+def masked(encoding: Encoding, keep: NDArray[np.bool_], pattern: str = "") -> Masked:
     """`encoding` with a mask over it; a mask that it has already is intersected, so pruned values stay pruned.
+
+    Args:
+        encoding: how the values are held.
+        keep: the mask.
+        pattern: of the mask; empty for that which `encoding` has.
 
     Example:
         >>> first = masked(Dense(), np.array([True, True, False]))
@@ -141,10 +153,15 @@ def masked(encoding: Encoding, keep: NDArray[np.bool_]) -> Masked:
         array([ True, False, False])
     """
     if isinstance(encoding, Masked):
-        return Masked(encoding.keep & keep, encoding.base)
-    return Masked(keep, encoding)
+        return Masked(encoding.keep & keep, encoding.base, pattern or encoding.pattern)
+    return Masked(keep, encoding, pattern)
 
 
 def rebased(encoding: Encoding, base: Encoding) -> Encoding:
     """`base` under the mask that `encoding` has, if it has one."""
-    return Masked(encoding.mask, base) if encoding.mask is not None else base
+    return Masked(encoding.mask, base, pattern_of_mask(encoding)) if encoding.mask is not None else base
+
+
+def pattern_of_mask(encoding: Encoding) -> str:
+    """What the mask of an encoding was chosen to be; empty without."""
+    return encoding.pattern if isinstance(encoding, Masked) else ""

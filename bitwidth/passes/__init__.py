@@ -8,6 +8,7 @@ under an encoding in the backend, which knows no passes.
 from bitwidth.passes.base import Pass, TrainingPass
 from bitwidth.passes.bias import CorrectBias
 from bitwidth.passes.compose import Repeat, Where
+from bitwidth.passes.distill import Distill
 from bitwidth.passes.equalize import EqualizeLayers
 from bitwidth.passes.factorize import Factorize
 from bitwidth.passes.finetune import Finetune
@@ -27,6 +28,7 @@ __all__ = [
     "Activations",
     "Block",
     "CorrectBias",
+    "Distill",
     "EntropyRounding",
     "EqualizeLayers",
     "ErrorFeedback",

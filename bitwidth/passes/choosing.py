@@ -62,6 +62,11 @@ class Choosing:
         layouts = {parameter.path: layout_of(graph, parameter) for parameter in chosen}
         return cls(pattern, sparsity, scope, floor, layouts, output_channels(graph))
 
+    @property
+    def pattern_name(self) -> str:
+        """By which a mask says what it is; empty where that is nothing to keep, or not all of it at this sparsity."""
+        return self.pattern.name if self.pattern.most == 1 or self.sparsity >= self.pattern.most else ""
+
     def masks(self, chosen: Parameters, losses: Losses) -> Masks:
         """A mask for each parameter, True where a weight is kept: never beyond the sparsity, nor beneath the floors."""
         found: dict[str, Mask] = {}

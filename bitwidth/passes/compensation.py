@@ -38,13 +38,13 @@ def compensated(graph: Graph, context: Context, chosen: tuple[Parameter, ...], r
     """
     losses = by_inputs(graph, context, chosen, samples, curved=True)
     masks = rule.masks(chosen, losses)
-    values, encodings = {}, {p.path: masked(p.encoding, masks[p.path]) for p in chosen}
+    values, encodings = {}, {p.path: masked(p.encoding, masks[p.path], rule.pattern_name) for p in chosen}
     for parameter, moments in moments_of(graph, context, chosen, samples):
         path = parameter.path
         if path not in losses.known:
             continue
         kept, found = _in_rounds(graph, parameter, moments, rule, masks)
-        encodings[path] = masked(parameter.encoding, kept)
+        encodings[path] = masked(parameter.encoding, kept, rule.pattern_name)
         if parameter.encoding.grid is None:
             values[path] = encodings[path].project(found)
         else:

@@ -15,6 +15,7 @@ from bitwidth.passes.layout import Layout
 from bitwidth.passes.ranking import GONE, Mask, Scores, Units
 
 _N_OF_M = re.compile(r"([1-9]\d{0,3}):([1-9]\d{0,3})")
+_BLOCK = re.compile(r"([1-9]\d{0,3})x([1-9]\d{0,3})")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Pattern(ABC):
         """The greatest sparsity that it leaves."""
         return 1.0
 
+    @property
+    def name(self) -> str:
+        """By which a mask says that it has this pattern, as `pattern_of` reads it; empty if that is nothing to keep."""
+        return ""
+
     def unfit(self, layout: Layout) -> str | None:
         """Why a kernel cannot be pruned in this pattern, or None."""
         return None
@@ -83,6 +89,11 @@ class Grouped(Pattern):
     inputs: int | None
     outputs: int | None
     whole_window: bool
+
+    @property
+    @override
+    def name(self) -> str:
+        return "" if self.inputs is None or self.outputs is None else f"{self.inputs}x{self.outputs}"
 
     @override
     def unfit(self, layout: Layout) -> str | None:
@@ -144,6 +155,11 @@ class NOfM(Pattern):
         """The share that is zero."""
         return 1 - self.n / self.m
 
+    @property
+    @override
+    def name(self) -> str:
+        return f"{self.n}:{self.m}"
+
     @override
     def unfit(self, layout: Layout) -> str | None:
         if layout.looked_up:
@@ -193,6 +209,9 @@ def pattern_of(given: object, owner: str) -> Pattern:
         return Grouped(given.inputs, given.outputs, whole_window=False)
     if isinstance(given, str) and given in _NAMED:
         return _NAMED[given]
+    block = _BLOCK.fullmatch(given) if isinstance(given, str) else None
+    if block is not None:
+        return Grouped(int(block[1]), int(block[2]), whole_window=False)
     found = _N_OF_M.fullmatch(given) if isinstance(given, str) else None
     if found is None:
         shown = ", ".join(f'"{name}"' for name in _NAMED)

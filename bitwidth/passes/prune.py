@@ -231,8 +231,11 @@ class Prune(Pass, name="prune"):
         return by_function(graph, context, chosen, self.criterion)
 
     def _masked(self, graph: Graph, chosen: Parameters, losses: Losses) -> Graph:
-        masks = self._choosing(graph, chosen).masks(chosen, losses)
-        return graph.update(encodings={p.path: masked(p.encoding, masks[p.path]) for p in chosen})
+        choosing = self._choosing(graph, chosen)
+        masks = choosing.masks(chosen, losses)
+        return graph.update(
+            encodings={p.path: masked(p.encoding, masks[p.path], choosing.pattern_name) for p in chosen}
+        )
 
     def _choosing(self, graph: Graph, chosen: Parameters) -> Choosing:
         return Choosing.on(graph, chosen, self.rule, self.share, self.scope, self.floor)

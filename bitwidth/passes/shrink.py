@@ -12,6 +12,7 @@ from typing_extensions import override
 from bitwidth.analysis import Fisher, InputMoments
 from bitwidth.analysis.cost import cost_of
 from bitwidth.context import NOT_SELECTED, Context, check_choice, check_count
+from bitwidth.encodings import pattern_of_mask
 from bitwidth.errors import ConfigError, ContractError, ModelError, Refused
 from bitwidth.graph import Graph, Where, check_where, frozen_where
 from bitwidth.graph.labels import Coupling, Group, Removal, couple
@@ -19,6 +20,7 @@ from bitwidth.passes.base import Pass
 from bitwidth.passes.features import features_of
 from bitwidth.passes.keeping import Weigh, Width
 from bitwidth.passes.keywords import keywords_from
+from bitwidth.passes.reestablish import check_patterns, in_pattern, named_again
 from bitwidth.passes.refit import refitted
 from bitwidth.passes.units import Criterion, rankings
 from bitwidth.typing import Array
@@ -107,7 +109,9 @@ class Shrink(Pass, name="shrink"):
         """A group can be cut, and there are data where the criterion needs them."""
         coupling = self._coupled(graph)
         if self.width.is_given:
-            _, groups = self._counts(graph, coupling, context.fresh_notes())
+            counts, groups = self._counts(graph, coupling, context.fresh_notes())
+            known = None if self.width.is_budget else counts
+            check_patterns(graph, coupling, groups, known, self.multiple_of, self.label)
             if self.width.is_budget:
                 self.width.check_room(groups, self._weigh(graph, coupling), self.label)
         if self.criterion == "fisher":
@@ -124,12 +128,12 @@ class Shrink(Pass, name="shrink"):
         if not refit:
             context.remark("nothing refitted" if not self.refit else "nothing refitted: there are no data")
         try:
-            return self._removed(graph, context, Removal(coupling, kept), refit)
+            return self._removed(graph, context, self._checked(graph, Removal(coupling, kept)), refit)
         except ModelError as error:
             kept = dict(self._possible(graph, context, coupling, kept))
             if not kept:
                 raise ModelError(f"{self.label}: nothing could be removed: {error}") from error
-            return self._removed(graph, context, Removal(coupling, kept), refit)
+            return self._removed(graph, context, self._checked(graph, Removal(coupling, kept)), refit)
 
     @override
     def preview(self, graph: Graph, context: Context) -> Graph:
@@ -138,9 +142,10 @@ class Shrink(Pass, name="shrink"):
         kept = self._chosen(graph, coupling, context, "magnitude")
         if self._criterion(context) != "magnitude":
             context.remark("planned by magnitude: as many units, but a run takes others")
-        removal = Removal(coupling, kept)
+        removal = self._checked(graph, Removal(coupling, kept))
         self._say(graph, context, removal)
-        return removal.predicted(graph)
+        left, _ = in_pattern(graph, removal)
+        return named_again(graph, removal.predicted(left), removal)
 
     @override
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
@@ -160,14 +165,15 @@ class Shrink(Pass, name="shrink"):
         return self.criterion or ("magnitude" if context.data is None else "reconstruction")
 
     def _removed(self, graph: Graph, context: Context, removal: Removal, refit: bool) -> Graph:
+        given = graph
+        graph, gone = in_pattern(graph, removal)
         changed: Mapping[str, Array] = refitted(graph, context, removal, self.samples) if refit else {}
-        after = context.session.rebuild(graph.update(changed), removal)
+        after = named_again(given, context.session.rebuild(graph.update(changed), removal), removal)
         self._say(graph, context, removal)
-        masked = [path for path in removal.consumed if graph[path].encoding.mask is not None]
-        if masked:
-            context.remark(
-                f"masks are cut with their inputs, n:m and blocks may not lie in runs now: {', '.join(masked)}"
-            )
+        context.notes.refitted.update(gone)
+        for path, count in gone.items():
+            pattern = pattern_of_mask(given[path].encoding)
+            context.remark(f"{path}: {count:,} more weights are zero, so that what is left is {pattern}")
         if changed:
             context.notes.refitted.update(changed)
             context.remark(f"refitted: {', '.join(changed)}")
@@ -192,6 +198,13 @@ class Shrink(Pass, name="shrink"):
 
     def _coupled(self, graph: Graph) -> Coupling:
         return couple(graph)
+
+    def _checked(self, graph: Graph, removal: Removal) -> Removal:
+        """A removal that the patterns of masks allow."""
+        counts = {name: np.size(units) for name, units in removal.kept.items()}
+        groups = [removal.coupling[name] for name in counts]
+        check_patterns(graph, removal.coupling, groups, counts, self.multiple_of, self.label)
+        return removal
 
     def _chosen(self, graph: Graph, coupling: Coupling, context: Context, criterion: Criterion) -> dict[str, list[int]]:
         """By the name of each group that is cut, the units that stay."""
@@ -323,7 +336,11 @@ class ShrinkDense(Shrink, name="shrink_dense"):
         """As for `Shrink`, and the model has one flat input of as many features."""
         super().check(graph, context)
         if self.inputs is not None:
-            features_of(graph, self._coupled(graph), self.inputs, self.label)
+            coupling = self._coupled(graph)
+            features = features_of(graph, coupling, self.inputs, self.label)
+            groups = features.groups(coupling)
+            counts = {groups[0].name: self.inputs} if len(groups) == 1 else None
+            check_patterns(graph, coupling, groups, counts, 1, self.label)
 
     @override
     def _coupled(self, graph: Graph) -> Coupling:

@@ -64,7 +64,8 @@ def alike(graph: Graph, mild: Graph, full: Graph, ramped: frozenset[str], owner:
 
 def _structure(encoding: Encoding) -> Any:
     def kinds(state: EncodingState) -> Any:
-        words = {key: value if value is None or isinstance(value, str) else ... for key, value in state.config.items()}
+        config = {key: value for key, value in state.config.items() if key != "pattern"}  # the name of a mask
+        words = {key: value if value is None or isinstance(value, str) else ... for key, value in config.items()}
         shapes = {name: array.shape for name, array in state.arrays.items()}
         return state.kind, words, shapes, {name: kinds(part) for name, part in state.parts.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bitwidth.artifact import Architecture
-from bitwidth.backend import Change, Objective, Steer, Trained, Training
+from bitwidth.backend import Change, Objective, Steer, Teaching, Trained, Training
 from bitwidth.backends.tensorflow.constraints.activations import attach, detach
 from bitwidth.backends.tensorflow.constraints.constrained import ConstrainedModel
 from bitwidth.backends.tensorflow.constraints.store import VariableStore
@@ -43,6 +43,7 @@ from bitwidth.backends.tensorflow.training.compiled import Compiled
 from bitwidth.backends.tensorflow.training.fit import fit
 from bitwidth.backends.tensorflow.training.seeds import reset_drawn_seeds, set_drawn_seeds
 from bitwidth.backends.tensorflow.training.steering import Steering
+from bitwidth.backends.tensorflow.training.teachers import Teacher, teacher_for
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
 from bitwidth.encodings import scaled
 from bitwidth.errors import ModelError
@@ -78,6 +79,7 @@ class KerasSession:
         copy = model if own else copy_model(model)
         uncompile(copy)
         self._take_in(model, copy, given, data)
+        self._given, self._first = self.graph, None  # the model as it was opened, and what held it before a move
         count, size = len(self.graph.parameters), sum(parameter.size for parameter in self.graph)
         seconds = time.perf_counter() - started
         _LOG.info("%s: opened in %.2f seconds, %d parameters of %d values", model.name, seconds, count, size)
@@ -103,8 +105,15 @@ class KerasSession:
         self._constrained = ConstrainedModel(
             self.model, self.graph, self._store, lambda: trace_function(self.model, self._specs, names)
         )
+        self._teachers: dict[Hashable, tuple[Any, Teacher]] = {}
         self._trials = Trials(
-            self.model, self._compiled, self._source, self._undisturbed, self._declared_batch, self._trace
+            self.model,
+            self._compiled,
+            self._source,
+            self._undisturbed,
+            self._declared_batch,
+            self._trace,
+            self._teacher,
         )
 
     def move(self, graph: Graph, model: Model, cut: Cut) -> Graph:
@@ -117,6 +126,7 @@ class KerasSession:
         given = check_model(model)
         self._store.settle()
         held = dict(vars(self))
+        self._first = self.model if self._first is None else self._first
         try:
             self._take_in(model, copied(model), given, None)
             after = cut_graph(graph, cut, self.graph)
@@ -265,11 +275,13 @@ class KerasSession:
         self._store.settle()
         set_drawn_seeds(self.model, training.seed)
         steering = Steering(self._constrained, steer, training.every_step)
+        taught = training.teaching
+        teacher = None if taught is None else self._teacher(taught, self._source(training.data, "data"))
         self._watched.gradients.clear()
         try:
             self._constrained.attach(graph, training.only, training.learn)
             with waiting(training), undisturbed(untracked_of(self.model, self._trace)):
-                history = self._fit(training, steering) if self.model.trainable_variables else {}
+                history = self._fit(training, steering, teacher) if self.model.trainable_variables else {}
         except BaseException:
             self._store.lose()
             raise
@@ -278,14 +290,36 @@ class KerasSession:
             self._watched.gradients.clear()
         return Trained(self._constrained.bake(), history, self._constrained.refused, tuple(steering.remarks))
 
-    def _fit(self, training: Training, steering: Steering) -> dict[str, list[float]]:
+    def _fit(self, training: Training, steering: Steering, teacher: Teacher | None) -> dict[str, list[float]]:
         validation = None
         if training.validation is not None:
             source = self._source(training.validation, "validation")
             if source.has_targets or self._trials.adds_loss:
-                validation = source.for_fit(self._declared_batch or MEASURING_BATCH, None)
+                whole = teacher.beside if teacher is not None and teacher.takes_all else None
+                validation = source.for_fit(self._declared_batch or MEASURING_BATCH, None, whole)
         data = self._source(training.data, "data")
-        return fit(training, steering, self._compiled, data, validation, self._variables)
+        return fit(training, steering, self._compiled, data, validation, self._variables, teacher)
+
+    def _teacher(self, teaching: Teaching, source: Source) -> Teacher:
+        """The teacher that is asked for, tried on the data once; it is kept, so that its id stays its own."""
+        key = (id(teaching.teacher), teaching.features, teaching.attention)
+        if key not in self._teachers:
+            with self._undisturbed():
+                found = teacher_for(teaching, self._original, source, self.model, self._declared_batch or 2)
+            self._teachers[key] = (teaching.teacher, found)
+        return self._teachers[key][1]
+
+    def _original(self) -> Model:
+        """The model as it was opened."""
+        model = copy_model(self.model) if self._first is None else self._first
+        detach(model)
+        variables = model.variables
+        for parameter in self._given:
+            give_value(variables[parameter.index], self._given.values[parameter.path])
+        finalize(model)
+        attach(model, layer_inputs(self._given.structure))
+        forget_functions(model)
+        return model
 
     def share(self) -> None:
         """See `Session.share`."""
@@ -294,6 +328,7 @@ class KerasSession:
 
     def finish(self, graph: Graph) -> Handed:
         """See `Session.finish`."""
+        self._teachers, self._first = {}, None
         self.write(graph)
         self._store.settle()
         uncompile(self.model)

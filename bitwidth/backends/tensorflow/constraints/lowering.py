@@ -20,7 +20,7 @@ from bitwidth.backends.tensorflow.constraints.grids import lower_quantized
 from bitwidth.backends.tensorflow.constraints.lowered import Arrays, LearnedVariable, Lowering
 from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
-from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized, escaped_places
+from bitwidth.encodings import Dense, Encoding, Escaped, Masked, Quantized, escaped_places, rebased
 from bitwidth.errors import ConfigError, EncodingError
 from bitwidth.typing import Array
 
@@ -164,7 +164,7 @@ class _Mask(_Over):
     def baked(self, encoding: Encoding, master: Array) -> Encoding:
         if encoding.mask is None or self.base is None:
             return encoding
-        return Masked(encoding.mask, self.base.baked(encoding.unmasked, master))
+        return rebased(encoding, self.base.baked(encoding.unmasked, master))
 
 
 def register_lowering(kind: type[Encoding]) -> Callable[[Lower], Lower]:

@@ -96,6 +96,19 @@ def attached(model: Model, lowerings: Mapping[int, Lowering]) -> Iterator[None]:
         forget_gradients(model.variables)
 
 
+@contextmanager
+def learning(model: Model, variables: list[LearnedVariable]) -> Iterator[None]:
+    """Within this context further variables train with a model; they are in no file, see `attached`."""
+    _track(model, variables)
+    try:
+        yield
+    finally:
+        if variables:
+            tracked = tracked_trainable(model)
+            own = {id(variable) for variable in variables}
+            tracked[:] = [variable for variable in tracked if id(variable) not in own]
+
+
 def parameters_of(model: Model) -> list[ModelVariable]:
     """`model.variables` without what lowerings learn: the same places as without views."""
     return _others(model.variables)

@@ -11,6 +11,7 @@ from typing import final
 import keras
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.data.beside import Beside, joined
 from bitwidth.backends.tensorflow.data.columns import Columns
 from bitwidth.backends.tensorflow.data.rows import as_parts, as_tensor, check_targets, cut, dense, length_of, taken
 from bitwidth.errors import DataError
@@ -76,25 +77,34 @@ class Source:
         """Whether there is one pass over the data only."""
         return isinstance(self.data, Iterator)
 
-    def peek(self, size: int) -> Batch:
+    @property
+    def columns(self) -> Columns | None:
+        """Which columns of an input the model takes; None for all."""
+        return self._columns()
+
+    def peek(self, size: int, whole: bool = False) -> Batch:
         """The first batch; of an iterator the next one, which `batches` and `for_fit` will still return.
+
+        Args:
+            size: samples of the batch, for data that is not batched yet.
+            whole: whether inputs have all columns, those too that the model does not take.
 
         Raises:
             DataError: there is none.
         """
-        return self._looked_at(1)[0] if self.is_read_once else next(self.batches(size))
+        return self._looked_at(1, whole)[0] if self.is_read_once else next(self.batches(size, whole))
 
-    def _looked_at(self, count: int) -> list[Batch]:
+    def _looked_at(self, count: int, whole: bool = False) -> list[Batch]:
         """The batches of an iterator that hold its next `count` samples; `batches` and `for_fit` will return them too.
 
         Raises:
             DataError: there are none.
         """
-        held = [self._batch(item) for item in self._first]
+        held = [self._batch(item, whole) for item in self._first]
         missing = count - sum(batch.size for batch in held)
         while missing > 0 and (more := list(islice(self.data, 1))):
             self._first += more
-            held += [self._batch(item) for item in more]
+            held += [self._batch(item, whole) for item in more]
             missing -= held[-1].size
         if not held:
             raise DataError(
@@ -103,8 +113,8 @@ class Source:
             )
         return held
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """The batches in the data's own order; `size` counts for data that is not batched yet.
+    def batches(self, size: int, whole: bool = False) -> Iterator[Batch]:
+        """The batches in the data's own order; see `peek` for the arguments.
 
         Raises:
             DataError: there are none.
@@ -112,7 +122,7 @@ class Source:
         found = False
         for item in self._whole() if self.batched else self._slices(size):
             found = True
-            yield self._batch(item)
+            yield self._batch(item, whole)
         if not found:
             raise DataError(f"{self.name} is empty: expected at least one batch")
 
@@ -124,10 +134,10 @@ class Source:
         first, self._first = self._first, []
         return (item for item in chain(first, self.data))  # Keras takes a generator, and no other iterator
 
-    def samples(self, count: int, size: int) -> Iterator[Batch]:
+    def samples(self, count: int, size: int, whole: bool = False) -> Iterator[Batch]:
         """Batches of the first `count` samples; of an iterator the next ones, which it will still return."""
         asked = count
-        for batch in self._looked_at(count) if self.is_read_once else self.batches(size):
+        for batch in self._looked_at(count, whole) if self.is_read_once else self.batches(size, whole):
             cut = min(count, batch.size)
             parts = [batch.inputs, batch.targets, batch.weights]
             yield Batch(*(None if p is None else tf.nest.map_structure(lambda a, cut=cut: a[:cut], p) for p in parts))
@@ -136,20 +146,29 @@ class Source:
                 break
         _LOG.debug("%s: %d samples looked at, of at most %d", self.name, asked - count, asked)
 
-    def for_fit(self, size: int, seed: int | None) -> Nest:
+    def for_fit(self, size: int, seed: int | None, beside: Beside | None = None) -> Nest:
         """What `model.fit` and `model.evaluate` are given.
 
         Arrays become a dataset: with a seed an endless one, each epoch (of `steps` batches) in another order that the
         seed gives; with None one pass in their own order.
+
+        Args:
+            size: samples of a batch, for data that is not batched yet.
+            seed: see above.
+            beside: what comes with the targets (see `joined`); None for nothing.
         """
         columns = self._columns()
         if self.batched:
-            return self._whole() if columns is None else columns.of_batches(self._whole(), self.name)
+            return self._whole() if columns is None else columns.of_batches(self._whole(), self.name, beside)
         tensors = [tf.nest.map_structure(as_tensor, part) for part in self.parts]
+        rows = None if beside is None else tf.nest.map_structure(as_tensor, beside.rows)
 
         def gather(index: Nest) -> Nest:
             parts = tuple(tf.nest.map_structure(lambda rows: taken(rows, index), p) for p in tensors)
             chosen = parts if columns is None else columns.of_batch(parts, self.name)
+            if beside is not None:
+                with_it = parts[0] if rows is None else tf.nest.map_structure(lambda found: taken(found, index), rows)
+                chosen = (chosen[0], joined(chosen[1] if len(chosen) > 1 else None, with_it), *chosen[2:])
             return tuple(without_lists(part) for part in chosen)
 
         def epoch(number: Nest) -> Nest:
@@ -175,8 +194,8 @@ class Source:
         except TypeError:
             return None
 
-    def _batch(self, item: Nest) -> Batch:
-        found, columns = _batch(item, self.name), self._columns()
+    def _batch(self, item: Nest, whole: bool) -> Batch:
+        found, columns = _batch(item, self.name), None if whole else self._columns()
         return found if columns is None else replace(found, inputs=columns.of(found.inputs, self.name))
 
     def _slices(self, size: int) -> Iterator[Nest]:

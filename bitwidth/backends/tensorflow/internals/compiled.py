@@ -52,6 +52,31 @@ def forget_compiled(model: keras.Model) -> None:
     model.__dict__.update({name: value for name, value in _TRAINER_STATE.items() if name in model.__dict__})
 
 
+def label_loss(model: keras.Model, y: Nest, y_pred: Nest, sample_weight: Nest) -> Nest:
+    """The loss that a model was compiled with, without those that its layers add; a scalar.
+
+    Since Keras 3.0 (`Trainer._compile_loss`).
+    """
+    return model._compile_loss(y, y_pred, sample_weight)
+
+
+def added_losses(model: keras.Model) -> list[Nest]:
+    """What the layers of a model add to its loss, regularizers included, each a scalar.
+
+    Since Keras 3.3 (`Trainer._aggregate_additional_loss`).
+    """
+    return [model._aggregate_additional_loss(loss) for loss in model.losses]
+
+
+def own_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
+    """The list of a model's metrics besides those that it was compiled with; to be added to, and taken from.
+
+    Since Keras 3.0 (`Layer._metrics`).
+    """
+    found: list[keras.metrics.Metric] = model._metrics
+    return found
+
+
 def excluded_from_decay(optimizer: object) -> Set[Hashable]:
     """The keys (see `optimizer_key`) of what an optimizer excludes from weight decay; empty for anything else.
 

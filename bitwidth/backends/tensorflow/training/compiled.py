@@ -72,10 +72,19 @@ class Compiled:
             mine.metrics if objective.metrics is None else objective.metrics,
         )
 
-    def compile(self, model: Model, objective: Objective, **settings: Any) -> None:
-        """Compile `model` for the objective, whatever the `compile` of its class takes."""
-        objective = self.resolve(objective)
+    def compile(self, model: Model, objective: Objective, labelled: bool = True, **settings: Any) -> None:
+        """Compile `model` for the objective, whatever the `compile` of its class takes.
+
+        Args:
+            model: the model.
+            objective: loss and metrics; nothing of it where there are no labels.
+            labelled: whether there are.
+            settings: further arguments of `keras.Model.compile`.
+        """
+        objective = self.resolve(objective) if labelled else Objective()
         settings = {**self.settings, **settings}
+        if not labelled:
+            settings.pop("weighted_metrics", None)
         keras.Model.compile(
             model,
             loss=_loss(objective.loss),

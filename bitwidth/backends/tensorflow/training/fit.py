@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
@@ -15,6 +16,8 @@ from bitwidth.backends.tensorflow.training.compiled import Compiled
 from bitwidth.backends.tensorflow.training.rates import counting
 from bitwidth.backends.tensorflow.training.restoring import Restoring
 from bitwidth.backends.tensorflow.training.steering import Steering
+from bitwidth.backends.tensorflow.training.taught import learning_from
+from bitwidth.backends.tensorflow.training.teachers import Teacher
 from bitwidth.typing import Data, JsonDict
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ def fit(
     data: Source,
     validation: Data,
     variables: Mapping[str, ModelVariable],
+    teacher: Teacher | None = None,
 ) -> dict[str, list[float]]:
     """Train a constrained model; per epoch, the loss and the metrics.
 
@@ -37,6 +41,7 @@ def fit(
         data: inputs and targets.
         validation: batches to measure on at each epoch's end, or None.
         variables: the model's, by path.
+        teacher: what the model learns from besides labels.
     """
     model = steering.constrained.model
     steps = training.steps_per_epoch or data.steps(training.batch_size)
@@ -46,21 +51,24 @@ def fit(
         settings["steps_per_execution"] = 1
     optimizer = compiled.optimizer_for(training, steps, parameters_of(model))
     compiled.spare(optimizer, steering.constrained.learned)
-    compiled.compile(model, training.objective, optimizer=optimizer, **settings)
+    labelled = data.has_targets
+    compiled.compile(model, training.objective, labelled=labelled or teacher is None, optimizer=optimizer, **settings)
     restoring = Restoring(training, steering, variables, model)
     own = [*steering.callbacks(), *counting(optimizer), *restoring.callbacks()]
     _LOG.info("%s: training for %d epochs of %s steps", model.name, training.epochs, steps or "unknown")
     started = time.perf_counter()
-    history = model.fit(
-        data.for_fit(training.batch_size, training.seed),
-        epochs=training.epochs,
-        steps_per_epoch=training.steps_per_epoch if data.batched else steps,
-        validation_data=validation,
-        class_weight=training.class_weight,
-        callbacks=[*own, *training.callbacks, *watching(training, steering.total)],
-        verbose=training.verbose,
-        shuffle=False,
-    )
+    beside = None if teacher is None else teacher.beside
+    with nullcontext() if teacher is None else learning_from(model, training, teacher, data, labelled):
+        history = model.fit(
+            data.for_fit(training.batch_size, training.seed, beside),
+            epochs=training.epochs,
+            steps_per_epoch=training.steps_per_epoch if data.batched else steps,
+            validation_data=validation,
+            class_weight=training.class_weight,
+            callbacks=[*own, *training.callbacks, *watching(training, steering.total)],
+            verbose=training.verbose,
+            shuffle=False,
+        )
     restoring.settle()
     steering.remarks += restoring.remarks
     found = {name: [float(value) for value in values] for name, values in history.history.items()}

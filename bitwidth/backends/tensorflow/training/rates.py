@@ -114,7 +114,7 @@ def _start(training: Training, optimizer: KerasOptimizer, own: bool) -> float | 
     if own or default is None or not isinstance(default.default, float):
         return None
     chosen = np.float32(default.default) != np.float32(optimizer.learning_rate)
-    return None if chosen else GENTLE * default.default
+    return None if chosen else default.default * (1.0 if training.teaching else GENTLE)
 
 
 def _decay(training: Training, own: bool) -> str:

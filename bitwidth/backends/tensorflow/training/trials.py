@@ -10,7 +10,7 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
-from bitwidth.backend import Objective, Training
+from bitwidth.backend import Objective, Teaching, Training
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
 from bitwidth.backends.tensorflow.data.rows import is_ragged, ragged_words
 from bitwidth.backends.tensorflow.data.source import Batch, Source, without_lists
@@ -21,6 +21,7 @@ from bitwidth.backends.tensorflow.reading.graphs import traced
 from bitwidth.backends.tensorflow.reading.naming import Names
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.backends.tensorflow.training.compiled import Compiled
+from bitwidth.backends.tensorflow.training.teachers import Teacher
 from bitwidth.errors import ConfigError, DataError, ModelError, UnsupportedModelError
 from bitwidth.text import brief, quoted
 from bitwidth.typing import Data, Model, Nest, is_number
@@ -42,6 +43,7 @@ class Trials:
         undisturbed: a context in which calling the model leaves no trace.
         declared_batch: the batch size that the model is made for, if it is made for one.
         trace: of the copy.
+        teacher: returns the teacher that is asked for, tried on the data.
     """
 
     def __init__(
@@ -52,10 +54,11 @@ class Trials:
         undisturbed: Callable[[], AbstractContextManager[None]],
         declared_batch: int | None,
         trace: FuncTrace,
+        teacher: Callable[[Teaching, Source], Teacher],
     ) -> None:
         self.adds_loss = False
         self._model, self._compiled, self._source, self._undisturbed = model, compiled, source, undisturbed
-        self._declared_batch, self._trace = declared_batch, trace
+        self._declared_batch, self._trace, self._teacher = declared_batch, trace, teacher
         self._not_inputs: dict[int, str] = {}  # by id of the data: why the model cannot be called on it
 
     def can_measure(self, objective: Objective) -> bool:
@@ -78,7 +81,10 @@ class Trials:
     def training(self, training: Training) -> None:
         """See `Session.check_training`."""
         _LOG.debug("%s: loss, metrics, optimizer and callbacks of the training are tried", self._model.name)
-        if not self.can_measure(training.objective) and (training.data is not None or not self._adds_loss_on_zeros()):
+        teaching = training.teaching
+        if teaching is not None:
+            self._check_taught(training, teaching)
+        elif not self.can_measure(training.objective) and (training.data is not None or not self._adds_loss_on_zeros()):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self._model.name!r} with one")
         check_reach(self._model, self._trace)
         check_callbacks(training)
@@ -87,14 +93,37 @@ class Trials:
             self._compiled.check_names(training, parameters_of(self._model))
             return
         source = self._source(training.data, "data")
-        if self._has_loss(training.objective) and not own_loss(self._model):
+        if teaching is not None and not source.has_targets:
+            if training.class_weight is not None:
+                raise ConfigError("class_weight: there are no labels to weigh by")
+        elif self._has_loss(training.objective) and not own_loss(self._model):
             need_targets(source)
         if source.is_endless and training.steps_per_epoch is None:
             raise ConfigError("the data has no end: give steps_per_epoch")
         steps = training.steps_per_epoch or source.steps(training.batch_size)
         self._compiled.optimizer_for(training, steps, parameters_of(self._model))
-        self._objective(training.objective, source, training.batch_size)
+        if teaching is not None:
+            self._teacher(teaching, source)
+        if source.has_targets:
+            self._objective(training.objective, source, training.batch_size)
         try_weights(self._model, self._compiled, training, source.peek(training.batch_size))
+
+    def _check_taught(self, training: Training, teaching: Teaching) -> None:
+        """Whether the model can learn from a teacher, and has labels and a loss where they count."""
+        if own_loss(self._model):
+            raise ConfigError(
+                f"{type(self._model).__name__} computes its loss itself, in its train_step or compute_loss: what a "
+                "teacher says cannot be added to it"
+            )
+        if not teaching.alpha:
+            return
+        if not self._has_loss(training.objective):
+            raise ConfigError(
+                f"alpha={teaching.alpha:g} weighs a loss on labels, and there is none: give `loss=`, or compile the "
+                f"model {self._model.name!r} with one"
+            )
+        if training.data is not None:
+            need_targets(self._source(training.data, "data"))
 
     def measuring(self, objective: Objective, data: Data, batch_size: int) -> None:
         """See `Session.check_measuring`; `batch_size` for data that is not batched yet."""
