@@ -6,7 +6,7 @@ the file, which is read once for each row. `kernels` is the singular value decom
 it and `trained`, an epoch behind the factors, are run once. Statistics of batch normalisations
 are taken anew where nothing trains.
 
-Run: python -m benchmarks.factorizing [--baselines DIR] [--out benchmarks/results/factorizing.json]
+Run: python -m benchmarks.factorizing [--models NAME ...] [--baselines DIR] [--out benchmarks/results/factorizing.json]
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 import bitwidth as bw
 from benchmarks.fashion import (
@@ -97,18 +96,17 @@ def row(folder: Path, data: Fashion, name: str, item: bw.Factorize, way: str) ->
 
 def main() -> None:
     """Measure and write."""
-    args = arguments(__doc__, "factorizing.json").parse_args()
+    parser = arguments(__doc__, "factorizing.json")
+    parser.add_argument("--models", nargs="+", default=list(dict.fromkeys(name for name, _ in BUDGETS)))
+    args = parser.parse_args()
     data = load_data()
     rows = [
         row(args.baselines, data, name, item, way)
         for name, item in BUDGETS
+        if name in args.models
         for way in ("kernels", "inputs", *(["trained"] if item in TRAINED else []))
     ]
-    given = {
-        name: int(np.sum([v.size * 4 for v in load_baseline(args.baselines, name).get_weights()]))
-        for name in dict.fromkeys(name for name, _ in BUDGETS)
-    }
-    write_json(args.out, {"images": IMAGES, "draws": len(DRAWS), "epochs": EPOCHS, "bytes": given, "rows": rows})
+    write_json(args.out, {"images": IMAGES, "draws": len(DRAWS), "epochs": EPOCHS, "rows": rows})
 
 
 if __name__ == "__main__":

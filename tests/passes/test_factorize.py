@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,24 @@ def test_the_model_is_plain_and_goes_on_training(trained: Any, tmp_path: Path) -
     loss = again.evaluate(x, y, verbose=0)
     again.fit(x, y, epochs=1, verbose=0)
     assert again.evaluate(x, y, verbose=0) < loss
+
+
+@pytest.mark.slow
+def test_the_model_loads_without_this_library(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = nets.randomised(nets.transformer())
+    small = bw.PassManager([bw.Factorize(0.25)]).run(model).model
+    x = nets.batch(small)
+    small.save(tmp_path / "small.keras")
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import sys; sys.modules['bitwidth'] = None; import keras, numpy as np; "
+        f"model = keras.models.load_model(r'{tmp_path / 'small.keras'}'); x = np.load(r'{tmp_path / 'x.npy'}'); "
+        f"np.save(r'{tmp_path / 'y.npy'}', model.predict(x, verbose=0)); "
+        "model.compile('adam', 'mse'); model.fit(x, model.predict(x, verbose=0) * 0, verbose=0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), small.predict(x, verbose=0), atol=1e-5)
 
 
 def test_the_report_tells_what_was_saved_and_what_stays(trained: Any) -> None:
