@@ -14,13 +14,14 @@ from typing import Any, Literal, Protocol
 from bitwidth.artifact import Architecture as Architecture
 from bitwidth.encodings import Encoding
 from bitwidth.errors import UnsupportedModelError
-from bitwidth.graph import Cut, Graph
+from bitwidth.graph import Chains, Cut, Graph
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
 from bitwidth.typing import Array, CustomObjects, Data, Loss, Model
 
 LayerInputs = Mapping[str, tuple[Encoding | None, ...]]
 Stored = Callable[[], Iterator[tuple[Array, Encoding]]]
+Change = Removal | Chains
 
 
 @dataclass(frozen=True)
@@ -261,24 +262,26 @@ class Session(Protocol):
             EncodingError: the cut goes through a group that shares a scale.
         """
 
-    def remove(self, graph: Graph, removal: Removal) -> Graph:
-        """Go on without some units: as a whole, or not at all. The graph of the model that is left.
+    def rebuild(self, graph: Graph, change: Change) -> Graph:
+        """Go on with a model of other layers: as a whole, or not at all. The graph of the model that is made.
 
-        The model is built again with smaller layers, and has to compute what it computed with zeros in their place.
-        Where features of an input go, data that has all columns is still taken: see `Structure.kept_inputs`.
+        The model is built again, with smaller layers where units are removed and with two layers for each that a chain
+        replaces. It has to compute what it computed with zeros in the place of what is removed, and with the products
+        of the factors for kernels. Where features of an input go, data that has all columns is still taken: see
+        `Structure.kept_inputs`.
 
         Args:
             graph: the model before.
-            removal: of its units.
+            change: units to remove, or chains of layers whose kernels are on no grid and under no mask.
 
         Raises:
-            ModelError: the smaller model cannot be built, or computes something else; the session goes on with the
-                model that it has.
-            EncodingError: the cut goes through a group that shares a scale.
+            ModelError: the model cannot be built, or computes something else; the session goes on with the model that
+                it has.
+            EncodingError: a cut goes through a group that shares a scale.
         """
 
-    def check_removal(self, graph: Graph, removal: Removal) -> None:
-        """Raise what `remove` would raise, and change nothing."""
+    def check_rebuild(self, graph: Graph, change: Change) -> None:
+        """Raise what `rebuild` would raise, and change nothing."""
 
     def finish(self, graph: Graph) -> Finished:
         """The model with the values of `graph`, made when it is first asked for.

@@ -45,6 +45,8 @@ from bitwidth.encodings import (
 from bitwidth.errors import Refused
 from bitwidth.fitting import Arrangement, Moments, fit, plain_matrix
 from bitwidth.graph import (
+    Chain,
+    Chains,
     Channels,
     Cut,
     Graph,
@@ -55,6 +57,7 @@ from bitwidth.graph import (
     OpSpec,
     Parameter,
     Selection,
+    Stage,
     Structure,
     Tensor,
     Use,
@@ -107,6 +110,8 @@ __all__ = [
     "Architecture",
     "Arrangement",
     "Backend",
+    "Chain",
+    "Chains",
     "Channels",
     "Composite",
     "Context",
@@ -150,6 +155,7 @@ __all__ = [
     "Selection",
     "Selector",
     "Session",
+    "Stage",
     "StatisticsProbe",
     "Steer",
     "Stored",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bitwidth.backend import (
     BACKENDS,
     Architecture,
+    Change,
     LayerInputs,
     Objective,
     Progress,
@@ -31,6 +32,7 @@ from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, DataError, ModelError
 from bitwidth.fitting import Moments, plain_matrix
 from bitwidth.graph import (
+    Chains,
     Cut,
     Graph,
     KeptInputs,
@@ -65,79 +67,101 @@ Array = NDArray[np.float32]
 
 
 class Network:
-    """Dense layers with ReLU between them; its list of kernels and biases is all its state."""
+    """Dense layers with ReLU between them; its list of kernels and biases is all its state.
+
+    Layers that are named in `plain` have a kernel only: no bias, and no ReLU behind them.
+    """
 
     __bitwidth_backend__: Any = None
 
-    def __init__(self, widths: list[int], seed: int = 0) -> None:
+    def __init__(
+        self, widths: list[int], seed: int = 0, names: Sequence[str] | None = None, plain: Sequence[str] = ()
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.widths = list(widths)
+        self.names = list(names or (f"layer{i}" for i in range(len(widths) - 1)))
+        self.plain = list(plain)
         self.weights: list[Array] = []
-        for fan_in, fan_out in itertools.pairwise(widths):
+        for name, (fan_in, fan_out) in zip(self.names, itertools.pairwise(widths), strict=True):
             self.weights.append((rng.standard_normal((fan_in, fan_out)) / np.sqrt(fan_in)).astype(np.float32))
-            self.weights.append((rng.standard_normal(fan_out) * 0.1).astype(np.float32))
+            if name not in self.plain:
+                self.weights.append((rng.standard_normal(fan_out) * 0.1).astype(np.float32))
         self.encodings: dict[str, Encoding] = {}
         self.grids: LayerInputs = {}
         self.kept: KeptInputs | None = None
 
     def copy(self) -> Network:
         """Another network of the same values."""
-        found = Network(self.widths)
+        found = Network(self.widths, names=self.names, plain=self.plain)
         found.weights, found.grids, found.kept = [array.copy() for array in self.weights], self.grids, self.kept
         return found
+
+    def parts(self, weights: list[Array]) -> list[tuple[str, Array, Array | None]]:
+        """Name, kernel and bias of each layer."""
+        rest = iter(weights)
+        return [(name, next(rest), None if name in self.plain else next(rest)) for name in self.names]
+
+    def bends(self, layer: int) -> bool:
+        """Whether a ReLU stands behind a layer."""
+        return layer < len(self.names) - 1 and self.names[layer] not in self.plain
 
     def forward(self, inputs: Array, weights: list[Array], grids: LayerInputs | None = None) -> list[Array]:
         """The activations in front of each layer, and the output last; each layer takes its own through its grid."""
         activations = [inputs]
-        for layer in range(len(weights) // 2):
-            (grid,) = (grids or {}).get(f"layer{layer}", (None,))
+        for layer, (name, kernel, bias) in enumerate(self.parts(weights)):
+            (grid,) = (grids or {}).get(name, (None,))
             taken = activations[-1] if grid is None else grid.project(activations[-1])
-            x = taken @ weights[2 * layer] + weights[2 * layer + 1]
-            activations.append(x if layer == len(weights) // 2 - 1 else np.maximum(x, 0))
+            x = taken @ kernel if bias is None else taken @ kernel + bias
+            activations.append(np.maximum(x, 0) if self.bends(layer) else x)
         return activations
 
     def gradients(self, inputs: Array, weights: list[Array], upstream: Array) -> list[Array]:
         """Gradients of `sum(upstream * output)` with respect to the weights."""
         activations = self.forward(inputs, weights)
         found: list[Array] = []
-        for layer in reversed(range(len(weights) // 2)):
-            found = [activations[layer].T @ upstream, upstream.sum(0), *found]
-            upstream = (upstream @ weights[2 * layer].T) * (activations[layer] > 0)
+        for layer, (_, kernel, bias) in reversed(list(enumerate(self.parts(weights)))):
+            own = [activations[layer].T @ upstream, *([] if bias is None else [upstream.sum(0)])]
+            found = [*own, *found]
+            upstream = upstream @ kernel.T
+            if layer and self.bends(layer - 1):
+                upstream = upstream * (activations[layer] > 0)
         return found
 
 
 def paths(network: Network) -> list[str]:
     """Paths of the weights, in order."""
-    return [f"layer{i // 2}/{'bias' if i % 2 else 'kernel'}" for i in range(len(network.weights))]
+    return [
+        f"{name}/{role}" for name in network.names for role in ("kernel", "bias")[: 1 if name in network.plain else 2]
+    ]
 
 
 def graph_of(network: Network) -> Graph:
     """The network as a graph."""
-    count = len(network.weights) // 2
     ops, tensors, layers = [], [Tensor("input", (None, network.widths[0]), "float32")], []
     last = "input"
-    for i in range(count):
-        product, output = f"layer{i}/product", f"layer{i}/output"
-        ops.append(Op(f"layer{i}/product", "matmul", f"layer{i}", (last,), (product,), (f"layer{i}/kernel",)))
-        ops.append(Op(f"layer{i}/sum", "bias_add", f"layer{i}", (product,), (output,), (f"layer{i}/bias",)))
-        tensors += [Tensor(name, (None, network.widths[i + 1]), "float32") for name in (product, output)]
-        layers.append(Layer(f"layer{i}", "Dense", calls=(LayerCall((last,), (output,)),)))
+    for layer, width in zip(network.names, network.widths[1:], strict=True):
+        is_plain = layer in network.plain
+        product, output = f"{layer}/product", f"{layer}/{'product' if is_plain else 'output'}"
+        ops.append(Op(product, "matmul", layer, (last,), (product,), (f"{layer}/kernel",)))
+        if not is_plain:
+            ops.append(Op(f"{layer}/sum", "bias_add", layer, (product,), (output,), (f"{layer}/bias",)))
+        tensors += [Tensor(name, (None, width), "float32") for name in dict.fromkeys((product, output))]
+        layers.append(Layer(layer, "Dense", calls=(LayerCall((last,), (output,)),)))
         last = output
     parameters = []
     for index, (path, array) in enumerate(zip(paths(network), network.weights, strict=True)):
-        layer = path.partition("/")[0]
+        layer, _, name = path.partition("/")
         use = (
             Use(f"{layer}/product", "matmul", layer, (1,), (0,))
-            if index % 2 == 0
+            if name == "kernel"
             else Use(f"{layer}/sum", "bias_add", layer, (0,))
         )
-        role: Any = "kernel" if index % 2 == 0 else "bias"
+        role: Any = name
         parameters.append(Parameter(path, array.shape, "float32", role, layer, uses=(use,), index=index))
     structure = Structure("network", tuple(ops), tuple(tensors), tuple(layers), ("input",), (last,))
     graph = Graph(structure, parameters, {p: a.copy() for p, a in zip(paths(network), network.weights, strict=True)})
-    held = {
-        layers[int(path[5:])].calls[0].inputs[0]: grid for path, (grid,) in network.grids.items() if grid is not None
-    }
+    taken = {layer.path: layer.calls[0].inputs[0] for layer in layers}
+    held = {taken[path]: grid for path, (grid,) in network.grids.items() if grid is not None}
     return with_kept_inputs(graph.update(encodings=network.encodings, activations=held), network.kept)
 
 
@@ -217,7 +241,7 @@ class ReferenceSession:
         activations = self.network.forward(inputs, self._weights(graph))
         found: dict[str, tuple[Moments, ...]] = {}
         for path in probe.paths:
-            x = activations[int(path.split("/")[0].removeprefix("layer"))]
+            x = activations[self.network.names.index(path.split("/")[0])]
             gram = (x.T @ x / len(x)).astype(np.float32)[None]
             arrangement = plain_matrix(graph[path].shape, (1,))
             found[path] = (Moments(arrangement, gram, x.mean(0, keepdims=True), len(x), path),)
@@ -285,29 +309,54 @@ class ReferenceSession:
         of_own = self.network.forward(inputs, self._weights(graph))
         found: dict[str, tuple[Paired, ...]] = {}
         for path, moments in self._moments(graph, MomentsProbe(probe.samples, probe.paths), inputs).items():
-            place = int(path.split("/")[0].removeprefix("layer"))
+            place = self.network.names.index(path.split("/")[0])
             x, y = of_own[place], of_other[place]
             found[path] = (Paired(moments[0], (x.T @ y / np.float32(len(x)))[None], y.mean(0, keepdims=True)),)
         return found
 
-    def remove(self, graph: Graph, removal: Removal) -> Graph:
-        kept = removal.kept_inputs(graph)
-        after = with_kept_inputs(self.move(graph, self._smaller(graph, removal), removal.cut), kept)
+    def rebuild(self, graph: Graph, change: Change) -> Graph:
+        kept = change.kept_inputs(graph)
+        after = with_kept_inputs(self.move(graph, self._rebuilt(graph, change), change.cut), kept)
         self.network.kept = kept
         return after
 
-    def check_removal(self, graph: Graph, removal: Removal) -> None:
-        self._smaller(graph, removal)
+    def check_rebuild(self, graph: Graph, change: Change) -> None:
+        self._rebuilt(graph, change)
+
+    def _rebuilt(self, graph: Graph, change: Change) -> Network:
+        return self._smaller(graph, change) if isinstance(change, Removal) else self._chained(graph, change)
 
     def _smaller(self, graph: Graph, removal: Removal) -> Network:
         left = [removal.cut.take(path, graph.values[path]) for path in paths(self.network)]
-        smaller = Network([left[0].shape[0], *(bias.size for bias in left[1::2])])
-        x = np.random.default_rng(0).standard_normal((8, self.network.widths[0])).astype(np.float32)
-        expected = self.network.forward(x, self._weights(removal.zeroed(graph)))[-1]
-        columns = removal.left("input")[1]
-        if not np.allclose(expected, smaller.forward(x if columns is None else x[:, columns], left)[-1], atol=1e-5):
-            raise ModelError("the smaller network computes something else")
+        widths = [kernel.shape[1] for _, kernel, _ in self.network.parts(left)]
+        smaller = Network([left[0].shape[0], *widths], 0, self.network.names, self.network.plain)
+        smaller.weights = left
+        self._check_same(removal.zeroed(graph), smaller, removal.left("input")[1])
         return smaller
+
+    def _check_same(self, graph: Graph, other: Network, columns: Any = None) -> None:
+        x = np.random.default_rng(0).standard_normal((8, self.network.widths[0])).astype(np.float32)
+        expected = self.network.forward(x, self._weights(graph))[-1]
+        found = other.forward(x if columns is None else x[:, columns], other.weights)[-1]
+        if not np.allclose(expected, found, atol=1e-5):
+            raise ModelError("the network that was made computes something else")
+
+    def _chained(self, graph: Graph, chains: Chains) -> Network:
+        names, plain = list(self.network.names), list(self.network.plain)
+        values = {path: graph.values[path] for path in graph.values}
+        for chain in chains.chains:
+            if chain.windows or chain.layer not in names:
+                raise ModelError(f"{chain.kernel}: the network has no such layer")
+            names.insert(names.index(chain.layer), chain.stages[0].layer)
+            plain.append(chain.stages[0].layer)
+            values |= chain.kernels
+        widths = [values[f"{name}/kernel"].shape for name in names]
+        if any(one[1] != other[0] for one, other in itertools.pairwise(widths)):
+            raise ModelError("the layers of the network that was made do not fit each other")
+        made = Network([self.network.widths[0], *(width for _, width in widths)], 0, names, plain)
+        made.weights = [values[path] for path in paths(made)]
+        self._check_same(chains.joined(graph), made)
+        return made
 
     def move(self, graph: Graph, model: Any, cut: Cut) -> Graph:
         fresh = ReferenceSession(model)
@@ -318,7 +367,7 @@ class ReferenceSession:
         """Nothing is lent."""
 
     def finish(self, graph: Graph) -> FinishedNetwork:
-        network = Network(self.network.widths)
+        network = Network(self.network.widths, 0, self.network.names, self.network.plain)
         network.weights = [array.copy() for array in self._weights(graph)]
         network.encodings = {parameter.path: parameter.encoding for parameter in graph}
         network.grids, network.kept = layer_inputs(graph.structure), graph.structure.kept_inputs
@@ -328,7 +377,7 @@ class ReferenceSession:
         variables = [
             [path, list(a.shape), "float32"] for path, a in zip(paths(self.network), self.network.weights, strict=True)
         ]
-        config = {"widths": self.network.widths}
+        config = {"widths": self.network.widths, "names": self.network.names, "plain": self.network.plain}
         return Architecture("reference", config, "", None, variables, {}, kept_inputs=graph.structure.kept_inputs)
 
 
@@ -384,7 +433,8 @@ class ReferenceBackend:
         custom_objects: Mapping[str, Any] | None = None,
         model: Any = None,
     ) -> Any:
-        network = model or Network(architecture.config["widths"])
+        config = architecture.config
+        network = model or Network(config["widths"], 0, config["names"], config["plain"])
         held = list(stored())
         network.weights = [values for values, _ in held]
         network.encodings = {path: encoding for path, (_, encoding) in zip(paths(network), held, strict=True)}

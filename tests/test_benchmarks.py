@@ -51,6 +51,17 @@ def test_eight_bits_without_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_factors_by_the_inputs_of_layers(tmp_path: Path) -> None:
+    need_data()
+    rows = run("factorizing", tmp_path, "--models", "lenet300")["rows"]
+    found = {(row["budget"], row["way"]): row for row in rows}
+    assert found["parameters=0.5", "inputs"]["drop_points"] <= 0.5
+    for budget in ("parameters=0.5", "parameters=0.25"):
+        assert found[budget, "inputs"]["kl"] <= 0.4 * found[budget, "kernels"]["kl"]
+        assert found[budget, "inputs"]["parameters"] <= float(budget.partition("=")[2])
+
+
+@pytest.mark.slow
 def test_without_labels_and_training(tmp_path: Path) -> None:
     need_data()
     found = run("post_training", tmp_path, "--models", "lenet300", "--seeds", "1")

@@ -7,8 +7,10 @@ the selectors of `where=`. How one tensor is held belongs in `bitwidth.encodings
 """
 
 from bitwidth.errors import Refused
+from bitwidth.graph.chains import Chain, Chains, Stage
 from bitwidth.graph.channels import Channels
 from bitwidth.graph.cuts import Cut
+from bitwidth.graph.foreseen import with_chains
 from bitwidth.graph.graph import Graph
 from bitwidth.graph.inputs import KeptInputs
 from bitwidth.graph.lineage import cut_between, cut_graph, tensors_between, with_kept_inputs
@@ -21,6 +23,8 @@ from bitwidth.graph.wiring import Contraction, Norm, Wiring
 
 __all__ = [
     "AllBut",
+    "Chain",
+    "Chains",
     "Channels",
     "Contraction",
     "Cut",
@@ -36,6 +40,7 @@ __all__ = [
     "Refused",
     "Role",
     "Selection",
+    "Stage",
     "Structure",
     "Tensor",
     "Use",
@@ -51,5 +56,6 @@ __all__ = [
     "moved",
     "spec",
     "tensors_between",
+    "with_chains",
     "with_kept_inputs",
 ]

@@ -191,6 +191,7 @@ class Layer:
         trainable: whether it is marked trainable.
         calls: its calls, in the order of the trace; empty for a layer that the trace did not reach.
         tracked: whether it is a part of the model; False for one that is made or found while the model is called.
+        fixed: why no chain can take its place; empty where one can.
     """
 
     path: str
@@ -199,6 +200,7 @@ class Layer:
     trainable: bool = True
     calls: tuple[LayerCall, ...] = ()
     tracked: bool = True
+    fixed: str = ""
 
 
 @dataclass(frozen=True)

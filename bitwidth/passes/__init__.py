@@ -10,6 +10,7 @@ from bitwidth.passes.bias import CorrectBias
 from bitwidth.passes.compose import Repeat, Where
 from bitwidth.passes.distill import Distill
 from bitwidth.passes.equalize import EqualizeLayers
+from bitwidth.passes.factorize import Factorize
 from bitwidth.passes.finetune import Finetune
 from bitwidth.passes.fold import FoldBatchNorm
 from bitwidth.passes.manager import PassManager
@@ -31,6 +32,7 @@ __all__ = [
     "EntropyRounding",
     "EqualizeLayers",
     "ErrorFeedback",
+    "Factorize",
     "Finetune",
     "FoldBatchNorm",
     "Nested",

@@ -16,6 +16,7 @@ from bitwidth.context import Context, NothingHere
 from bitwidth.encodings import Encoding
 from bitwidth.errors import ConfigError, ContractError, PromiseError
 from bitwidth.graph import Graph, cut_between, tensors_between
+from bitwidth.graph.wiring import is_free
 from bitwidth.passes.registry import plain, register_pass
 from bitwidth.passes.remarks import narrowed
 from bitwidth.passes.roles import is_matrix
@@ -95,7 +96,7 @@ class Pass(ABC):
         """The fields as plain data; what has no plain form is given as its `repr`."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
-    cuts: ClassVar[bool] = False  # whether it removes entries of parameters: `Session.move`
+    cuts: ClassVar[bool] = False  # whether it goes on with another model: `Session.move`
 
     def objective(self) -> Objective | None:
         """Loss and metrics that this pass brings, by which the model can be measured; None if it brings none."""
@@ -189,7 +190,8 @@ def check_promises(before: Graph, after: Graph, owner: str) -> None:
     check_kept(before, after, owner)
     for parameter in after:
         path, encoding = parameter.path, parameter.encoding
-        if not parameter.is_float or before.same(after, path) or after.values.value(path).is_on(encoding):
+        same = path in before.parameters and before.same(after, path)
+        if not parameter.is_float or same or after.values.value(path).is_on(encoding):
             continue
         off = off_grid(encoding, after.values[path])
         if off:
@@ -206,6 +208,7 @@ def emptied(before: Graph, after: Graph) -> list[str]:
         for parameter in after
         if is_matrix(parameter)
         and parameter.is_float
+        and parameter.path in before.parameters
         and not before.same(after, parameter.path)
         and not after.values[parameter.path].any()
         and before.values[parameter.path].any()
@@ -220,6 +223,12 @@ def check_kept(before: Graph, after: Graph, owner: str) -> None:
     """
     cut = cut_between(before, after)
     for parameter in after:
+        if parameter.path in cut.made:
+            origin = before[cut.made[parameter.path][0]]
+            if not is_free(origin) or origin.encoding.mask is not None:
+                words = origin.encoding.describe()
+                raise PromiseError(f"{owner} would break a promise about {origin.path}: it would not stay {words}")
+            continue
         if parameter.path not in before.parameters:
             raise PromiseError(f"{owner} added a parameter {parameter.path!r} that the model does not have")
         old = cut.encoding(parameter.path, before.parameters[parameter.path].encoding)

@@ -60,7 +60,9 @@ class CorrectBias(Wrapping, name="correct_bias"):
             raise ConfigError(f"CorrectBias: {training.label} trains, and a shift of the biases would undo part of it")
         cutting = next((item for item in walk(self.of) if item.cuts), None)
         if cutting is not None:
-            raise ConfigError(f"CorrectBias: {cutting.label} removes units, and refits what reads them with the biases")
+            raise ConfigError(
+                f"CorrectBias: {cutting.label} goes on with other layers, whose outputs have none to be compared with"
+            )
         check_count(self.samples, "CorrectBias", "samples")
         if not isinstance(self.sequential, bool):
             raise ConfigError(f"CorrectBias: sequential must be True or False, got {self.sequential!r}")

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from bitwidth.context import Context, check_count
 from bitwidth.errors import ContractError
-from bitwidth.graph import Graph, check_where, cut_between, frozen_where
+from bitwidth.graph import Cut, Graph, check_where, cut_between, frozen_where
 from bitwidth.graph import Where as Selector
 from bitwidth.passes.wrapping import Wrapping
 
@@ -58,11 +58,9 @@ class Where(Wrapping, name="where"):
         cut = cut_between(before, after)
         for parameter in after:
             path = parameter.path
-            if path in inside or not (parameter.is_float and parameter.trainable) or before.same(after, path):
+            if cut.made.get(path, (path,))[0] in inside or not (parameter.is_float and parameter.trainable):
                 continue
-            old = cut.take(path, before.values[path])
-            same = before.values.same(after.values, path) or np.array_equal(old, after.values[path])
-            if not same or (before[path].encoding is not parameter.encoding and path not in cut.kept):
+            if path in cut.made or not _is_left(before, after, cut, path):
                 raise ContractError(
                     f"{self.label}: {self.of.label} changed {path}, which {self.where!r} leaves out; "
                     "a pass chooses parameters with `context.select(graph, where)`"
@@ -72,6 +70,16 @@ class Where(Wrapping, name="where"):
     @override
     def label(self) -> str:
         return f"Where({self.of.label}, {self.where!r})"
+
+
+def _is_left(before: Graph, after: Graph, cut: Cut, path: str) -> bool:
+    """Whether a parameter is what a cut leaves of the one before, held as that was."""
+    if before.same(after, path):
+        return True
+    if before[path].encoding is not after[path].encoding and path not in cut.kept:
+        return False
+    left = cut.take(path, before.values[path])
+    return before.values.same(after.values, path) or np.array_equal(left, after.values[path])
 
 
 @dataclass(frozen=True)

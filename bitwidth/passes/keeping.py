@@ -11,8 +11,8 @@ import numpy as np
 from bitwidth.context import check_count
 from bitwidth.errors import ConfigError, Refused
 from bitwidth.graph.labels import Group
+from bitwidth.passes.shares import check_one, check_share
 from bitwidth.passes.units import Ranking
-from bitwidth.typing import is_integer, is_number
 
 _HALVINGS = 24
 Weigh = Callable[[Mapping[str, int]], float]
@@ -44,20 +44,11 @@ class Width:
 
     def check(self, owner: str) -> None:
         """Raise ConfigError unless exactly one width is given, and in its range."""
-        shares = {"keep": self.keep, "macs": self.macs, "parameters": self.parameters}
-        given = [name for name, value in {**shares, "units": self.units}.items() if value is not None]
-        if len(given) != 1:
-            raise ConfigError(
-                f"{owner}: give exactly one of keep, units, macs and parameters, got {' and '.join(given) or 'none'}"
-            )
-        for name, share in shares.items():
-            if share is None:
-                continue
-            if is_integer(share):
-                hint = f"; did you mean units={share}?" if name == "keep" and share > 1 else ""
-                raise ConfigError(f"{owner}: {name} is a share, a float in (0, 1], got the integer {share!r}{hint}")
-            if not is_number(share) or not 0 < share <= 1:
-                raise ConfigError(f"{owner}: {name} must be a float in (0, 1], got {share!r}")
+        widths = {"keep": self.keep, "units": self.units, "macs": self.macs, "parameters": self.parameters}
+        check_one(widths, owner)
+        check_share(self.keep, owner, "keep", "units")
+        check_share(self.macs, owner, "macs")
+        check_share(self.parameters, owner, "parameters")
         check_count(self.multiple_of, owner, "multiple_of")
         if self.units is not None:
             check_count(self.units, owner, "units")

@@ -14,7 +14,8 @@ def narrowed(before: Graph, after: Graph) -> Iterator[str]:
     found = [
         (p.path, before[p.path].encoding.bits, p.encoding.bits)
         for p in after
-        if not before.same(after, p.path)
+        if p.path in before.parameters
+        and not before.same(after, p.path)
         and not before[p.path].encoding.summary().is_float
         and p.encoding.bits < before[p.path].encoding.bits
     ]

@@ -174,7 +174,7 @@ class Shrink(Pass, name="shrink"):
         given = graph
         graph, gone = in_pattern(graph, removal)
         changed: Mapping[str, Array] = refitted(graph, context, removal, self.samples) if refit else {}
-        after = named_again(given, context.session.remove(graph.update(changed), removal), removal)
+        after = named_again(given, context.session.rebuild(graph.update(changed), removal), removal)
         self._say(graph, context, removal)
         context.notes.refitted.update(gone)
         for path, count in gone.items():
@@ -193,7 +193,7 @@ class Shrink(Pass, name="shrink"):
         if not kept:
             return
         try:
-            context.session.check_removal(graph, Removal(coupling, kept))
+            context.session.check_rebuild(graph, Removal(coupling, kept))
         except ModelError as error:
             self._possible(graph, context.fresh_notes(), coupling, kept, error)
 
@@ -213,7 +213,7 @@ class Shrink(Pass, name="shrink"):
         for names in bound:
             part = {name: kept[name] for name in kept if name in names}
             try:
-                context.session.check_removal(graph, Removal(coupling, part))
+                context.session.check_rebuild(graph, Removal(coupling, part))
             except ModelError as error:
                 context.remark(f"{', '.join(part)}: left alone, {error}")
             else:

@@ -24,14 +24,15 @@ class ParameterRecord:
         path: the parameter.
         role: what it does in the model.
         size: how many values it has.
-        before: its encoding before, in words.
+        before: its encoding before, in words; of one that was made of another, that of the other.
         after: its encoding after, in words.
         bits_before: width of a code before, in bits; None where it has no bound.
         bits: width of a code after.
         sparsity: share of the values after that are zero, 0 to 1.
-        bytes_before: packed size before, without entropy coding; None where codes have no bound.
+        bytes_before: packed size before, without entropy coding; None where codes have no bound; 0 for a new one.
         bytes_after: packed size after.
-        distortion: squared error over squared norm, of the values after against those before; 0 where nothing changed.
+        distortion: squared error over squared norm, of the values after against those before; 0 where nothing changed,
+            and for one that was made of another.
         reason: why it was left alone; empty where it was touched.
         encoding_before: its encoding before, as values; None in reports of version 0.1.0.
         encoding_after: its encoding after, as values.
@@ -163,10 +164,12 @@ def compare(
 
 def _compare(before: Graph, after: Graph, cut: Cut, parameter: Parameter, reason: str) -> ParameterRecord:
     path = parameter.path
-    old = before.parameters[path].encoding
+    is_made = path in cut.made
+    old = before[cut.made[path][0] if is_made else path].encoding
     was, held = old.summary(), parameter.encoding.summary()
-    changed = not before.same(after, path)
+    changed = is_made or not before.same(after, path)
     values = after.values[path]
+    moved = changed and not is_made and parameter.is_float
     return ParameterRecord(
         path=path,
         role=parameter.role,
@@ -176,9 +179,9 @@ def _compare(before: Graph, after: Graph, cut: Cut, parameter: Parameter, reason
         bits_before=_bounded(old.bits),
         bits=_bounded(parameter.encoding.bits),
         sparsity=float(1 - np.count_nonzero(values) / values.size) if parameter.is_float and values.size else 0.0,
-        bytes_before=packed_bytes(old, before[path]),
+        bytes_before=packed_bytes(old, before[path]) if path in before.parameters else 0,
         bytes_after=packed_bytes(parameter.encoding, parameter),
-        distortion=distortion(cut.take(path, before.values[path]), values) if changed and parameter.is_float else 0.0,
+        distortion=distortion(cut.take(path, before.values[path]), values) if moved else 0.0,
         reason="" if changed else reason,
         encoding_before=was,
         encoding_after=held,

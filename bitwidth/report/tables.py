@@ -50,7 +50,7 @@ def result_table(passes: Sequence[PassRecord], file_bytes: Mapping[str, int], fu
     given = {record.path: record.bytes_before for record in passes[0].parameters}
     rows = []
     for group in groups(passes[-1].parameters, full):
-        sizes = [total(group, lambda r: given[r.path]), total(group, lambda record: record.bytes_after)]
+        sizes = [total(group, lambda r: given.get(r.path, 0)), total(group, lambda record: record.bytes_after)]
         if file_bytes:
             sizes.append(total(group, lambda record: file_bytes[record.path]))
         rows.append([_name(group), _shared([r.after for r in group]), _bits(group), _zeros(group), *sizes])

@@ -10,8 +10,8 @@ import numpy as np
 
 from bitwidth.backend import Objective, Progress, Session, Training, backend_for
 from bitwidth.encodings import Encoding, Masked, Quantized, uniform_levels
-from bitwidth.errors import DataError
-from bitwidth.graph import Graph, layer_inputs
+from bitwidth.errors import DataError, ModelError
+from bitwidth.graph import Chain, Chains, Graph, Stage, cut_between, layer_inputs
 from bitwidth.probes import GradientProbe, MomentsProbe, OutputProbe, RangeProbe
 from bitwidth.testing.asserting import require, same_bits
 from bitwidth.typing import Array, Data, Loss, Model
@@ -24,7 +24,8 @@ def check_backend(make: Make, data: Data, loss: Loss = "mse", trains: bool = Tru
     """Check that the backend of a model conforms, on a small model.
 
     Opening copies: neither the model nor an earlier snapshot changes. What is written is computed with. A model that is
-    handed over keeps its encodings when it is opened again, and is built again from its architecture to the bit.
+    handed over keeps its encodings when it is opened again, and is built again from its architecture to the bit. Layers
+    that can be replaced are, as a whole or not at all.
     Measuring and probing leave no trace and give the same twice. Training starts from float masters, ends on every
     grid and under every mask, steers by rising progress, stops when it is told, and leaves alone what it is not given.
 
@@ -37,7 +38,7 @@ def check_backend(make: Make, data: Data, loss: Loss = "mse", trains: bool = Tru
     Raises:
         AssertionError: naming the law that does not hold.
     """
-    for check in (check_opening, check_writing, check_handing_over, check_building, check_sharing):
+    for check in (check_opening, check_writing, check_handing_over, check_building, check_sharing, check_replacing):
         check(make)
     check_probes(make, data)
     check_bad_data(make, data)
@@ -109,6 +110,36 @@ def check_sharing(make: Make) -> None:
     _require_values(_open(one.model).graph, _values(first), "a shared session handed over other values")
     _require_values(_open(other.model).graph, _values(second), "a shared session handed over other values")
     require(one.model is not other.model, "two results of a shared session have one model")
+
+
+def check_replacing(make: Make) -> None:
+    """A chain takes the place of a layer, its factors for kernels, or nothing changes; the model is not touched."""
+    model = make()
+    session = _open(model)
+    graph = session.graph
+    refused = {layer.path for layer in graph.structure.layers if layer.fixed}
+    kernel = next((p for p in _kernels(graph) if len(p.shape) == 2 and p.layer not in refused), None)
+    if kernel is None or {use.kind for use in kernel.uses} != {"matmul"}:
+        return
+    first, last = f"{kernel.layer}_first", kernel.layer
+    eye, values = np.eye(kernel.shape[0], dtype=np.float32), graph.values[kernel.path]
+    odd = Chain("none/kernel", (Stage("none_first", (0,), eye), Stage("none", (1,), values)))
+    for act in (session.check_rebuild, session.rebuild):
+        try:
+            act(graph, Chains((odd,)))
+        except ModelError:
+            continue
+        require(False, "a layer that the model does not have was replaced")
+    chain = Chain(kernel.path, (Stage(first, (0,), eye), Stage(last, (1,), values)))
+    session.check_rebuild(graph, Chains((chain,)))
+    after = session.rebuild(graph, Chains((chain,)))
+    require(set(after.parameters) == set(graph.parameters) | set(chain.kernels), "a chain has other parameters")
+    for path, array in {**{path: graph.values[path] for path in graph.values}, **chain.kernels}.items():
+        require(same_bits(after.values[path], array), f"{path}: other values than those of the chain")
+    require(cut_between(graph, after).made.keys() == chain.kernels.keys(), "the lineage does not tell what was made")
+    again = _open(session.finish(after).model).graph
+    _require_values(again, _values(after), "the model with a chain that was handed over has other values")
+    _require_values(_open(model).graph, _values(graph), "the user's model was touched")
 
 
 def check_probes(make: Make, data: Data) -> None:

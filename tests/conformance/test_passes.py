@@ -87,6 +87,10 @@ PASSES: dict[str, bw.Pass] = {
     "shrink to a budget": bw.Shrink(macs=0.6, criterion="activation", multiple_of=2, samples=32),
     "shrink dense": bw.ShrinkDense(parameters=0.7, samples=32),
     "shrink in a chain": bw.PassManager([bw.Prune(0.5), bw.ShrinkDense(keep=0.5), TUNE, bw.Quantize(4)]),
+    "factorize": bw.Factorize(0.3, samples=32),
+    "factorize within an error": bw.Factorize(error=0.6, samples=32),
+    "factorize to a budget": bw.Factorize(macs=0.7, samples=32),
+    "factorize in a chain": bw.PassManager([bw.Factorize(parameters=0.7), TUNE, bw.Prune(0.3), bw.Quantize(4)]),
     "correct bias": bw.CorrectBias(bw.Quantize(3), samples=32),
     "correct bias in turn": bw.CorrectBias(bw.Quantize(3), samples=32, sequential=True),
     "correct bias chain": bw.CorrectBias(bw.PassManager([bw.Prune(0.3), bw.Quantize(3)]), samples=32),
@@ -113,6 +117,7 @@ KERAS = [
     "chain",
     "shrink",
     "shrink to a budget",
+    "factorize in a chain",
     "a user's",
 ]
 CORRECTIONS = ["correct bias", "equalize layers", "fold batch norm", "reestimate batch norm", "all corrections"]

@@ -53,6 +53,45 @@ def test_what_was_removed_does_not_come_back() -> None:
             later.since(first)
 
 
+def made(*paths: str, of: str = "a") -> Cut:
+    """Parameters that were made of one."""
+    return Cut(made=dict.fromkeys(paths, (of,)), entrances=((of, paths[0]),))
+
+
+def test_what_was_made_has_no_entries_of_before() -> None:
+    first, second = Cut({"a": {1: np.array([1, 2])}}), made("f", "a")
+    third = Cut({"a": {0: np.array([0])}, "f": {1: np.array([3])}, "b": {0: np.array([1])}})
+    both = first.then(second).then(third)
+    assert {path: {axis: kept.tolist() for axis, kept in axes.items()} for path, axes in both.kept.items()} == {
+        "a": {0: [0]},
+        "f": {1: [3]},
+        "b": {0: [1]},
+    }
+    assert both.made == {"f": ("a",), "a": ("a",)}
+    since = both.since(first)
+    assert since.made == both.made
+    assert (since.entrance("a"), since.entrance("b")) == ("f", "b")
+    assert both.since(first.then(second)).made == {}
+    assert both.since(first.then(second)).entrance("a") == "a"
+    assert both.since(first.then(second)).kept.keys() == {"a", "f", "b"}
+    assert not both.since(both)
+    assert Cut.of_all([first, second, third]).kept.keys() == both.kept.keys()
+
+
+def test_what_was_made_is_made_again() -> None:
+    first, second, third = made("f", "a"), made("g", "a"), made("h", "f", of="f")
+    twice = first.then(second)
+    assert twice.made == {"f": ("a",), "a": ("a", "a"), "g": ("a", "a")}
+    assert twice.since(first).made == {"a": ("a",), "g": ("a",)}
+    assert (twice.entrance("a"), twice.since(first).entrance("a")) == ("f", "g")
+    assert first.then(third).made == {"f": ("a", "f"), "a": ("a",), "h": ("a", "f")}
+    assert (first.then(third).entrance("a"), first.then(third).since(first).entrance("f")) == ("h", "h")
+    assert first.then(third).since(first).made == {"f": ("f",), "h": ("f",)}
+    assert first.then(third).since(Cut()).made == first.then(third).made
+    with pytest.raises(ModelError, match="otherwise"):
+        Cut(made={"f": ("a",)}).since(Cut(made={"a": ("x",), "f": ("z",)}))
+
+
 def graph(shape: tuple[int, ...] = (4, 6)) -> Graph:
     parameters = [
         Parameter("a/kernel", shape, "float32", "kernel", "a"),

@@ -26,6 +26,7 @@ GIVEN: dict[type[Any], dict[str, Any]] = {
     bw.CorrectBias: {"of": bw.Quantize(3)},
     bw.EqualizeLayers: {},
     bw.Fisher: {},
+    bw.Factorize: {"keep": 0.5},
     bw.FoldBatchNorm: {},
     bw.ReestimateBatchNorm: {},
     bw.Shrink: {"keep": 0.5},
@@ -76,13 +77,14 @@ MISFITS["alpha"] = (*NAMES, *LISTS, 1.5, True, None)
 MISFITS["teacher"] = ("foo", 1, 1.5, True, b"max", int)
 MISFITS |= dict.fromkeys(("features", "attention"), (*NAMES, *LISTS[:-2], {}, 1, [""], {"a": 1}))
 MISFITS["only"] = (*NAMES, *LISTS, 0, 1, "kernels")
+MISFITS |= dict.fromkeys(("units", "rank"), (*NAMES, *LISTS, 0, 2.5, True, None))
+MISFITS |= {"multiple_of": (*NAMES, *LISTS, *COUNTS)}
+MISFITS |= dict.fromkeys(("refit", "inexact", "separate"), (*NAMES, *LISTS, 0, 1, None))
 MISFITS["inputs"] = (*NAMES, *LISTS, 0, 2.5, True)
-MISFITS |= {"units": (*NAMES, *LISTS, 0, 2.5, True, None), "multiple_of": (*NAMES, *LISTS, *COUNTS)}
-MISFITS |= dict.fromkeys(("refit", "inexact"), (*NAMES, *LISTS, 0, 1, None))
 MISFITS |= dict.fromkeys(("samples", "epochs", "batch_size", "times", "iterations"), (*NAMES, *LISTS, *COUNTS))
 CHOICES = (*NAMES, *LISTS, 0, 1, True)  # for all fields that are named nowhere above: they take a few names, or a pass
 ALSO_FINE = {"teacher": (np.arange(3.0),), "loss_weights": (-1, -0.5, float("nan")), "bits": (), "verbose": (False,)}
-BOOLEANS = ("symmetric", "learn_steps", "sequential", "jit_compile", "refit", "inexact")
+BOOLEANS = ("symmetric", "learn_steps", "sequential", "jit_compile", "refit", "inexact", "separate")
 
 
 def wrong(name: str) -> list[Any]:
@@ -109,7 +111,7 @@ def test_a_wrong_argument_is_refused_when_a_pass_is_built(cls: type[Any]) -> Non
             given = {}
         if cls is bw.Quantize and field.name in ("rate", "step"):
             given = {}
-        if issubclass(cls, bw.Shrink) and field.name in ("units", "macs", "parameters"):
+        if issubclass(cls, bw.Shrink | bw.Factorize) and field.name in ("units", "rank", "error", "macs", "parameters"):
             given = {}
         for value in wrong(field.name):
             said = refusal(cls, {**given, field.name: value})

@@ -86,6 +86,11 @@ PASSES: list[bw.Pass] = [
     bw.ShrinkDense(units=10, criterion="fisher", where="conv*", samples=64),
     bw.ShrinkDense(macs=0.5, multiple_of=8, refit=False),
     bw.ShrinkDense(parameters=0.3, inexact=True),
+    bw.Factorize(0.25),
+    bw.Factorize(rank=8, where=["conv*", "head"], separate=False, samples=64),
+    bw.Factorize(error=0.1),
+    bw.Factorize(macs=0.5),
+    bw.Factorize(parameters=0.3),
     bw.Finetune(),
     bw.Finetune(
         epochs=3,

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bitwidth.artifact import Architecture
-from bitwidth.backend import Objective, Steer, Teaching, Trained, Training
+from bitwidth.backend import Change, Objective, Steer, Teaching, Trained, Training
 from bitwidth.backends.tensorflow.constraints.activations import attach, detach
 from bitwidth.backends.tensorflow.constraints.constrained import ConstrainedModel
 from bitwidth.backends.tensorflow.constraints.store import VariableStore
@@ -26,8 +26,9 @@ from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.norms import freeze
 from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
-from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
+from bitwidth.backends.tensorflow.models.agreement import HIDDEN_KERNELS, check_same, outputs_of, sample_of, tolerance
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
+from bitwidth.backends.tensorflow.models.chained import chained
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
 from bitwidth.backends.tensorflow.models.composites import advice
 from bitwidth.backends.tensorflow.models.copying import copy_model, uncompile
@@ -47,10 +48,10 @@ from bitwidth.backends.tensorflow.training.teachers import Teacher, teacher_for
 from bitwidth.backends.tensorflow.training.trials import Trials, traced_for_training
 from bitwidth.encodings import scaled
 from bitwidth.errors import ModelError
-from bitwidth.graph import Cut, Graph, Structure, cut_graph, layer_inputs, with_kept_inputs
+from bitwidth.graph import Chains, Cut, Graph, Structure, cut_graph, layer_inputs, with_kept_inputs
 from bitwidth.graph.labels import Removal
 from bitwidth.probes import Answer, Probe
-from bitwidth.typing import Data, Model, Nest
+from bitwidth.typing import Array, Data, Model, Nest
 
 _LOG = logging.getLogger(__name__)
 MEASURING_BATCH = 256  # samples at a time where nothing is trained, for a model that is not made for a batch size
@@ -136,20 +137,33 @@ class KerasSession:
             raise
         return after
 
-    def remove(self, graph: Graph, removal: Removal) -> Graph:
-        """See `Session.remove`."""
+    def rebuild(self, graph: Graph, change: Change) -> Graph:
+        """See `Session.rebuild`."""
         if self._store.shared:
             raise ModelError("a session that several results share cannot go on with another model")
-        kept = removal.kept_inputs(graph)
-        made = self._smaller(graph, removal)
-        after = with_kept_inputs(self._move(graph, made.model, lambda own: own, removal.cut), kept)
+        kept = change.kept_inputs(graph)
+        made = self._rebuilt(graph, change)
+        after = with_kept_inputs(self._move(graph, made.model, lambda own: own, change.cut), kept)
         self._columns = columns_of(self.model, kept)
         held = {path: scaled(after[path].encoding, by) for path, by in made.factors.items()}
         return after.update({path: after.values[path] * by for path, by in made.factors.items()}, held)
 
-    def check_removal(self, graph: Graph, removal: Removal) -> None:
-        """See `Session.check_removal`."""
-        self._smaller(graph, removal)
+    def check_rebuild(self, graph: Graph, change: Change) -> None:
+        """See `Session.check_rebuild`."""
+        self._rebuilt(graph, change)
+
+    def _rebuilt(self, graph: Graph, change: Change) -> Resized:
+        return self._smaller(graph, change) if isinstance(change, Removal) else self._chained(graph, change)
+
+    def _chained(self, graph: Graph, chains: Chains) -> Resized:
+        """The model with chains, which computes what the model computes with their products for kernels."""
+        made = chained(self.model, self._trace, chains)
+        expected, inputs = self._expected(chains.joined(graph))
+        for path, variable, _ in names_of(made).variables:
+            give_value(variable, chains.kernels[path] if path in chains.kernels else graph.values[path])
+        finalize(made)
+        check_same(expected, outputs_of(made, inputs), tolerance(self.model), "the model with chains", HIDDEN_KERNELS)
+        return Resized(made, {})
 
     def _smaller(self, graph: Graph, removal: Removal) -> Resized:
         """The smaller model, which computes what the model computes with zeros for what is removed."""
@@ -160,11 +174,7 @@ class KerasSession:
 
     def _compared(self, graph: Graph, removal: Removal) -> Resized:
         made = resized(self.model, self._trace, removal.cut, removal.left)
-        tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
-        inputs = sample_of(self.model, self._specs, tables)
-        self.write(removal.zeroed(graph).without_activations())
-        with self._undisturbed():
-            expected = outputs_of(self.model, inputs)
+        expected, inputs = self._expected(removal.zeroed(graph))
         for parameter, variable in zip(sorted(graph, key=attrgetter("index")), made.model.variables, strict=True):
             path = parameter.path
             give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
@@ -172,6 +182,14 @@ class KerasSession:
         near = tolerance(self.model) if removal.is_exact else np.inf
         check_same(expected, outputs_of(made.model, self._left_of(inputs, removal)), near)
         return made
+
+    def _expected(self, graph: Graph) -> tuple[list[Array], Nest]:
+        """What the model gives with the values of a graph and no grids of activations, and inputs drawn for that."""
+        tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
+        inputs = sample_of(self.model, self._specs, tables)
+        self.write(graph.without_activations())
+        with self._undisturbed():
+            return outputs_of(self.model, inputs), inputs
 
     def _left_of(self, inputs: Nest, removal: Removal) -> Nest:
         """Inputs of a model as the smaller one takes them."""

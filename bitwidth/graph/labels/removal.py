@@ -29,6 +29,8 @@ class Removal:
     Attributes:
         coupling: the units of the model.
         kept: by the name of a group, the units that are left; groups that are not named are whole.
+        made: paths of parameters that were given other values for it: what the cut leaves is of those, and nothing of
+            what was there before.
 
     Raises:
         ConfigError: as of `Coupling.cut`, when it is first asked.
@@ -36,11 +38,13 @@ class Removal:
 
     coupling: Coupling
     kept: Kept
+    made: tuple[str, ...] = ()
 
     @cached_property
     def cut(self) -> Cut:
         """What is left of the parameters."""
-        return self.coupling.cut(self.kept)
+        kept = self.coupling.cut(self.kept).kept
+        return Cut(kept, {path: (path,) for path in self.made})
 
     def left(self, tensor: str) -> tuple[NDArray[np.intp] | None, ...]:
         """For each axis of a tensor the indices that are left, None for all; empty where its axes are not known."""
@@ -98,7 +102,8 @@ class Removal:
         parameters = [replace(p, shape=self.cut.shape(p.path, p.shape)) for p in graph]
         ops = tuple(self._cut_constant(op) if op.kind == "constant" else op for op in graph.structure.ops)
         structure = replace(graph.structure, tensors=tensors, ops=ops)
-        plain = Graph(structure, parameters, {p.path: np.zeros(0) for p in parameters})
+        made = {path: self.cut.take(path, graph.values[path]) for path in self.made}
+        plain = Graph(structure, parameters, {p.path: made.get(p.path, np.zeros(0)) for p in parameters})
         return with_kept_inputs(cut_graph(graph, self.cut, plain), self.kept_inputs(graph))
 
     def _cut_constant(self, op: Op) -> Op:

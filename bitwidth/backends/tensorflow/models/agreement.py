@@ -11,15 +11,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bitwidth.backends.tensorflow.internals.layers import layers_of
 from bitwidth.errors import ModelError
 from bitwidth.text import brief
 from bitwidth.typing import Array, Model, Nest
 
 _SAMPLES = 4  # of the first axis, where the model leaves it open
 _LENGTHS = (12, 6, 3, 1)  # of others; a table of positions may be shorter
-_NEAR = {"float64": 1e-8, "float32": 1e-5}
+_NEAR = {"float64": 1e-8, "float32": 1e-5}  # of models that compute in the type
+HIDDEN_SIZES = "the model computes with sizes that its layers do not show"
+HIDDEN_KERNELS = "the model computes with kernels otherwise than its layers show, or rounding makes that much"
 _COARSE = 2e-2  # of models that compute in 16 bits
-_SIZES = "the model computes with sizes that its layers do not show"
 
 
 def sample_of(model: Model, specs: Nest, rows: Iterable[int]) -> Nest:
@@ -74,12 +76,13 @@ def outputs_of(model: Model, inputs: Nest, training: bool = False) -> list[Array
 
 
 def tolerance(model: Model) -> float:
-    """How far outputs of two models may be apart that compute the same: 1e-5 in float32."""
-    return _NEAR.get(keras.backend.standardize_dtype(model.compute_dtype), _COARSE)
+    """How far outputs of two models may be apart that compute the same: 1e-5 where all layers compute in float32."""
+    dtypes = {keras.backend.standardize_dtype(layer.compute_dtype) for layer in layers_of(model)}
+    return max(_NEAR.get(dtype, _COARSE) for dtype in dtypes)
 
 
 def check_same(
-    expected: list[Array], found: list[Array], near: float, name: str = "the cut model", why: str = _SIZES
+    expected: list[Array], found: list[Array], near: float, name: str = "the cut model", why: str = HIDDEN_SIZES
 ) -> None:
     """Raise unless two models computed the same.
 

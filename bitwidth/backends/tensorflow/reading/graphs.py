@@ -13,6 +13,7 @@ from bitwidth.backends.tensorflow.internals.layers import declared_inputs, is_ow
 from bitwidth.backends.tensorflow.internals.types import ModelVariable, TFOperation, TFTensor
 from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.reading.attributes import dtype_name, plain_attributes, sizes
+from bitwidth.backends.tensorflow.reading.fixed import UNTRACKED, fixed_layers
 from bitwidth.backends.tensorflow.reading.flow import Flow, flow_of
 from bitwidth.backends.tensorflow.reading.frames import Frame
 from bitwidth.backends.tensorflow.reading.kinds import kind_of, operands
@@ -50,7 +51,7 @@ def graph_of(model: Model, trace: FuncTrace) -> Graph:
         name=model.name,
         ops=tuple(_op(trace, flow, frame, op) for frame, op in frames),
         tensors=tuple(_tensor(frame, tensor) for frame, op in frames for tensor in op.outputs),
-        layers=_layers(trace),
+        layers=_layers(model, trace),
         inputs=tuple(tensor.name for tensor in trace.arguments),
         outputs=tuple(dict.fromkeys(tensor.name for tensor in trace.frame.outputs)),
         notes=notes_on(trace, parameters),
@@ -140,14 +141,23 @@ def _tensor(frame: Frame, tensor: TFTensor) -> Tensor:
     return Tensor(frame.name(tensor), sizes(tensor.shape), dtype_name(tensor.dtype))
 
 
-def _layers(trace: FuncTrace) -> tuple[Layer, ...]:
+def _layers(model: Model, trace: FuncTrace) -> tuple[Layer, ...]:
+    fixed = fixed_layers(model, trace.names)
     calls: dict[str, list[LayerCall]] = {}
     for frame in trace.frame.walk():
         for call in trace.calls:
             if call.graph is frame.graph and (record := _layer_call(frame, call)) is not None:
                 calls.setdefault(call.layer, []).append(record)
     return tuple(
-        Layer(path, type(layer).__name__, parent, bool(layer.trainable), tuple(calls.get(path, ())), tracked)
+        Layer(
+            path,
+            type(layer).__name__,
+            parent,
+            bool(layer.trainable),
+            tuple(calls.get(path, ())),
+            tracked,
+            fixed.get(path, "") if tracked else UNTRACKED,
+        )
         for listed, tracked in ((trace.names.layers, True), (trace.untracked, False))
         for path, layer, parent in listed
     )

@@ -178,7 +178,7 @@ def test_half_of_every_group(name: str) -> None:
     session = opened(model)
     before = session.graph
     removal = halves(before)
-    after = session.remove(before, removal)
+    after = session.rebuild(before, removal)
     assert {p.path: p.shape for p in after} == removal.coupling.shapes(removal.kept)
     given = session.finish(after).model
     again = type(given).from_config(given.get_config())
@@ -198,13 +198,13 @@ def test_other_units_than_those_that_are_cut(name: str) -> None:
         made = Removal(removal.coupling, removal.kept)
         made.__dict__["cut"] = wrong.cut  # what is left of the parameters is that of other units
         with pytest.raises(ModelError, match="differs from that of the model before"):
-            session.check_removal(session.graph, made)
+            session.check_rebuild(session.graph, made)
 
 
 def test_sizes_in_the_configuration() -> None:
     session = opened(operations())
     removal = halves(session.graph)
-    given = session.finish(session.remove(session.graph, removal)).model
+    given = session.finish(session.rebuild(session.graph, removal)).model
     found = {layer["class_name"]: layer for layer in given.get_config()["layers"]}
     assert sum(found["Split"]["config"]["indices_or_sections"]) < 6
     assert given.get_layer("out").kernel.shape[0] < operations().get_layer("out").kernel.shape[0]
@@ -216,7 +216,7 @@ def test_attention_keeps_its_scale() -> None:
     graph = session.graph
     coupling = couple(graph)
     name = next(group.name for group in coupling.groups if group.size == 6)
-    after = session.remove(graph, Removal(coupling, {name: [0, 2, 4]}))
+    after = session.rebuild(graph, Removal(coupling, {name: [0, 2, 4]}))
     query = next(p.path for p in graph if p.path.endswith("query/kernel"))
     expected = graph.values[query][..., [0, 2, 4]] * np.sqrt(3 / 6)
     np.testing.assert_allclose(after.values[query], expected, rtol=1e-6)
@@ -236,7 +236,7 @@ def test_a_layer_that_hides_its_size_is_refused_and_nothing_is_lost() -> None:
     session = opened(model_of((8,), lambda x: Hidden()(layers.Dense(16)(x))))
     before = session.graph
     with pytest.raises(ModelError, match=r"cannot be built|is left of it"):
-        session.remove(before, halves(before))
+        session.rebuild(before, halves(before))
     assert session.graph is before
     assert session.finish(before).model.get_layer("out").kernel.shape == (16, 3)
 
@@ -246,7 +246,7 @@ def test_a_size_that_may_mean_two_axes_is_refused() -> None:
     coupling = couple(session.graph)
     kept = {group.name: range(6 + place) for place, group in enumerate(coupling.groups)}
     with pytest.raises(ModelError, match="two of its axes of length 12 are to have"):
-        session.remove(session.graph, Removal(coupling, kept))
+        session.rebuild(session.graph, Removal(coupling, kept))
 
 
 def test_a_model_without_a_configuration() -> None:
@@ -263,4 +263,4 @@ def test_a_model_without_a_configuration() -> None:
     model(np.zeros((1, 4), np.float32))
     session = backend_for(model).open(model)
     with pytest.raises(ModelError):
-        session.remove(session.graph, halves(session.graph))
+        session.rebuild(session.graph, halves(session.graph))
