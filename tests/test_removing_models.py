@@ -91,28 +91,32 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 model = keras.saving.load_model("small.keras")
 held = np.load("held.npz")
 found = model(held["inputs"], training=False)
-np.testing.assert_allclose(found, held["outputs"], rtol=1e-4, atol=1e-5)
+assert np.abs(found - held["outputs"]).max() <= 1e-4 * np.abs(held["outputs"]).max()
 model.compile("adam", "mse")
 model.fit(held["inputs"], held["outputs"], epochs=1, verbose=0)
-lite = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+one = held["inputs"][:1]  # models with loops convert at batch 1
+call = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec(one.shape, one.dtype))
+lite = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(call)]).convert()
 interpreter = tf.lite.Interpreter(model_content=lite)
 (place,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-interpreter.resize_tensor_input(place["index"], held["inputs"].shape)
 interpreter.allocate_tensors()
-interpreter.set_tensor(place["index"], held["inputs"].astype(place["dtype"]))
+interpreter.set_tensor(place["index"], one.astype(place["dtype"]))
 interpreter.invoke()
-np.testing.assert_allclose(interpreter.get_tensor(output["index"]), model(held["inputs"]), rtol=1e-3, atol=1e-4)
+wanted = np.asarray(model(one, training=False))
+apart = np.abs(interpreter.get_tensor(output["index"]) - wanted).max()
+assert apart <= 1e-3 * np.abs(wanted).max(), apart
 assert not {"bitwidth", "tests"} & set(sys.modules)
 print("done")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SUBCLASSED)
+@pytest.mark.parametrize("name", nets.NETS)
 def test_a_shrunk_model_lives_without_the_library_and_its_class(name: str, tmp_path: Path) -> None:
     model = HALVES.run(made(name)).model
     inputs = nets.batch(given(name), 4)
