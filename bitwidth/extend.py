@@ -191,4 +191,5 @@ __all__ = [
     "register_pass",
     "register_value",
     "spec",
+    "with_kept_inputs",
 ]

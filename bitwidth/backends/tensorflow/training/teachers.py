@@ -47,7 +47,7 @@ class Teacher:
         return Beside() if self.takes_all else None
 
     def outputs(self, inputs: Nest) -> Nest:
-        """What it gives for a batch, as in inference."""
+        """Its outputs for a batch, as in inference."""
         return self.model(inputs, training=False)
 
     def variances(self, source: Source, likelihoods: tuple[str, ...]) -> list[float]:
