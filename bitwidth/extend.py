@@ -71,6 +71,7 @@ from bitwidth.graph import (
     layer_inputs,
     moved,
     spec,
+    with_kept_inputs,
 )
 from bitwidth.graph import Where as Selector
 from bitwidth.graph.labels import Coupling, Frozen, Group, Member, couple
