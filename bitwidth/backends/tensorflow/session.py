@@ -301,7 +301,7 @@ class KerasSession:
         validation = None
         if training.validation is not None:
             source = self._source(training.validation, "validation")
-            if source.has_targets or self._trials.adds_loss:
+            if source.has_targets or self._trials.adds_loss or (teacher is not None and teacher.stored is None):
                 whole = teacher.beside if teacher is not None and teacher.takes_all else None
                 validation = source.for_fit(self._declared_batch or MEASURING_BATCH, None, whole)
         data = self._source(training.data, "data")

@@ -338,3 +338,10 @@ def test_plan_needs_no_data(model: Any) -> None:
     assert len(bw.PassManager([bw.Prune(0.5), bw.Distill(2)]).plan(model).passes) == 2
     with pytest.raises(ConfigError, match="needs data"):
         bw.PassManager([bw.Distill(2)]).run(model)
+
+
+def test_validation_needs_no_labels_either(model: Any) -> None:
+    history = bw.PassManager([bw.Quantize(3), bw.Distill(2)]).run(model, X, validation=X).report.passes[1].history
+    assert len(history["val_distillation"]) == 2
+    with_labels = bw.PassManager([bw.Quantize(3), bw.Distill(1)]).run(model, (X, Y), validation=X)
+    assert "val_distillation" in with_labels.report.passes[1].history
