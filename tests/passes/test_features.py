@@ -118,16 +118,23 @@ FORMS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("width", [FEATURES, 6])
-def test_data_have_all_columns_or_those_that_are_left(model: Any, table: Any, form: str, width: int) -> None:
+@pytest.fixture(scope="module")
+def six(model: Any, table: Any) -> Any:
+    """The network with six features, and after an epoch on arrays."""
+    cut = bw.PassManager([bw.ShrinkDense(inputs=6)]).run(model)
+    return cut, bw.PassManager([bw.Finetune(epochs=1)]).run(cut, table, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("form", "width"), [*((form, FEATURES) for form in FORMS), ("arrays", 6), ("dataset", 6), ("pydataset", 6)]
+)
+def test_data_have_all_columns_or_those_that_are_left(six: Any, table: Any, form: str, width: int) -> None:
     x, y = table
-    result = bw.PassManager([bw.ShrinkDense(inputs=6)]).run(model)
+    result, expected = six
     data = FORMS[form](x if width == FEATURES else x[:, result.kept_inputs], y)
-    validation = None if form == "generator" else FORMS[form](x, y)
+    validation = FORMS[form](x, y) if form in ("weighted", "dataset", "pydataset") else None
     tune = bw.Finetune(epochs=1, steps_per_epoch=10 if form == "generator" else None)
     later = bw.PassManager([tune]).run(result, data, validation=validation, seed=1)
-    expected = bw.PassManager([bw.Finetune(epochs=1)]).run(result, (x, y), seed=1)
     if form not in ("dataset", "pydataset", "generator"):  # these have an order of their own
         for path in expected.graph.values:
             assert np.allclose(later.graph.values[path], expected.graph.values[path], atol=1e-5), path
