@@ -23,7 +23,7 @@ from tests.artifact.honest import before, files, update
 from tests.artifact.mutations import GENERAL, GROUPS, PARAMETERS, Mutation, mutate, mutations_of
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs limits on memory and time")
-SEED, CASES, CHUNK = 8, 800, 1_000
+SEED, CASES, CHUNK = 8, 400, 1_000
 ALL = int(os.environ.get("BITWIDTH_FUZZ_CASES", "30_000"))  # of the slow test; 100,000 take 17 minutes
 
 # Cases that once went wrong, as (seed, number). They are the same cases only while honest files and mutations are: what

@@ -295,10 +295,11 @@ def test_a_lower_rank_of_factors_is_as_good_as_that_rank_at_once(trained: Any) -
         bw.PassManager([bw.Factorize(rank=4, where="a_factor")]).run(first, x)
 
 
-MODELS = ("nested_shared", "attention_encoder", "einsum_dense", "all_convs", "two_inputs_two_outputs", "none_dims")
+MODELS = ("nested_shared", "einsum_dense", "two_inputs_two_outputs", "none_dims", "mixed_float16", "frozen_layers")
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("attention_encoder", "all_convs", "medley")]
 
 
-@pytest.mark.parametrize("name", [*MODELS, "mixed_float16", "frozen_layers", "medley"])
+@pytest.mark.parametrize("name", [*MODELS, *LONG])
 def test_a_plan_is_what_a_run_makes(name: str) -> None:
     keras.utils.set_random_seed(0)
     model = zoo.MODELS[name]() if name in zoo.MODELS else nets.randomised(nets.NETS[name]())
