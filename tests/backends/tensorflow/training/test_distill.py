@@ -31,6 +31,12 @@ def model() -> Any:
     return found
 
 
+def with_norm() -> Any:
+    keras.utils.set_random_seed(0)
+    stack = [keras.Input((12,)), layers.Dense(24), layers.BatchNormalization(), layers.ReLU(), layers.Dense(3)]
+    return keras.Sequential(stack)
+
+
 def kl(model: Any, other: Any, x: Any = X) -> float:
     one, two = (tf.nn.log_softmax(m(x, training=False)).numpy() for m in (model, other))
     return float((np.exp(one) * (one - two)).sum(axis=-1).mean())
@@ -136,21 +142,25 @@ def test_after_shrink_the_teacher_is_the_model_before(model: Any) -> None:
     assert narrow.kept_inputs == result.kept_inputs
 
 
+CHAINS: dict[str, list[bw.Pass]] = {
+    "ramp": [bw.Ramp(bw.Prune(0.8), during=bw.Distill(3)), bw.Quantize(5), bw.Distill(1)],
+    "where": [bw.Where(bw.Distill(1), "out")],
+    "nested": [bw.Nested(bw.Quantize(8), widths=(8, 4), during=bw.Distill(2))],
+    "folded": [bw.FoldBatchNorm(), bw.Quantize(4), bw.Distill(1)],
+    "steps": [bw.Quantize(4), bw.Distill(1, learn_steps=True)],
+    "xla": [bw.Quantize(4, activations=8), bw.Distill(1, jit_compile=True)],
+    "repeat": [bw.Repeat(bw.PassManager([bw.Prune(0.5), bw.Distill(1)]), times=2)],
+}
+LONG = ("nested", "folded", "steps", "xla", "repeat")
+
+
 @pytest.mark.parametrize(
-    "passes",
-    [
-        [bw.Ramp(bw.Prune(0.8), during=bw.Distill(3)), bw.Quantize(5), bw.Distill(1)],
-        [bw.Nested(bw.Quantize(8), widths=(8, 4), during=bw.Distill(2))],
-        [bw.FoldBatchNorm(), bw.Quantize(4), bw.Distill(1)],
-        [bw.Quantize(4), bw.Distill(1, learn_steps=True)],
-        [bw.Quantize(4, activations=8), bw.Distill(1, jit_compile=True)],
-        [bw.Repeat(bw.PassManager([bw.Prune(0.5), bw.Distill(1)]), times=2)],
-        [bw.Where(bw.Distill(1), "out")],
-    ],
-    ids=["ramp", "nested", "folded", "steps", "xla", "repeat", "where"],
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CHAINS]
 )
-def test_it_goes_with_other_passes(model: Any, passes: Any) -> None:
-    result = bw.PassManager(passes).run(model, X)
+def test_it_goes_with_other_passes(model: Any, name: str) -> None:
+    if name == "folded":
+        model = with_norm()
+    result = bw.PassManager(CHAINS[name]).run(model, X)
     assert kl(model, result.model) < 0.5
 
 
@@ -195,8 +205,13 @@ def sequence() -> tuple[Any, Any, Any]:
     return keras.Model(given, layers.Dense(20)(hidden)), RNG.integers(0, 20, (64, 6)), LOSS
 
 
-@pytest.mark.parametrize("build", [several, sequence])
-@pytest.mark.parametrize("labelled", [False, True])
+OTHERS: list[tuple[Any, bool]] = [(several, False), (sequence, True)]
+
+
+@pytest.mark.parametrize(
+    ("build", "labelled"),
+    [(several, True), (sequence, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)],
+)
 def test_models_of_several_outputs_and_of_sequences(build: Any, labelled: bool) -> None:
     keras.utils.set_random_seed(0)
     model, labels, loss = build()
