@@ -90,6 +90,38 @@ class Teaching:
 
 
 @dataclass(frozen=True)
+class Coded:
+    """What a training pays for at a moment.
+
+    Attributes:
+        bits: that the codes of each parameter that is paid for take, by path, each with its own table of frequencies.
+        zeros: the share of codes that are zero, by path; pruned ones do not count.
+        masters: the model at this moment, its encodings with what was learned; to be read while it is handed over only.
+    """
+
+    bits: Mapping[str, float]
+    zeros: Mapping[str, float]
+    masters: Graph
+
+
+Price = Callable[[Progress, Coded], float]
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """What a training pays for code length, besides what it minimises.
+
+    Attributes:
+        paths: the parameters whose codes are paid for, those that train under a grid of integers.
+        price: called every few steps, and before the first; the price of a bit until it is called again, in units of
+            the loss, at least 0.
+    """
+
+    paths: frozenset[str]
+    price: Price
+
+
+@dataclass(frozen=True)
 class Training:
     """One run of training.
 
@@ -118,6 +150,7 @@ class Training:
         settled: fraction of the run after which the pass that steers changes nothing any more: callbacks that wait for
             the best model, or stop when it gets no better, count from then on.
         teaching: what it learns from besides labels; None for labels alone.
+        pricing: what it pays for code length; None for nothing.
         on_step: called after each step with how many are done, and how many there are where that is known; True ends
             the training there, as a whole step. None where nobody wants to know.
     """
@@ -141,6 +174,7 @@ class Training:
     every_step: bool = False
     settled: float = 0.0
     teaching: Teaching | None = None
+    pricing: Pricing | None = None
     on_step: Callable[[int, int | None], bool] | None = None
 
 

@@ -115,6 +115,22 @@ class ConstrainedModel:
         finally:
             masters.close()
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Graph]:
+        """The masters of this moment, and the encodings with what was learned in them; to be read within this context."""
+        with self.masters() as masters:
+            learned = {path: lowering for path, lowering in self._lowerings.items() if lowering.learned}
+            held = {path: low.baked(self.graph[path].encoding, masters.values[path]) for path, low in learned.items()}
+            parameters = tuple(replace(p, encoding=held.get(p.path, p.encoding)) for p in masters)
+            yield Graph(masters.structure, parameters, masters.values) if held else masters
+
+    def trained(self, paths: Collection[str]) -> dict[str, tuple[ModelVariable, Lowering]]:
+        """Of these parameters those that train, each with its master and what it is read through; it is attached."""
+        chosen = [path for path in self._lowerings if path in paths and path not in self.refused]
+        return {
+            path: (self._store.variables[path], self._lowerings[path]) for path in chosen if _is_in(path, self._only)
+        }
+
     def advance(self, graph: Graph, masters: Graph) -> None:
         """Let the encodings of `graph` be in force from now on; where its values were moved, training goes on there.
 
