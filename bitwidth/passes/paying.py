@@ -17,11 +17,13 @@ from bitwidth.passes.landing import landed
 from bitwidth.passes.roles import is_matrix
 from bitwidth.typing import is_number
 
-RAMPED = 0.3  # share of the training over which a price rises, or the wanted size falls
-_AIM = 1.01  # of the size: a little more than there is room for, since rounding can only make the file smaller
+RAMPED = 0.3  # share of the training over which a price rises
+_FALLING, _BEND = 0.6, 1.5  # share of the training over which the wanted size falls, and how much faster at first
+_AIM = 1.02  # of the size: a little more than there is room for, since rounding can only make the file smaller
+_SLACK = 0.1  # of the size, per training that is left: files get smaller by themselves as the learning rate falls
 _LOOSE = 0.98  # of the size: a file below it has room that was not used
 _FIRST = 0.1  # of the first price, in units of the loss for all bits that there is room for
-_GAIN, _AT_ONCE = 16.0, 1.0  # of the price's logarithm: per training and unit of error, and at once
+_GAIN, _AT_ONCE = 24.0, 4.0  # of the price's logarithm: per training and unit of error, and at once
 _MOST = 1.0  # of an error that is answered to: a factor of e
 _GONE = 8.0  # logarithms below the first price, where it is let go
 _PACKED = 16  # how often in a training the file is packed
@@ -141,8 +143,8 @@ def ramped(price: float) -> Price:
 class Controller:
     """Finds the price at which the file ends at a size, while the model trains.
 
-    The wanted size falls from that at the start, in equal shares, to the size in the end; the price's logarithm is the
-    integral of the error of the size's logarithm, and that error itself. The size is estimated from the tables of the
+    The wanted size falls from that at the start to the size in the end as it would at a steady price; the price's
+    logarithm is the integral of the error of the size's logarithm, and that error itself. The size is estimated from the tables of the
     codes; what the file takes for each of their bits, and besides, is measured with the writer now and then.
 
     Attributes:
@@ -181,8 +183,8 @@ class Controller:
 
     def wanted(self, fraction: float) -> float:
         """Bytes of the file at a fraction of the training."""
-        aim = _AIM * self.size
-        return aim * max(1.0, self._start / aim) ** (1 - min(1.0, fraction / RAMPED))
+        aim = _AIM * self.size * (1 + _SLACK * (1 - fraction))
+        return float(aim * max(1.0, self._start / aim) ** ((1 - min(1.0, fraction / _FALLING)) ** _BEND))
 
     def _estimated(self, progress: Progress, coded: Coded) -> float:
         codes = sum(coded.bits.values()) / 8

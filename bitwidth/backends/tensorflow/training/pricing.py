@@ -1,8 +1,8 @@
 """A training that pays for code length: the bits of all codes, times a price, as a term of the loss.
 
 The term's value is that of the codes as they were counted last; its slope at each weight is the expected change of the
-code length (`bitwidth.fitting.codelengths`), straight through the rounding. Tables and price live in variables, so that
-nothing is traced again when they change.
+code length (`bitwidth.fitting.codelengths`), straight through the rounding. Lengths and price live in variables, so
+that nothing is traced again when they change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bitwidth.backends.tensorflow.internals.variables import tf_variable
 from bitwidth.backends.tensorflow.training.steering import Steering
 from bitwidth.backends.tensorflow.training.terms import added
 from bitwidth.errors import ConfigError
-from bitwidth.fitting.codelengths import code_lengths
+from bitwidth.fitting.codelengths import CodeLengths, code_lengths
 from bitwidth.typing import Array
 
 EVERY = 20  # steps between two counts of the codes
@@ -79,16 +79,16 @@ class _Tensor:
         self._kept = [layer.state["keep"] for layer in over if "keep" in layer.state]
         self._free = [layer.state["plane"] for layer in over if "plane" in layer.state]
         self.now = self._counted()
-        self._slopes, self._bits = (
-            tf.Variable(value, trainable=False, name=name, dtype=tf.float32)
-            for name, value in (("code_slopes", self.now.slopes), ("code_bits", self.now.bits))
-        )
+        self._state = {
+            name: tf.Variable(getattr(self.now, name), trainable=False, name=f"code_{name}", dtype=tf.float32)
+            for name in ("bits", "first", "further")
+        }
 
     def count(self) -> None:
-        """Take the table and the bits from the codes of this moment."""
+        """Take the lengths from the codes of this moment."""
         self.now = self._counted()
-        self._slopes.assign(self.now.slopes)
-        self._bits.assign(self.now.bits)
+        for name, variable in self._state.items():
+            variable.assign(getattr(self.now, name))
 
     def bits(self) -> TFTensor:
         """The bits of the codes as counted last, with the slope of each weight as it is now."""
@@ -102,7 +102,7 @@ class _Tensor:
                     found.append(-upstream * self._grid.summed(by_step * units) * self._grid.state["pace"])
                 return found if variables is None else (found, [None] * len(variables))
 
-            return tf.convert_to_tensor(self._bits), gradient
+            return tf.convert_to_tensor(self._state["bits"]), gradient
 
         learned = [tf.convert_to_tensor(tf_variable(variable)) for variable in self._lowering.learned]
         return read(tf.convert_to_tensor(tf_variable(self._variable)), *learned)
@@ -111,38 +111,36 @@ class _Tensor:
         """Bits per step of each weight, the reciprocal of its step, and the weight in steps."""
         reciprocal = self._grid.scales(learned)[1]
         low, high = (tf.convert_to_tensor(end) for end in self._grid.ends(learned))
-        first = tf.constant(float(self.now.first + 1))
-        units, slope = _read(self._grid.centred(master) * reciprocal, low, high, first, self._slopes)
+        first, further = (tf.convert_to_tensor(self._state[name]) for name in ("first", "further"))
+        units, slope = _read(self._grid.centred(master) * reciprocal, low, high, first, further)
         for keep in self._kept:
             slope *= keep
         for free in self._free:
             slope = tf.where(free, 0.0, slope)
         return slope, reciprocal, units
 
-    def _counted(self) -> Any:
+    def _counted(self) -> CodeLengths:
         state = self._grid.state
         low, high = state["low"].numpy(), state["high"].numpy()
         reciprocal = np.asarray(self._grid.scales(self._lowering.learned)[1])
         units = np.asarray(self._grid.centred(tf.convert_to_tensor(tf_variable(self._variable)))) * reciprocal
         codes: Array = np.clip(np.rint(units), low, high).astype(np.int64)
         counts = [keep.numpy() > 0 for keep in self._kept] + [~free.numpy() for free in self._free]
-        return code_lengths(codes[np.logical_and.reduce(counts)] if counts else codes, low.min(), high.max())
+        return code_lengths(codes[np.logical_and.reduce(counts)] if counts else codes)
 
 
 @tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def _read(
-    units: TFTensor, low: TFTensor, high: TFTensor, first: TFTensor, slopes: TFTensor
+    units: TFTensor, low: TFTensor, high: TFTensor, first: TFTensor, further: TFTensor
 ) -> tuple[TFTensor, TFTensor]:
-    """Weights within their grid, and the slopes read half a step beyond them by linear interpolation.
+    """Weights within their grid, in steps, and `CodeLengths.slope` there.
 
     Compiled even where the model is not: one pass over the values in place of ten.
     """
     units = tf.clip_by_value(units, low, high)
-    last = slopes.shape[0] - 2
-    place = tf.clip_by_value(units + (0.5 - first), 0.0, last + 1.0)
-    index = tf.minimum(tf.cast(place, tf.int32), last)
-    share = place - tf.cast(index, tf.float32)
-    return units, tf.gather(slopes[:-1], index) + share * tf.gather(slopes[1:] - slopes[:-1], index)
+    size = tf.abs(units)
+    near, far = 2.0 * tf.minimum(size, 0.5), tf.clip_by_value(size - 0.5, 0.0, 1.0)
+    return units, tf.sign(units) * (near * first + far * (further - first))
 
 
 @final
