@@ -56,7 +56,7 @@ class Finetune(TrainingPass, name="finetune"):
         learn_steps: True to train the scales of grids too, and the levels of learned codebooks (Esser et al. 2020,
             "Learned Step Size Quantization", section 2). A step takes about a tenth longer. When training ends they are
             rounded to the two bytes in which they are stored. Steps of integers without bounds (`Quantize(rate=...)`)
-            stay. What is learned trains with the same optimizer and learning rate, without weight decay: an Adam of
+            stay. Where bits are paid for, those that are paid for train in any case. What is learned trains with the same optimizer and learning rate, without weight decay: an Adam of
             1e-3 moves a scale by a thousandth of it in a step.
         price: what a bit of the coded kernels costs, in units of the loss: the loss that is trained by has the price
             times the expected code length of every kernel on a uniform grid besides (Ballé et al. 2017, "End-to-end

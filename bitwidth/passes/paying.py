@@ -20,7 +20,7 @@ from bitwidth.typing import is_number
 RAMPED = 0.3  # share of the training over which a price rises
 _FALLING, _BEND = 0.6, 1.5  # share of the training over which the wanted size falls, and how much faster at first
 _AIM = 1.02  # of the size: a little more than there is room for, since rounding can only make the file smaller
-_SLACK = 0.1  # of the size, per training that is left: files get smaller by themselves as the learning rate falls
+_SLACK = 0.15  # of the size, per training that is left: files get smaller by themselves as the learning rate falls
 _LOOSE = 0.98  # of the size: a file below it has room that was not used
 _FIRST = 0.1  # of the first price, in units of the loss for all bits that there is room for
 _GAIN, _AT_ONCE = 24.0, 4.0  # of the price's logarithm: per training and unit of error, and at once
