@@ -63,7 +63,7 @@ def code_lengths(codes: NDArray[np.integer]) -> CodeLengths:
         return CodeLengths(0.0, 1.0, 1.0, 1.0)
     low, high = int(flat.min()), int(flat.max())
     counts = np.bincount(flat - low) if high - low < _WIDE else np.unique(flat, return_counts=True)[1]
-    counts = counts[counts > 0]
+    counts = np.sort(counts[counts > 0])  # so that the sum is the same whatever the signs
     bits = float((counts * np.log2(flat.size / counts)).sum())
     zeros = int(np.count_nonzero(flat == 0))
     others = flat.size - zeros + PRIOR

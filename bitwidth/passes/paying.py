@@ -18,12 +18,13 @@ from bitwidth.passes.roles import is_matrix
 from bitwidth.typing import is_number
 
 RAMPED = 0.3  # share of the training over which a price rises
-_FALLING, _BEND = 0.6, 1.5  # share of the training over which the wanted size falls, and how much faster at first
+_FALLING, _LONGEST, _BEND = 2_000, 0.6, 1.5  # steps over which the wanted size falls, their share, its curve
 _AIM = 1.02  # of the size: a little more than there is room for, since rounding can only make the file smaller
 _SLACK = 0.15  # of the size, per training that is left: files get smaller by themselves as the learning rate falls
 _LOOSE = 0.98  # of the size: a file below it has room that was not used
 _FIRST = 0.1  # of the first price, in units of the loss for all bits that there is room for
-_GAIN, _AT_ONCE = 24.0, 4.0  # of the price's logarithm: per training and unit of error, and at once
+_GAIN, _BY_STEP, _AT_ONCE = 24.0, 0.006, 4.0  # of its logarithm for an error: per training, per step at least, at once
+_AHEAD, _LONGEST_AHEAD = 1_000, 0.1  # steps after which a price shows, and their share at most
 _MOST = 1.0  # of an error that is answered to: a factor of e
 _GONE = 8.0  # logarithms below the first price, where it is let go
 _PACKED = 16  # how often in a training the file is packed
@@ -166,25 +167,38 @@ class Controller:
         self._first = log(_FIRST / (8 * size))
         self._log: float | None = None
         self._rest, self._share, self._packed = 0.0, 1.0, -1
+        self._error = self._speed = 0.0  # of the size's logarithm, and by how much it grows in a whole training
 
     def __call__(self, progress: Progress, coded: Coded) -> float:
         """The price for the next steps."""
-        error = log(self._estimated(progress, coded) / self.wanted(progress.fraction))
-        error = max(-_MOST, min(_MOST, error))
+        error = log(self._estimated(progress, coded) / self.wanted(progress))
+        error = max(-_MOST, min(_MOST, self._foreseen(error, progress)))
         if self._log is None and error > 0:
             self._log, self.is_free = self._first, False
         if self._log is None:
             return 0.0
-        self._log += _GAIN * error * (progress.fraction - progress.before)
+        self._log += error * max(_GAIN, _BY_STEP * progress.total) * (progress.fraction - progress.before)
         if self._log < self._first - _GONE:
             self._log = None
         self.price = 0.0 if self._log is None else exp(self._log + _AT_ONCE * error)
         return self.price
 
-    def wanted(self, fraction: float) -> float:
-        """Bytes of the file at a fraction of the training."""
-        aim = _AIM * self.size * (1 + _SLACK * (1 - fraction))
-        return float(aim * max(1.0, self._start / aim) ** ((1 - min(1.0, fraction / _FALLING)) ** _BEND))
+    def _foreseen(self, error: float, progress: Progress) -> float:
+        """The error a little later, if it goes on as it does now: what a price does shows with a delay."""
+        ahead = min(_LONGEST_AHEAD, _AHEAD / progress.total)
+        passed = progress.fraction - progress.before
+        if passed > 0:
+            now = (error - self._error) / passed
+            self._speed += min(1.0, 2 * passed / ahead) * (now - self._speed)
+        self._error = error
+        return error + ahead * self._speed
+
+    def wanted(self, progress: Progress) -> float:
+        """Bytes that the file should have by now."""
+        aim = _AIM * self.size * (1 + _SLACK * (1 - progress.fraction))
+        falling = max(RAMPED, min(_LONGEST, _FALLING / progress.total))
+        left = 1 - min(1.0, progress.fraction / falling)
+        return float(aim * max(1.0, self._start / aim) ** (left**_BEND))
 
     def _estimated(self, progress: Progress, coded: Coded) -> float:
         codes = sum(coded.bits.values()) / 8

@@ -72,8 +72,8 @@ def test_the_controller_ends_at_the_size(size: int, scale: float) -> None:
     controller = Controller(size, plant, frozenset({"kernel"}), plant.of(None).total)
     for step in range(600):
         coded = Coded({"kernel": plant.bits}, {"kernel": 0.0}, plant)
-        plant.settle(controller(Progress(step, 600, max(0, step - 1)), coded))
-    assert plant.of(None).total == pytest.approx(1.01 * size, rel=0.02)
+        plant.settle(controller(Progress(20 * step, 12_000, max(0, 20 * step - 20)), coded))
+    assert plant.of(None).total == pytest.approx(1.02 * size, rel=0.03)
 
 
 def test_below_the_size_the_price_stays_at_zero() -> None:

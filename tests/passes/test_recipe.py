@@ -131,6 +131,7 @@ PASSES: list[bw.Pass] = [
     bw.Distill(price=1e-6),
     bw.Distill(9, size="12 kB"),
     bw.Finetune(9, size=12_000),
+    bw.Finetune(price=1e-6),
     bw.Distill(features=["conv", "block/dense"], attention={"mine": "theirs"}),
     bw.Finetune(loss=is_wide),
     bw.Where(bw.Quantize(3), "encoder"),

@@ -21,7 +21,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((1024, 16)).astype("float32")
 Y = X[:, :4].argmax(axis=1).astype("int32")
-FAST = {"learning_rate": 3e-3, "batch_size": 64}
+FAST = {"learning_rate": 3e-3, "batch_size": 16, "jit_compile": False}
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +57,23 @@ def test_the_slope_in_tensorflow_is_that_in_numpy() -> None:
 # ---- a price
 
 
-@pytest.mark.parametrize("grid", [bw.Quantize(rate=3), bw.Quantize(step=0.5), bw.Quantize(4), bw.Quantize(8, symmetric=False)])
+@pytest.mark.parametrize("grid", [bw.Quantize(rate=3), bw.Quantize(4), bw.Quantize(8, symmetric=False)])
 def test_a_price_makes_the_file_smaller(model: Any, grid: Any) -> None:
-    free, paid = (trained(model, grid, bw.Distill(4, price=price, **FAST)) for price in (0.0, 1e-4))
-    assert paid.size < 0.8 * free.size
-    assert share_of_zeros(paid, "hidden/kernel") > share_of_zeros(free, "hidden/kernel") + 0.1
-    history = paid.report.passes[1].history
-    assert history["code_bytes"][-1] < 0.7 * history["code_bytes"][0]
-    assert history["price"] == pytest.approx([1e-4 * share for share in (0.83, 1, 1, 1)], rel=0.05)
+    before = trained(model, grid)
+    paid = trained(before, bw.Distill(4, price=3e-4, **FAST))
+    assert paid.size < 0.85 * before.size
+    assert share_of_zeros(paid, "hidden/kernel") > share_of_zeros(before, "hidden/kernel") + 0.1
+    history = paid.report.passes[0].history
+    assert history["code_bytes"][-1] < 0.8 * history["code_bytes"][0]
+    assert history["price"] == pytest.approx([3e-4 * share for share in (0.83, 1, 1, 1)], rel=0.05)
     assert history["zeros"][-1] > history["zeros"][0]
 
 
 def test_a_price_of_nothing_trains_as_without(model: Any) -> None:
-    grid = bw.Quantize(4)
-    with_, without = (trained(model, grid, bw.Distill(2, learn_steps=True, price=price)) for price in (0.0, None))
+    tunes = (bw.Distill(1, learn_steps=True, price=price, jit_compile=False) for price in (0.0, None))
+    with_, without = (trained(model, bw.Quantize(4), tune) for tune in tunes)
     for path in without.graph.values:
-        assert np.allclose(with_.graph.values[path], without.graph.values[path], atol=1e-5)
+        assert np.array_equal(with_.graph.values[path], without.graph.values[path])
 
 
 def test_the_loss_has_the_price(model: Any) -> None:
@@ -91,17 +92,18 @@ def test_labels_can_pay_too_and_validation_is_of_the_model_alone(model: Any) -> 
 
 
 def test_masks_stay_and_other_weights_come_back(model: Any) -> None:
-    pruned = trained(model, bw.Prune(0.5), bw.Quantize(rate=2))
-    mask = pruned.graph["hidden/kernel"].encoding.mask
-    after = trained(pruned, bw.Distill(3, price=1e-6, **FAST))
-    before, now = (result.graph.values["hidden/kernel"] for result in (pruned, after))
+    pruned = trained(model, bw.Prune(0.5), bw.Quantize(step=1.5))
+    mask = pruned.graph["second/kernel"].encoding.mask
+    after = trained(pruned, bw.Distill(2, price=1e-6, **FAST))
+    before, now = (result.graph.values["second/kernel"] for result in (pruned, after))
+    assert mask is not None
     assert not now[~mask].any()
-    assert ((before == 0) & (now != 0)).any()
+    assert ((before == 0) & (now != 0) & mask).any()
 
 
 def test_steps_are_learned_and_what_is_left_is_on_the_grid(model: Any, tmp_path: Path) -> None:
     start = trained(model, bw.Quantize(rate=3))
-    result = trained(start, bw.Distill(3, price=1e-4, **FAST))
+    result = trained(start, bw.Distill(2, price=1e-3, **FAST))
     before, now = (found.graph["hidden/kernel"].encoding.grid for found in (start, result))
     assert now.scale > before.scale
     assert now.levels == IntegerLevels(None, None)
@@ -113,17 +115,17 @@ def test_steps_are_learned_and_what_is_left_is_on_the_grid(model: Any, tmp_path:
 
 
 def test_it_is_the_same_again(model: Any) -> None:
-    one, two = (trained(model, bw.Quantize(rate=3), bw.Distill(2, price=1e-5)) for _ in range(2))
+    one, two = (trained(model, bw.Quantize(4), bw.Distill(1, price=1e-5, jit_compile=False)) for _ in range(2))
     assert all(np.array_equal(one.graph.values[path], two.graph.values[path]) for path in one.graph.values)
 
 
 def test_in_a_ramp_and_for_a_part(model: Any) -> None:
-    ramp = bw.Ramp(bw.Quantize(4), during=bw.Distill(3, price=1e-4, **FAST))
+    ramp = bw.Ramp(bw.Quantize(4), during=bw.Distill(1, price=1e-4, **FAST))
     assert "code_bytes" in trained(model, ramp).report.passes[0].history
-    part = bw.Where(bw.Distill(2, price=1e-3, **FAST), "hidden")
-    result = trained(model, bw.Quantize(rate=3), part)
-    assert share_of_zeros(result, "hidden/kernel") > 0.5
-    assert share_of_zeros(result, "second/kernel") < 0.4
+    start = trained(model, bw.Quantize(rate=3))
+    result = trained(start, bw.Where(bw.Distill(2, price=1e-3, **FAST), "hidden"))
+    assert share_of_zeros(result, "hidden/kernel") > share_of_zeros(start, "hidden/kernel") + 0.1
+    assert share_of_zeros(result, "second/kernel") == share_of_zeros(start, "second/kernel")
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])
@@ -131,9 +133,9 @@ def test_convolutions_with_and_without_xla(jit_compile: bool) -> None:
     keras.utils.set_random_seed(1)
     stack = [keras.Input((8, 8, 1)), layers.Conv2D(8, 3, name="conv"), layers.Flatten(), layers.Dense(3, name="out")]
     images = RNG.standard_normal((128, 8, 8, 1)).astype("float32")
-    tune = bw.Distill(3, price=1e-3, jit_compile=jit_compile, **FAST)
-    result = trained(keras.Sequential(stack), bw.Quantize(4), tune, data=images)
-    assert share_of_zeros(result, "out/kernel") > 0.3
+    start = trained(keras.Sequential(stack), bw.Quantize(4), data=images)
+    result = trained(start, bw.Distill(6, price=1e-2, **{**FAST, "jit_compile": jit_compile}), data=images)
+    assert share_of_zeros(result, "out/kernel") > share_of_zeros(start, "out/kernel") + 0.1
 
 
 # ---- a size
@@ -141,10 +143,11 @@ def test_convolutions_with_and_without_xla(jit_compile: bool) -> None:
 
 @pytest.mark.parametrize("grid", [bw.Quantize(rate=3), bw.Quantize(4)])
 def test_the_file_ends_at_the_size(model: Any, grid: Any) -> None:
-    asked = int(0.8 * trained(model, grid).size)
-    result = trained(model, grid, bw.Distill(12, size=asked, **FAST))
+    start = trained(model, grid)
+    asked = int(0.85 * start.size)
+    result = trained(start, bw.Distill(8, size=asked, **FAST))
     assert 0.98 * asked <= result.size <= asked
-    assert f"{asked:,} asked for" in result.report.passes[1].remarks[-1]
+    assert f"{asked:,} asked for" in result.report.passes[0].remarks[-1]
 
 
 def test_a_file_that_is_small_enough_pays_nothing(model: Any) -> None:
@@ -155,9 +158,11 @@ def test_a_file_that_is_small_enough_pays_nothing(model: Any) -> None:
 
 def test_what_training_cannot_do_rounding_does(model: Any) -> None:
     """One epoch is much too short for so small a file."""
-    result = trained(model, bw.Quantize(rate=3), bw.Distill(1, size="3 kB"))
-    assert result.size <= 3000
-    assert any("rounded again" in line for line in result.report.passes[1].remarks)
+    start = trained(model, bw.Quantize(rate=3))
+    asked = int(0.7 * start.size)
+    result = trained(start, bw.Distill(1, size=asked))
+    assert 0.98 * asked <= result.size <= asked
+    assert any("rounded again" in line for line in result.report.passes[0].remarks)
 
 
 # ---- what is refused
@@ -180,7 +185,7 @@ def test_nothing_to_pay_for(model: Any) -> None:
 
 
 def test_a_size_that_no_file_has(model: Any) -> None:
-    refused("every code at zero", model, bw.Quantize(rate=3), bw.Distill(1, size=500))
+    refused("every code at zero", model, bw.Quantize(rate=3), bw.Distill(1, size=100))
 
 
 def test_a_loss_of_its_own() -> None:
