@@ -37,7 +37,7 @@ def run(folder: Path, data: Fashion, size: str, epochs: int, seed: int) -> dict[
     seconds = time.perf_counter() - started
     found, loaded, _ = reloaded(result)
     record = result.report.passes[1]
-    row = {
+    row: dict[str, Any] = {
         "size": size,
         "epochs": epochs,
         "seed": seed,

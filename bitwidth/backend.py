@@ -50,6 +50,7 @@ class Progress:
 
 
 Steer = Callable[[Progress, Graph], Graph]
+Price = Callable[[Progress, "Coded"], float]
 
 
 @dataclass(frozen=True)
@@ -91,20 +92,10 @@ class Teaching:
 
 @dataclass(frozen=True)
 class Coded:
-    """What a training pays for at a moment.
-
-    Attributes:
-        bits: that the codes of each parameter that is paid for take, by path, each with its own table of frequencies.
-        zeros: the share of codes that are zero, by path; pruned ones do not count.
-        masters: the model at this moment, its encodings with what was learned; to be read while it is handed over only.
-    """
+    """The bits of the codes of each parameter that is paid for, by path; and the masters, read as those of `Steer`."""
 
     bits: Mapping[str, float]
-    zeros: Mapping[str, float]
     masters: Graph
-
-
-Price = Callable[[Progress, Coded], float]
 
 
 @dataclass(frozen=True)
@@ -112,9 +103,8 @@ class Pricing:
     """What a training pays for code length, besides what it minimises.
 
     Attributes:
-        paths: the parameters whose codes are paid for, those that train under a grid of integers.
-        price: called every few steps, and before the first; the price of a bit until it is called again, in units of
-            the loss, at least 0.
+        paths: the parameters that are paid for, of those that train; each on a grid of integers.
+        price: called before the first step and every few steps: what a bit costs from then on, in units of the loss.
     """
 
     paths: frozenset[str]

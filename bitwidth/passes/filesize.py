@@ -11,6 +11,8 @@ from bitwidth.graph import Graph
 from bitwidth.report import FileSize
 from bitwidth.result import stored_model
 
+Size = int | str
+"""Bytes, as a number or as a text with a unit."""
 _UNITS = {"B": 1, "kB": 1_000, "KiB": 1 << 10, "MB": 1_000_000, "MiB": 1 << 20}
 
 

@@ -15,6 +15,7 @@ from bitwidth.context import Context, Notes, check_choice, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
+from bitwidth.passes.filesize import Size
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.paying import RAMPED, Payment, check_paying, ramped
 from bitwidth.typing import Loss, is_number
@@ -56,11 +57,12 @@ class Finetune(TrainingPass, name="finetune"):
         learn_steps: True to train the scales of grids too, and the levels of learned codebooks (Esser et al. 2020,
             "Learned Step Size Quantization", section 2). A step takes about a tenth longer. When training ends they are
             rounded to the two bytes in which they are stored. Steps of integers without bounds (`Quantize(rate=...)`)
-            stay. Where bits are paid for, those that are paid for train in any case. What is learned trains with the same optimizer and learning rate, without weight decay: an Adam of
-            1e-3 moves a scale by a thousandth of it in a step.
+            stay. Where bits are paid for, the scales of what is paid for train in any case. What is learned trains with
+            the same optimizer and learning rate, without weight decay: an Adam of 1e-3 moves a scale by a thousandth of
+            it in a step.
         price: what a bit of the coded kernels costs, in units of the loss: the loss that is trained by has the price
             times the expected code length of every kernel on a uniform grid besides (Ballé et al. 2017, "End-to-end
-            Optimized Image Compression", section 3), each coded with the table of its own frequencies. It rises from 0
+            Optimized Image Compression", section 3), with scales that are learned. It rises from 0
             over the first 30 % of the training. Masks stay; other weights at zero can come back. None for nothing.
         size: the bytes that the file is to have when this pass is the last, a number or a text ("12 kB"; kB is 1,000
             bytes, KiB 1,024): the price is found while the model trains. The file is at most that long; codes that it
@@ -91,7 +93,7 @@ class Finetune(TrainingPass, name="finetune"):
     verbose: Literal[0, 1, 2] = 0
     learn_steps: bool = False
     price: float | None = None
-    size: int | str | None = None
+    size: Size | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "steps_per_epoch"):

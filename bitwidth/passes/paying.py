@@ -12,7 +12,7 @@ from bitwidth.backend import Coded, Price, Pricing, Progress
 from bitwidth.context import Context
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph, Parameter
-from bitwidth.passes.filesize import Sizes, bytes_of
+from bitwidth.passes.filesize import Size, Sizes, bytes_of
 from bitwidth.passes.landing import landed
 from bitwidth.passes.roles import is_matrix
 from bitwidth.typing import is_number
@@ -38,7 +38,7 @@ class Paid(Protocol):
         """Of a bit, in units of the loss."""
 
     @property
-    def size(self) -> int | str | None:
+    def size(self) -> Size | None:
         """Of the file."""
 
 
@@ -144,9 +144,10 @@ def ramped(price: float) -> Price:
 class Controller:
     """Finds the price at which the file ends at a size, while the model trains.
 
-    The wanted size falls from that at the start to the size in the end as it would at a steady price; the price's
-    logarithm is the integral of the error of the size's logarithm, and that error itself. The size is estimated from the tables of the
-    codes; what the file takes for each of their bits, and besides, is measured with the writer now and then.
+    The wanted size falls from that at the start to the size as it would at a steady price. The price's logarithm is the
+    integral of the error of the size's logarithm, and a share of that error, both as foreseen for a little later. The
+    size is estimated from the entropies of the codes; what the file takes for each of their bits, and besides, is
+    measured with the writer now and then.
 
     Attributes:
         size: bytes of the file.

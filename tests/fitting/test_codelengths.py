@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwidth.coder import encode_integers
@@ -57,6 +57,7 @@ def test_of_no_codes() -> None:
     assert code_lengths(np.zeros(0, int)).bits == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(1 << 31), 1 << 31), max_size=40))
 def test_any_codes(values: list[int]) -> None:
     codes = np.array(values, np.int64)

@@ -23,7 +23,9 @@ def test_sizes(size: Any, expected: int) -> None:
     assert bytes_of(size, "Distill") == expected
 
 
-@pytest.mark.parametrize("size", [0, -3, 1.5, True, "", "12", "12 kb", "kB", "-1 kB", "1e3 kB", "0 kB", [12], None, b"1 B"])
+@pytest.mark.parametrize(
+    "size", [0, -3, 1.5, True, "", "12", "12 kb", "kB", "-1 kB", "1e3 kB", "0 kB", [12], None, b"1 B"]
+)
 def test_what_is_no_size(size: Any) -> None:
     with pytest.raises(ConfigError, match="number of bytes"):
         bytes_of(size, "Distill")
@@ -71,7 +73,7 @@ def test_the_controller_ends_at_the_size(size: int, scale: float) -> None:
     plant: Any = Plant(500 * scale**0.4, 8e5, 0.85)
     controller = Controller(size, plant, frozenset({"kernel"}), plant.of(None).total)
     for step in range(600):
-        coded = Coded({"kernel": plant.bits}, {"kernel": 0.0}, plant)
+        coded = Coded({"kernel": plant.bits}, plant)
         plant.settle(controller(Progress(20 * step, 12_000, max(0, 20 * step - 20)), coded))
     assert plant.of(None).total == pytest.approx(1.02 * size, rel=0.03)
 
@@ -80,5 +82,5 @@ def test_below_the_size_the_price_stays_at_zero() -> None:
     plant: Any = SimpleNamespace(of=lambda graph: FileSize(9_000, {"kernel": 6_000}))
     controller = Controller(12_000, plant, frozenset({"kernel"}), 9_000)
     for step in range(50):
-        assert controller(Progress(step, 50, max(0, step - 1)), Coded({"kernel": 48_000.0}, {}, plant)) == 0.0
+        assert controller(Progress(step, 50, max(0, step - 1)), Coded({"kernel": 48_000.0}, plant)) == 0.0
     assert controller.is_free

@@ -124,7 +124,7 @@ class ConstrainedModel:
 
     @contextmanager
     def snapshot(self) -> Iterator[Graph]:
-        """The masters of this moment, and the encodings with what was learned in them; to be read within this context."""
+        """As `masters`, with what was learned in the encodings."""
         with self.masters() as masters:
             learned = {path: lowering for path, lowering in self._lowerings.items() if lowering.learned}
             held = {path: low.baked(self.graph[path].encoding, masters.values[path]) for path, low in learned.items()}

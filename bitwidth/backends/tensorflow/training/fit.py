@@ -53,14 +53,13 @@ def fit(
     own = [*steering.callbacks(), *counting(optimizer), *restoring.callbacks()]
     _LOG.info("%s: training for %d epochs of %s steps", model.name, training.epochs, steps or "unknown")
     started = time.perf_counter()
-    beside = None if teacher is None else teacher.beside
     with ExitStack() as terms:
         if teacher is not None:
             terms.enter_context(learning_from(model, training, teacher, data, labelled))
         if training.pricing is not None:
             own += terms.enter_context(paying(training.pricing, steering))
         history = model.fit(
-            data.for_fit(training.batch_size, training.seed, beside),
+            data.for_fit(training.batch_size, training.seed, None if teacher is None else teacher.beside),
             epochs=training.epochs,
             steps_per_epoch=training.steps_per_epoch if data.batched else steps,
             validation_data=validation,

@@ -184,10 +184,9 @@ class _Counting(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _ask(self) -> None:
         self._count()
-        now = {tensor.path: tensor.now for tensor in self._tensors}
-        bits, zeros = ({path: getattr(found, name) for path, found in now.items()} for name in ("bits", "zeros"))
+        bits = {tensor.path: tensor.now.bits for tensor in self._tensors}
         with self._steering.constrained.snapshot() as masters:
-            price = self._pricing.price(Progress(self._done, self._total, self._last), Coded(bits, zeros, masters))
+            price = self._pricing.price(Progress(self._done, self._total, self._last), Coded(bits, masters))
         self._last = self._done
         self._price.assign(price)
 

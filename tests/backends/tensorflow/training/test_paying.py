@@ -21,7 +21,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((1024, 16)).astype("float32")
 Y = X[:, :4].argmax(axis=1).astype("int32")
-FAST = {"learning_rate": 3e-3, "batch_size": 16, "jit_compile": False}
+FAST: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 16, "jit_compile": False}
 
 
 @pytest.fixture(scope="module")
