@@ -62,8 +62,9 @@ class Finetune(TrainingPass, name="finetune"):
             it in a step.
         price: what a bit of the coded kernels costs, in units of the loss: the loss that is trained by has the price
             times the expected code length of every kernel on a uniform grid besides (Ballé et al. 2017, "End-to-end
-            Optimized Image Compression", section 3), with scales that are learned. It rises from 0
-            over the first 30 % of the training, after which the learning rate falls. Masks stay; other weights at zero can come back. None for nothing.
+            Optimized Image Compression", section 3), with scales that are learned. It rises from 0 over the first
+            30 % of the training, after which the learning rate falls. Masks stay; other weights at zero can come back.
+            None for nothing.
         size: the bytes that the file is to have when this pass is the last, a number or a text ("12 kB"; kB is 1,000
             bytes, KiB 1,024): the price is found while the model trains. The file is at most that long; codes that it
             is too long by at the end are rounded again for the least sum of error and length. With `price` or `size`

@@ -69,6 +69,7 @@ def test_a_price_makes_the_file_smaller(model: Any, grid: Any) -> None:
     assert history["zeros"][-1] > history["zeros"][0]
 
 
+@pytest.mark.slow
 def test_a_price_of_nothing_trains_as_without(model: Any) -> None:
     """But for the learning rate, which falls when the price has risen."""
     same: dict[str, Any] = {"learn_steps": True, "jit_compile": False, "decay": "constant"}
@@ -85,6 +86,7 @@ def test_the_loss_has_the_price(model: Any) -> None:
     assert history["loss"][-1] == pytest.approx(history["distillation"][-1] + 1e-5 * bits, rel=0.03)
 
 
+@pytest.mark.slow
 def test_labels_can_pay_too_and_validation_is_of_the_model_alone(model: Any) -> None:
     tune = bw.Finetune(3, price=1e-4, **FAST)
     result = trained(model, bw.Quantize(rate=3), tune, data=(X, Y), validation=(X, Y))
@@ -116,6 +118,7 @@ def test_steps_are_learned_and_what_is_left_is_on_the_grid(model: Any, tmp_path:
     assert any("hidden/kernel: about" in line for line in result.report.passes[0].remarks)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_again(model: Any) -> None:
     one, two = (trained(model, bw.Quantize(4), bw.Distill(1, price=1e-5, jit_compile=False)) for _ in range(2))
     assert all(np.array_equal(one.graph.values[path], two.graph.values[path]) for path in one.graph.values)
@@ -130,6 +133,7 @@ def test_in_a_ramp_and_for_a_part(model: Any) -> None:
     assert share_of_zeros(result, "second/kernel") == share_of_zeros(start, "second/kernel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_convolutions_with_and_without_xla(jit_compile: bool) -> None:
     keras.utils.set_random_seed(1)
@@ -158,6 +162,7 @@ def test_a_file_that_is_small_enough_pays_nothing(model: Any) -> None:
     assert "the price stayed at 0" in result.report.passes[1].remarks[-1]
 
 
+@pytest.mark.slow
 def test_what_training_cannot_do_rounding_does(model: Any) -> None:
     """One epoch is much too short for so small a file."""
     start = trained(model, bw.Quantize(rate=3))
