@@ -50,6 +50,7 @@ class Progress:
 
 
 Steer = Callable[[Progress, Graph], Graph]
+Price = Callable[[Progress, "Coded"], float]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,27 @@ class Teaching:
 
 
 @dataclass(frozen=True)
+class Coded:
+    """The bits of the codes of each parameter that is paid for, by path; and the masters, read as those of `Steer`."""
+
+    bits: Mapping[str, float]
+    masters: Graph
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """What a training pays for code length, besides what it minimises.
+
+    Attributes:
+        paths: the parameters that are paid for, of those that train; each on a grid of integers.
+        price: called before the first step and every few steps: what a bit costs from then on, in units of the loss.
+    """
+
+    paths: frozenset[str]
+    price: Price
+
+
+@dataclass(frozen=True)
 class Training:
     """One run of training.
 
@@ -118,6 +140,7 @@ class Training:
         settled: fraction of the run after which the pass that steers changes nothing any more: callbacks that wait for
             the best model, or stop when it gets no better, count from then on.
         teaching: what it learns from besides labels; None for labels alone.
+        pricing: what it pays for code length; None for nothing.
         on_step: called after each step with how many are done, and how many there are where that is known; True ends
             the training there, as a whole step. None where nobody wants to know.
     """
@@ -141,6 +164,7 @@ class Training:
     every_step: bool = False
     settled: float = 0.0
     teaching: Teaching | None = None
+    pricing: Pricing | None = None
     on_step: Callable[[int, int | None], bool] | None = None
 
 

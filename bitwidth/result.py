@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from bitwidth.artifact import (
+    Architecture,
     StoredModel,
     StoredParameter,
     open_checkpoint,
@@ -207,6 +208,20 @@ class Result:
         return f"<Result {self.graph.name!r}: {len(self.report.passes)} passes over {len(self.graph)} parameters>"
 
 
+def stored_model(graph: Graph, architecture: Architecture) -> StoredModel:
+    """What the file of a graph holds.
+
+    Args:
+        graph: every value is what its encoding holds.
+        architecture: of its model, as `Session.architecture` returned it.
+    """
+    parameters = tuple(
+        StoredParameter(p.path, p.role, p.dtype, p.trainable, p.encoding, graph.values[p.path])
+        for p in sorted(graph, key=lambda parameter: parameter.index)
+    )
+    return StoredModel(graph.name, architecture, parameters, layer_inputs(graph.structure))
+
+
 class _File:
     """The file of a result, written in memory when it is first asked for."""
 
@@ -218,11 +233,7 @@ class _File:
         graph = self.graph
         with self._turn:
             architecture = self._session.architecture(graph)
-        parameters = tuple(
-            StoredParameter(p.path, p.role, p.dtype, p.trainable, p.encoding, graph.values[p.path])
-            for p in sorted(graph, key=lambda parameter: parameter.index)
-        )
-        return StoredModel(graph.name, architecture, parameters, layer_inputs(graph.structure))
+        return stored_model(graph, architecture)
 
     @cached_property
     def packed(self) -> PackedFile:

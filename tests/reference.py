@@ -193,6 +193,8 @@ class ReferenceSession:
             raise DataError(f"{name} has no targets")
 
     def check_training(self, training: Training) -> None:
+        if training.pricing is not None:
+            raise ConfigError("the reference network does not pay for code length: leave price and size out")
         teaching = training.teaching
         if teaching is not None and not (teaching.teacher is None and not teaching.features and not teaching.attention):
             raise ConfigError("the reference network learns from the outputs of the network that was opened only")

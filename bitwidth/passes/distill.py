@@ -93,7 +93,7 @@ class Distill(Finetune, name="distill"):
     @override
     def check(self, graph: Graph, context: Context) -> None:
         """There are data, a teacher that fits, and labels with a loss where `alpha` is above 0."""
-        if self.only is not None and not self._chosen(graph):
+        if self.only is not None and not self._only(graph):
             raise ConfigError('Distill: only="norms_and_biases", and the model has none that train')
         super().check(graph, context)
 
@@ -108,9 +108,10 @@ class Distill(Finetune, name="distill"):
             features=tuple(self.features.items()) if isinstance(self.features, Mapping) else (),
             attention=tuple(self.attention.items()) if isinstance(self.attention, Mapping) else (),
         )
-        return replace(super()._training(graph, context), teaching=teaching, only=self._chosen(graph))
+        return replace(super()._training(graph, context), teaching=teaching)
 
-    def _chosen(self, graph: Graph) -> frozenset[str] | None:
+    @override
+    def _only(self, graph: Graph) -> frozenset[str] | None:
         if self.only is None:
             return None
         return frozenset(item.path for item in graph if item.role in _RECOVERY and item.trainable)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from math import inf
 from typing import Any, Literal
 
 import numpy as np
 from typing_extensions import override
 
-from bitwidth.backend import Objective, Steer, Training
-from bitwidth.context import Context, check_choice, check_count
+from bitwidth.backend import Objective, Pricing, Steer, Training
+from bitwidth.context import Context, Notes, check_choice, check_count
 from bitwidth.errors import ConfigError
 from bitwidth.graph import Graph
 from bitwidth.passes.base import TrainingPass
+from bitwidth.passes.filesize import Size
 from bitwidth.passes.keywords import keywords_from
+from bitwidth.passes.paying import RAMPED, Payment, check_paying, ramped
 from bitwidth.typing import Loss, is_number
 
 _NEITHER = (bool, int, float, complex, bytes, set, np.ndarray, np.generic)  # names, objects and lists are taken
@@ -55,8 +57,18 @@ class Finetune(TrainingPass, name="finetune"):
         learn_steps: True to train the scales of grids too, and the levels of learned codebooks (Esser et al. 2020,
             "Learned Step Size Quantization", section 2). A step takes about a tenth longer. When training ends they are
             rounded to the two bytes in which they are stored. Steps of integers without bounds (`Quantize(rate=...)`)
-            stay. What is learned trains with the same optimizer and learning rate, without weight decay: an Adam of
-            1e-3 moves a scale by a thousandth of it in a step.
+            stay. Where bits are paid for, the scales of what is paid for train in any case. What is learned trains with
+            the same optimizer and learning rate, without weight decay: an Adam of 1e-3 moves a scale by a thousandth of
+            it in a step.
+        price: what a bit of the coded kernels costs, in units of the loss: the loss that is trained by has the price
+            times the expected code length of every kernel on a uniform grid besides (Ballé et al. 2017, "End-to-end
+            Optimized Image Compression", section 3), with scales that are learned. It rises from 0 over the first
+            30 % of the training, after which the learning rate falls. Masks stay; other weights at zero can come back.
+            None for nothing.
+        size: the bytes that the file is to have when this pass is the last, a number or a text ("12 kB"; kB is 1,000
+            bytes, KiB 1,024): the price is found while the model trains. The file is at most that long; codes that it
+            is too long by at the end are rounded again for the least sum of error and length. With `price` or `size`
+            the history has `code_bytes`, `price` and `zeros`, the share of codes that are zero.
 
     Raises:
         ConfigError: a field is out of its range.
@@ -81,6 +93,8 @@ class Finetune(TrainingPass, name="finetune"):
     jit_compile: bool | None = None
     verbose: Literal[0, 1, 2] = 0
     learn_steps: bool = False
+    price: float | None = None
+    size: Size | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "steps_per_epoch"):
@@ -91,6 +105,7 @@ class Finetune(TrainingPass, name="finetune"):
         self._check_compiled()
         check_choice(self.jit_compile, (True, False, None), self.label, "jit_compile")
         check_choice(self.learn_steps, (True, False), self.label, "learn_steps")
+        check_paying(self, self.label)
         if not isinstance(self.verbose, int) or self.verbose not in (0, 1, 2):
             raise ConfigError(f"{self.label}: verbose must be 0, 1 or 2, got {self.verbose!r}")
         object.__setattr__(self, "callbacks", tuple(self.callbacks))
@@ -149,7 +164,32 @@ class Finetune(TrainingPass, name="finetune"):
     @override
     def train(self, graph: Graph, context: Context, steer: Steer | None) -> Graph:
         """Train from the graph's values on."""
-        return context.train(graph, self._training(graph, context), steer)
+        training = self._training(graph, context)
+        payment = Payment.of(self, graph, context, training.only, self.label)
+        if payment is None:
+            return context.train(graph, training, steer)
+        waiting = replace(context, settled=max(context.settled, RAMPED))
+        trained = waiting.train(graph, replace(training, pricing=payment.pricing), steer)
+        return payment.settled(trained, context)
+
+    @override
+    def preview(self, graph: Graph, context: Context) -> Graph:
+        """Training changes values only: the graph unchanged. What is to be paid for is there."""
+        if self.pays:
+            quiet = replace(context, notes=Notes())
+            same = {p.path: p.shape for p in graph} == {p.path: p.shape for p in context.session.graph}
+            item = self if same else replace(self, size=None, price=0.0)  # no file of a model that is yet to be made
+            Payment.of(item, graph, quiet, self._only(graph), self.label)
+        return super().preview(graph, context)
+
+    @property
+    def pays(self) -> bool:
+        """Whether it pays for code length."""
+        return self.price is not None or self.size is not None
+
+    def _only(self, graph: Graph) -> frozenset[str] | None:
+        """Paths of the parameters to train; None for all."""
+        return None
 
     def _training(self, graph: Graph, context: Context) -> Training:
         return Training(
@@ -168,5 +208,7 @@ class Finetune(TrainingPass, name="finetune"):
             seed=context.seed,
             verbose=self.verbose,
             learn=self.learn_steps,
+            only=self._only(graph),
             settled=context.settled,
+            pricing=Pricing(frozenset(), ramped(0.0)) if self.pays else None,
         )

@@ -16,6 +16,7 @@ from bitwidth.events import Watch
 from bitwidth.fitting import fit_scale
 from bitwidth.graph import Graph
 from bitwidth.passes.base import Pass, TrainingPass
+from bitwidth.passes.finetune import Finetune
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.quantize import Quantize
 from bitwidth.passes.ramp import Ramp
@@ -73,6 +74,8 @@ class Nested(Wrapping, name="nested"):
             )
         if not isinstance(self.during, TrainingPass) or isinstance(self.during, Ramp):
             raise ConfigError(f"Nested: during must be a training pass such as Finetune, got {self.during!r}")
+        if isinstance(self.during, Finetune) and self.during.pays:
+            raise ConfigError("Nested: what a prefix of codes costs is not known: leave price and size out of `during`")
         if not isinstance(self.widths, list | tuple) or len(self.widths) < 2:
             raise ConfigError(f"Nested: widths must be two or more numbers of bits, got {self.widths!r}")
         widths = tuple(self.widths)

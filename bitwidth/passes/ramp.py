@@ -148,9 +148,10 @@ class Ramp(Wrapping, TrainingPass, name="ramp"):
     @override
     def preview(self, graph: Graph, context: Context) -> Graph:
         """The pass at full strength."""
+        after = super().preview(graph, context)
         with self.part(1, context) as (during, inner):
-            during.preview(graph, replace(inner, notes=Notes(foreseen=context.notes.foreseen)))
-        return super().preview(graph, context)
+            during.preview(after, replace(inner, notes=Notes(foreseen=context.notes.foreseen)))
+        return after
 
     @property
     @override

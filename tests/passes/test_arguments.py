@@ -73,6 +73,7 @@ MISFITS: dict[str, tuple[Any, ...]] = {
 }
 MISFITS |= dict.fromkeys(("keep", "macs", "parameters"), (*NAMES, *LISTS, 0, 1, 1.5, True, None))
 MISFITS["temperature"] = (*NAMES, *LISTS, 0, True, None, float("inf"))
+MISFITS["size"] = (*NAMES, *LISTS, 0, 1.5, True, "12", "12 kb", "-1 kB")
 MISFITS["alpha"] = (*NAMES, *LISTS, 1.5, True, None)
 MISFITS["teacher"] = ("foo", 1, 1.5, True, b"max", int)
 MISFITS |= dict.fromkeys(("features", "attention"), (*NAMES, *LISTS[:-2], {}, 1, [""], {"a": 1}))
@@ -114,6 +115,8 @@ def test_a_wrong_argument_is_refused_when_a_pass_is_built(cls: type[Any]) -> Non
         if issubclass(cls, bw.Shrink | bw.Factorize) and field.name in ("units", "rank", "error", "macs", "parameters"):
             given = {}
         for value in wrong(field.name):
+            if value is None and field.default is None:
+                continue
             said = refusal(cls, {**given, field.name: value})
             assert cls.__name__ in said, f"{cls.__name__}({field.name}={value!r}): {said or 'it was taken'}"
 

@@ -286,7 +286,8 @@ class KerasSession:
         teacher = None if taught is None else self._teacher(taught, self._source(training.data, "data"))
         self._watched.gradients.clear()
         try:
-            self._constrained.attach(graph, training.only, training.learn)
+            paid = frozenset() if training.pricing is None else training.pricing.paths
+            self._constrained.attach(graph, training.only, training.learn, paid)
             with waiting(training), undisturbed(untracked_of(self.model, self._trace)):
                 history = self._fit(training, steering, teacher) if self.model.trainable_variables else {}
         except BaseException:

@@ -68,13 +68,20 @@ class ConstrainedModel:
         self._proven: dict[frozenset[str], Mapping[str, str]] = {}
         self._stack = ExitStack()
 
-    def attach(self, graph: Graph, only: frozenset[str] | None = None, learn: bool = False) -> None:
+    def attach(
+        self,
+        graph: Graph,
+        only: frozenset[str] | None = None,
+        learn: bool = False,
+        paid: frozenset[str] = frozenset(),
+    ) -> None:
         """Begin: put the masters of `graph` into the variables, and its encodings between them and the layers.
 
         Args:
             graph: values to start from, and the encodings in force.
             only: paths of the parameters that train; None for all that are trainable.
             learn: whether the scales of grids and the levels of learned codebooks train too.
+            paid: paths of the parameters whose code length is paid for: their scales train in any case.
         """
         self._store.settle()
         self._store.load_masters(graph)
@@ -83,8 +90,8 @@ class ConstrainedModel:
         self.refused = self._read_past(graph, self._lowerings)
         views = {graph[path].index: low for path, low in self._lowerings.items() if path not in self.refused}
         for path, lowering in self._lowerings.items():
-            if learn and path not in self.refused and (only is None or path in only):
-                lowering.learn()
+            if (learn or path in paid) and path not in self.refused and _is_in(path, only):
+                lowering.learn(path in paid)
         with ExitStack() as stack:
             stack.enter_context(attached(self.model, views))
             stack.enter_context(self._frozen())
@@ -114,6 +121,22 @@ class ConstrainedModel:
             yield masters.graph
         finally:
             masters.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Graph]:
+        """As `masters`, with what was learned in the encodings."""
+        with self.masters() as masters:
+            learned = {path: lowering for path, lowering in self._lowerings.items() if lowering.learned}
+            held = {path: low.baked(self.graph[path].encoding, masters.values[path]) for path, low in learned.items()}
+            parameters = tuple(replace(p, encoding=held.get(p.path, p.encoding)) for p in masters)
+            yield Graph(masters.structure, parameters, masters.values) if held else masters
+
+    def trained(self, paths: Collection[str]) -> dict[str, tuple[ModelVariable, Lowering]]:
+        """Of these parameters those that train, each with its master and what it is read through; it is attached."""
+        chosen = [path for path in self._lowerings if path in paths and path not in self.refused]
+        return {
+            path: (self._store.variables[path], self._lowerings[path]) for path in chosen if _is_in(path, self._only)
+        }
 
     def advance(self, graph: Graph, masters: Graph) -> None:
         """Let the encodings of `graph` be in force from now on; where its values were moved, training goes on there.

@@ -34,12 +34,12 @@ class Scaled(Lowering):
     def __init__(self, encoding: Quantized, shape: Sequence[int]) -> None:
         self.block, self.grid = encoding.block, encoding.scale.shape
         super().__init__(encoding, shape)
-        self._can_learn = bool(np.isfinite(encoding.bits)) and prod(self.shape) > 0
+        self._is_bounded = bool(np.isfinite(encoding.bits))
 
     @override
-    def learn(self) -> None:
-        """Scales train, except those of integers without bounds, whose step was chosen for a rate."""
-        if self._can_learn:
+    def learn(self, paid: bool = False) -> None:
+        """Scales train; those of integers without bounds, whose step was chosen for a rate, where bits are paid for."""
+        if prod(self.shape) > 0 and (self._is_bounded or paid):
             self.learned = (learned_variable(self.grid, "learned_scale"),)
 
     @override
@@ -141,7 +141,7 @@ class Scaled(Lowering):
             if grid.block
             else prod(self.shape)
         )
-        greatest = max(float(np.abs(low).max()), float(np.abs(high).max()))
+        greatest = max(float(np.abs(low).max()), float(np.abs(high).max())) if np.isfinite(grid.bits) else 1.0
         arrays = {
             "scale": spread(grid.scale, grid.block, self.shape),
             "reciprocal": spread(grid.reciprocal, grid.block, self.shape),
@@ -205,9 +205,9 @@ class Table(Scaled):
         return {**self.common(grid, levels[0], levels[-1]), "levels": levels, "thresholds": table.thresholds}
 
     @override
-    def learn(self) -> None:
+    def learn(self, paid: bool = False) -> None:
         """Scales train, and the levels of a codebook, as offsets in units of the outermost level."""
-        super().learn()
+        super().learn(paid)
         if self.learned and self._free:
             self.learned = (*self.learned, learned_variable(self.state["levels"].shape, "learned_levels"))
 

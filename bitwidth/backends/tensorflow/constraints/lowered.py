@@ -61,8 +61,12 @@ class Lowering(ABC):
             learned: the values of `self.learned`, in its order.
         """
 
-    def learn(self) -> None:  # noqa: B027 - most encodings have nothing to learn
-        """Make what this encoding can learn trainable: `learned` is filled."""
+    def learn(self, paid: bool = False) -> None:  # noqa: B027 - most encodings have nothing to learn
+        """Make what this encoding can learn trainable: `learned` is filled.
+
+        Args:
+            paid: whether code length is paid for, so that a step can be as coarse as that makes it.
+        """
 
     def slopes(self, master: TFTensor, value: TFTensor, upstream: TFTensor, *learned: TFTensor) -> tuple[TFTensor, ...]:
         """Gradients of `learned`, in its order.

@@ -78,9 +78,9 @@ class _Over(Lowering):
         """The gradient that reaches what the other encoding holds."""
 
     @override
-    def learn(self) -> None:
+    def learn(self, paid: bool = False) -> None:
         if self.base is not None:
-            self.base.learn()
+            self.base.learn(paid)
             self.learned = self.base.learned
 
     @override

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 from bitwidth.backend import Training
 from bitwidth.backends.tensorflow.constraints.views import parameters_of
@@ -13,6 +13,7 @@ from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.internals.types import KerasOptimizer, ModelVariable
 from bitwidth.backends.tensorflow.training.around import watching
 from bitwidth.backends.tensorflow.training.compiled import Compiled
+from bitwidth.backends.tensorflow.training.pricing import paying
 from bitwidth.backends.tensorflow.training.rates import counting
 from bitwidth.backends.tensorflow.training.restoring import Restoring
 from bitwidth.backends.tensorflow.training.steering import Steering
@@ -52,10 +53,13 @@ def fit(
     own = [*steering.callbacks(), *counting(optimizer), *restoring.callbacks()]
     _LOG.info("%s: training for %d epochs of %s steps", model.name, training.epochs, steps or "unknown")
     started = time.perf_counter()
-    beside = None if teacher is None else teacher.beside
-    with nullcontext() if teacher is None else learning_from(model, training, teacher, data, labelled):
+    with ExitStack() as terms:
+        if teacher is not None:
+            terms.enter_context(learning_from(model, training, teacher, data, labelled))
+        if training.pricing is not None:
+            own += terms.enter_context(paying(training.pricing, steering))
         history = model.fit(
-            data.for_fit(training.batch_size, training.seed, beside),
+            data.for_fit(training.batch_size, training.seed, None if teacher is None else teacher.beside),
             epochs=training.epochs,
             steps_per_epoch=training.steps_per_epoch if data.batched else steps,
             validation_data=validation,
@@ -77,7 +81,7 @@ def _compiled(
 ) -> KerasOptimizer:
     """Compile the model for a run of training; the optimizer, which is fresh."""
     settings: JsonDict = {} if training.jit_compile is None else {"jit_compile": training.jit_compile}
-    if steering.is_steered:
+    if steering.is_steered or training.pricing is not None:
         settings["steps_per_execution"] = 1
     optimizer = compiled.optimizer_for(training, steps, parameters_of(model))
     compiled.spare(optimizer, steering.constrained.learned)

@@ -15,12 +15,13 @@ from bitwidth.backends.tensorflow.constraints.lowered import LearnedVariable
 from bitwidth.backends.tensorflow.constraints.views import learning
 from bitwidth.backends.tensorflow.data.beside import split
 from bitwidth.backends.tensorflow.data.source import Source
-from bitwidth.backends.tensorflow.internals.compiled import added_losses, label_loss, own_metrics
+from bitwidth.backends.tensorflow.internals.compiled import added_losses, label_loss
 from bitwidth.backends.tensorflow.internals.types import TFTensor
 from bitwidth.backends.tensorflow.training.divergence import Divergence, as_float
 from bitwidth.backends.tensorflow.training.layerwise import Layerwise
 from bitwidth.backends.tensorflow.training.taps import Taps, tapped
 from bitwidth.backends.tensorflow.training.teachers import Teacher
+from bitwidth.backends.tensorflow.training.terms import in_place
 from bitwidth.typing import Model, Nest
 
 
@@ -47,7 +48,8 @@ def learning_from(model: Model, training: Training, teacher: Teacher, data: Sour
         learning(model, list(projections.values())),
     ):
         compared = _Compared(pairs, own, taught, projections)
-        with _in_place(_Learning(model, teaching, teacher, divergence, labelled, compared), model):
+        made = _Learning(model, teaching, teacher, divergence, labelled, compared)
+        with in_place(model, made.loss, made.metrics, made.trackers):
             yield
 
 
@@ -76,24 +78,6 @@ class _Compared:
         self.own.clear()
         self.taught.clear()
         return found
-
-
-@contextmanager
-def _in_place(made: _Learning, model: Model) -> Iterator[None]:
-    """Within this context a model computes its loss and its metrics so."""
-    held = {name: model.__dict__.get(name) for name in ("compute_loss", "compute_metrics")}
-    own_metrics(model).extend(made.trackers)
-    model.__dict__.update(compute_loss=made.loss, compute_metrics=made.metrics)
-    try:
-        yield
-    finally:
-        for name, value in held.items():
-            if value is None:
-                model.__dict__.pop(name, None)
-            else:
-                model.__dict__[name] = value
-        for tracker in made.trackers:
-            own_metrics(model).remove(tracker)
 
 
 @final

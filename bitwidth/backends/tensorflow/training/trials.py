@@ -27,6 +27,7 @@ from bitwidth.text import brief, quoted
 from bitwidth.typing import Data, Model, Nest, is_number
 
 _LOG = logging.getLogger(__name__)
+_OWN_LOSS = "{} computes its loss itself, in its train_step or compute_loss: {} cannot be added to it"
 
 
 @final
@@ -86,6 +87,8 @@ class Trials:
             self._check_taught(training, teaching)
         elif not self.can_measure(training.objective) and (training.data is not None or not self._adds_loss_on_zeros()):
             raise ConfigError(f"no loss: give `loss=`, or compile the model {self._model.name!r} with one")
+        if training.pricing is not None and own_loss(self._model):
+            raise ConfigError(_OWN_LOSS.format(type(self._model).__name__, "what codes cost"))
         check_reach(self._model, self._trace)
         check_callbacks(training)
         check_class_weight(training.class_weight)
@@ -101,6 +104,8 @@ class Trials:
         if source.is_endless and training.steps_per_epoch is None:
             raise ConfigError("the data has no end: give steps_per_epoch")
         steps = training.steps_per_epoch or source.steps(training.batch_size)
+        if training.pricing is not None and steps is None:
+            raise ConfigError("a price needs the number of steps: give steps_per_epoch, the data has no length")
         self._compiled.optimizer_for(training, steps, parameters_of(self._model))
         if teaching is not None:
             self._teacher(teaching, source)
@@ -111,10 +116,7 @@ class Trials:
     def _check_taught(self, training: Training, teaching: Teaching) -> None:
         """Whether the model can learn from a teacher, and has labels and a loss where they count."""
         if own_loss(self._model):
-            raise ConfigError(
-                f"{type(self._model).__name__} computes its loss itself, in its train_step or compute_loss: what a "
-                "teacher says cannot be added to it"
-            )
+            raise ConfigError(_OWN_LOSS.format(type(self._model).__name__, "what a teacher says"))
         if not teaching.alpha:
             return
         if not self._has_loss(training.objective):
