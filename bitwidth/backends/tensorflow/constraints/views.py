@@ -103,10 +103,7 @@ def learning(model: Model, variables: list[LearnedVariable]) -> Iterator[None]:
     try:
         yield
     finally:
-        if variables:
-            tracked = tracked_trainable(model)
-            own = {id(variable) for variable in variables}
-            tracked[:] = [variable for variable in tracked if id(variable) not in own]
+        _untrack(model, variables)
 
 
 def parameters_of(model: Model) -> list[ModelVariable]:
@@ -123,10 +120,11 @@ def _track(model: Model, learned: list[LearnedVariable]) -> None:
 
 
 def _untrack(model: Model, learned: list[LearnedVariable]) -> None:
-    tracked = tracked_trainable(model)
-    tracked[:] = _others(tracked)
-    for name in ("save_own_variables", "load_own_variables") if learned else ():
-        model.__dict__.pop(name, None)
+    tracked, own = tracked_trainable(model), {id(variable) for variable in learned}
+    tracked[:] = [variable for variable in tracked if id(variable) not in own]
+    if len(_others(tracked)) == len(tracked):  # nothing else is learned
+        for name in ("save_own_variables", "load_own_variables"):
+            model.__dict__.pop(name, None)
 
 
 def _without(model: Model, name: str) -> Callable[[Any], Any]:

@@ -244,6 +244,7 @@ def test_features_through_a_learned_map(model: Any, tmp_path: Path) -> None:
     result.save(tmp_path / "a.bw")
     assert np.array_equal(bw.load(tmp_path / "a.bw")(X), result.model(X))
     assert "call" not in model.get_layer("hidden").__dict__
+    assert not {"save_own_variables", "load_own_variables"} & set(vars(result.model))
 
 
 def attending(width: int = 16) -> Any:
