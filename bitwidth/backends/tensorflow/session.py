@@ -26,7 +26,7 @@ from bitwidth.backends.tensorflow.data.source import Source
 from bitwidth.backends.tensorflow.measuring.norms import freeze
 from bitwidth.backends.tensorflow.measuring.probes import Watched, answered
 from bitwidth.backends.tensorflow.measuring.undisturbed import state_of, undisturbed, untracked_of
-from bitwidth.backends.tensorflow.models.agreement import HIDDEN_KERNELS, check_same, outputs_of, sample_of, tolerance
+from bitwidth.backends.tensorflow.models.agreement import HIDDEN_KERNELS, check_same, outputs_of, tolerance, tried
 from bitwidth.backends.tensorflow.models.architecture import architecture_of, finalize
 from bitwidth.backends.tensorflow.models.chained import chained
 from bitwidth.backends.tensorflow.models.check import check_apart, check_model
@@ -158,7 +158,7 @@ class KerasSession:
     def _chained(self, graph: Graph, chains: Chains) -> Resized:
         """The model with chains, which computes what the model computes with their products for kernels."""
         made = chained(self.model, self._trace, chains)
-        expected, inputs = self._expected(chains.joined(graph))
+        inputs, expected = self._expected(chains.joined(graph))
         for path, variable, _ in names_of(made).variables:
             give_value(variable, chains.kernels[path] if path in chains.kernels else graph.values[path])
         finalize(made)
@@ -174,7 +174,7 @@ class KerasSession:
 
     def _compared(self, graph: Graph, removal: Removal) -> Resized:
         made = resized(self.model, self._trace, removal.cut, removal.left)
-        expected, inputs = self._expected(removal.zeroed(graph))
+        inputs, expected = self._expected(removal.zeroed(graph))
         for parameter, variable in zip(sorted(graph, key=attrgetter("index")), made.model.variables, strict=True):
             path = parameter.path
             give_value(variable, removal.cut.take(path, graph.values[path]) * made.factors.get(path, 1))
@@ -183,13 +183,15 @@ class KerasSession:
         check_same(expected, outputs_of(made.model, self._left_of(inputs, removal)), near)
         return made
 
-    def _expected(self, graph: Graph) -> tuple[list[Array], Nest]:
-        """What the model gives with the values of a graph and no grids of activations, and inputs drawn for that."""
+    def _expected(self, graph: Graph) -> tuple[Nest, list[Array]]:
+        """Inputs that are drawn for the model, and its outputs with the values of a graph and no grids of activations.
+
+        See `tried`.
+        """
         tables = [parameter.shape[0] for parameter in graph if parameter.role == "embedding"]
-        inputs = sample_of(self.model, self._specs, tables)
         self.write(graph.without_activations())
         with self._undisturbed():
-            return outputs_of(self.model, inputs), inputs
+            return tried(self.model, self._specs, tables)
 
     def _left_of(self, inputs: Nest, removal: Removal) -> Nest:
         """Inputs of a model as the smaller one takes them."""

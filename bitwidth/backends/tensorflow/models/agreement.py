@@ -24,8 +24,8 @@ HIDDEN_KERNELS = "the model computes with kernels otherwise than its layers show
 _COARSE = 2e-2  # of models that compute in 16 bits
 
 
-def sample_of(model: Model, specs: Nest, rows: Iterable[int]) -> Nest:
-    """Inputs for a model: normal numbers, integers below the rows of a table, one word.
+def tried(model: Model, specs: Nest, rows: Iterable[int]) -> tuple[Nest, list[Array]]:
+    """Inputs for a model, and its outputs: normal numbers, integers below the rows of a table, one word.
 
     Taken are the table with the most rows, and of a few lengths for axes that are open the greatest, with which the
     model runs.
@@ -43,11 +43,9 @@ def sample_of(model: Model, specs: Nest, rows: Iterable[int]) -> Nest:
         inputs = _drawn(specs, below, length)
         try:
             with keras.StatelessScope():
-                outputs_of(model, inputs)
+                return inputs, outputs_of(model, inputs)
         except Exception as error:  # a user's call raises anything
             reason = reason or brief(error)
-        else:
-            return inputs
     raise ModelError(f"the model {model.name!r} cannot be compared with another: it fails on random inputs: {reason}")
 
 

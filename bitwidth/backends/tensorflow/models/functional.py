@@ -18,7 +18,7 @@ from bitwidth.backends.tensorflow.constraints.activations import attach, attache
 from bitwidth.backends.tensorflow.internals import layers as tracked
 from bitwidth.backends.tensorflow.internals.symbolic import mask_of, operations_behind, rename
 from bitwidth.backends.tensorflow.internals.types import TFTensor
-from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, sample_of, tolerance
+from bitwidth.backends.tensorflow.models.agreement import check_same, outputs_of, tolerance, tried
 from bitwidth.backends.tensorflow.models.architecture import built_again, configuration_of, finalize
 from bitwidth.backends.tensorflow.models.assets import assets_of, load_assets
 from bitwidth.backends.tensorflow.models.check import check_model
@@ -74,7 +74,7 @@ def _functionalized(model: Model, example: Nest, keep: str | Sequence[str], star
     names = names_of(work)
     detach(work, names)
     trace = traced(work, example, names)
-    inputs = sample_of(work, trace.specs, _rows(work))
+    inputs, _ = tried(work, trace.specs, _rows(work))
     expected = [_outputs(work, inputs, training) for training in (False, True)]
     made, tables = _built(work, trace, kept(keep, names), inputs)
     left = _left_behind(trace, made, tables)
