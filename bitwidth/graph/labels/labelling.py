@@ -7,7 +7,7 @@ asked for, and the graph is gone through again with that known: see `couple`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from itertools import pairwise
@@ -76,7 +76,7 @@ class Labelling:
     Attributes:
         tensors: by name, what is known of a tensor, or of a list of tensors.
         parameters: by path, the axes of a parameter.
-        folded: the paths of parameters that constants hold, by the constant's name (see `_folded`).
+        folded: the paths of parameters that constants hold, by the constant's name (see `folded_into`).
         splits: those given, and those that were asked for on the way.
         pairs: arrays of labels that are equal, element by element.
         frozen: labels that stay, with the reason, in the order in which they were found.
@@ -86,7 +86,7 @@ class Labelling:
         companions: those of the pairs that meet where a kernel is computed: what is done with one is done with both.
     """
 
-    def __init__(self, graph: Graph, splits: dict[Site, tuple[int, ...]]) -> None:
+    def __init__(self, graph: Graph, splits: dict[Site, tuple[int, ...]], folded: Mapping[str, str]) -> None:
         self.graph = graph
         self.shapes = {tensor.name: tensor.shape for tensor in graph.structure.tensors}
         self.makers = {name: op for op in graph.ops for name in op.outputs}
@@ -94,7 +94,7 @@ class Labelling:
         for op in graph.ops:
             if op.kind == "reshape":
                 self._finer(op)
-        self.folded = _folded(graph)
+        self.folded = folded
         self.splits = splits
         self.asked = False
         self.tensors: dict[str, Labelled | Listed] = {}
@@ -327,8 +327,10 @@ def _is_near(constant: Array, held: Array) -> bool:
     return bool(np.allclose(constant, held, rtol=_ROUNDED, atol=_ROUNDED * float(np.abs(constant).max())))
 
 
-def _folded(graph: Graph) -> dict[str, str]:
+def folded_into(graph: Graph) -> dict[str, str]:
     """The parameters that constants of their own layers hold: the statistics that a Normalization computes with.
+
+    By the constant's name. They are told by their values, which is why they are looked for once, not in each round.
 
     Keras makes tensors of them when it builds or loads the layer, so that no operation reads the variables.
     """

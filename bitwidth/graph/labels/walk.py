@@ -8,7 +8,7 @@ from bitwidth.graph.graph import Graph
 from bitwidth.graph.labels.axes import Labelled, Listed, size_of
 from bitwidth.graph.labels.contractions import unknown
 from bitwidth.graph.labels.control import constant, ends
-from bitwidth.graph.labels.labelling import Labelling, Site
+from bitwidth.graph.labels.labelling import Labelling, Site, folded_into
 from bitwidth.graph.labels.rules import RULES
 from bitwidth.graph.model import Op
 
@@ -26,8 +26,9 @@ def labelling_of(graph: Graph, inputs: bool = False) -> Labelling:
         inputs: whether the features of flat inputs are units too, which may be removed.
     """
     splits: dict[Site, tuple[int, ...]] = {}
+    folded = folded_into(graph)
     while True:  # each round splits another site; a site has no more splits than its size has factors
-        state = Labelling(graph, splits)
+        state = Labelling(graph, splits, folded)
         _Walk(state, inputs).run()
         if not state.asked:
             return state
