@@ -181,6 +181,17 @@ class TrainingPass(Pass):
         return graph
 
 
+def check_finite(graph: Graph, owner: str) -> None:
+    """Check that all values are finite.
+
+    Raises:
+        ContractError: naming the parameter whose values are not.
+    """
+    for parameter in graph:
+        if parameter.is_float and not np.isfinite(graph.values[parameter.path]).all():
+            raise ContractError(f"{owner} left values of {parameter.path} that are not finite")
+
+
 def check_promises(before: Graph, after: Graph, owner: str) -> None:
     """Check that every promise about a parameter still holds, and that values are what their encodings can hold.
 

@@ -126,15 +126,10 @@ def _pairs(given: Any, field: str) -> Any:
     if given is None:
         return None
     pairs = given if isinstance(given, Mapping) else None
-    if pairs is None and isinstance(given, list | tuple):
-        pairs = {name: name for name in given if isinstance(name, str)} if _are_names(given) else None
-    if not pairs or not _are_names([*pairs, *pairs.values()]):
+    names: list[Any] = list(given) if isinstance(given, list | tuple | Mapping) else []
+    if not names or not all(isinstance(name, str) and name for name in (*names, *(pairs or {}).values())):
         raise ConfigError(
             f"Distill: {field} must be a list of the paths of layers, or a mapping from the model's to the teacher's, "
             f"got {given!r}"
         )
-    return dict(pairs)
-
-
-def _are_names(given: Sequence[Any]) -> bool:
-    return bool(given) and all(isinstance(name, str) and name for name in given)
+    return dict(pairs or zip(names, names, strict=True))

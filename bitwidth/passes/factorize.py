@@ -15,7 +15,7 @@ from bitwidth.context import Context, check_choice, check_count
 from bitwidth.errors import ConfigError, ContractError, ModelError
 from bitwidth.graph import Chain, Chains, Graph, Stage, Where, check_where, frozen_where, with_chains
 from bitwidth.graph.labels import Removal, couple
-from bitwidth.passes.base import Pass
+from bitwidth.passes.base import Pass, check_finite
 from bitwidth.passes.forms import Candidates, why_held
 from bitwidth.passes.keywords import keywords_from
 from bitwidth.passes.lowrank import bond, options_of
@@ -139,9 +139,7 @@ class Factorize(Pass, name="factorize"):
     @override
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """All values are finite; what is computed was compared as the model was built."""
-        for parameter in after:
-            if parameter.is_float and not np.isfinite(after.values[parameter.path]).all():
-                raise ContractError(f"{self.label} left values of {parameter.path} that are not finite")
+        check_finite(after, self.label)
 
     @override
     def at(self, strength: float) -> Self:

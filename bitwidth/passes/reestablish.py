@@ -83,9 +83,9 @@ def in_pattern(graph: Graph, removal: Removal) -> tuple[Graph, dict[str, int]]:
         path, mask = parameter.path, parameter.encoding.mask
         rule = pattern_of(_pattern(graph, path), "Shrink")
         assert mask is not None
-        left, values = removal.cut.take(path, mask), removal.cut.take(path, graph.values[path])
         if not isinstance(rule, NOfM):
             continue
+        left, values = removal.cut.take(path, mask), removal.cut.take(path, graph.values[path])
         stay = rule.stay(np.where(left, np.square(values.astype(np.float64)), GONE), layout_of(after, after[path]))
         if (over := int(left.sum() - (left & stay).sum())) == 0:
             continue

@@ -13,10 +13,10 @@ from bitwidth.analysis import Fisher, InputMoments
 from bitwidth.analysis.cost import cost_of
 from bitwidth.context import NOT_SELECTED, Context, check_choice, check_count
 from bitwidth.encodings import pattern_of_mask
-from bitwidth.errors import ConfigError, ContractError, ModelError, Refused
+from bitwidth.errors import ConfigError, ModelError, Refused
 from bitwidth.graph import Graph, Where, check_where, frozen_where
 from bitwidth.graph.labels import Coupling, Group, Removal, couple
-from bitwidth.passes.base import Pass
+from bitwidth.passes.base import Pass, check_finite
 from bitwidth.passes.features import features_of
 from bitwidth.passes.keeping import Weigh, Width
 from bitwidth.passes.keywords import keywords_from
@@ -107,16 +107,16 @@ class Shrink(Pass, name="shrink"):
     @override
     def check(self, graph: Graph, context: Context) -> None:
         """A group can be cut, and there are data where the criterion needs them."""
-        coupling = self._coupled(graph)
-        if self.width.is_given:
-            self._check_units(graph, coupling, context)
+        self._check_cut(graph, self._coupled(graph), context)
         if self.criterion == "fisher":
             Fisher(self.samples).check(graph, context)
         elif self.criterion in ("activation", "reconstruction") or (self.refit and context.data is not None):
             InputMoments(self.samples).check(graph, context)
 
-    def _check_units(self, graph: Graph, coupling: Coupling, context: Context) -> None:
+    def _check_cut(self, graph: Graph, coupling: Coupling, context: Context) -> None:
         """Units can be removed, as far as that can be told before they are chosen."""
+        if not self.width.is_given:
+            return
         counts, groups = self._counts(graph, coupling, context.fresh_notes())
         known = None if self.width.is_budget else counts
         check_patterns(graph, coupling, groups, known, self.multiple_of, self.label)
@@ -156,9 +156,7 @@ class Shrink(Pass, name="shrink"):
     @override
     def ensures(self, before: Graph, after: Graph, context: Context) -> None:
         """All values are finite; shapes are compared as the smaller model is built."""
-        for parameter in after:
-            if parameter.is_float and not np.isfinite(after.values[parameter.path]).all():
-                raise ContractError(f"{self.label} left values of {parameter.path} that are not finite")
+        check_finite(after, self.label)
 
     @override
     def at(self, strength: float) -> Self:
@@ -358,11 +356,10 @@ class ShrinkDense(Shrink, name="shrink_dense"):
             self.width.check(self.label)
 
     @override
-    def check(self, graph: Graph, context: Context) -> None:
+    def _check_cut(self, graph: Graph, coupling: Coupling, context: Context) -> None:
         """As for `Shrink`, and the model has one flat input of as many features."""
-        super().check(graph, context)
+        super()._check_cut(graph, coupling, context)
         if self.inputs is not None:
-            coupling = self._coupled(graph)
             features = features_of(graph, coupling, self.inputs, self.label)
             groups = features.groups(coupling)
             counts = {groups[0].name: self.inputs} if len(groups) == 1 else None
