@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, final
+from typing import Any, Self, final
 
 from bitwidth.encodings import Dense
 from bitwidth.graph.chains import Chain, Chains, Stage
@@ -16,6 +16,7 @@ from bitwidth.graph.ops import attribute, channels_first
 from bitwidth.graph.values import Value
 
 Sizes = tuple[int | None, ...]
+_LETTERS = "rstuvwxyzabcdefghijklmnopqRSTUVWXYZ"  # for the rank, the first that is free
 
 
 def with_chains(graph: Graph, chains: Chains) -> Graph:
@@ -164,16 +165,56 @@ def _forms(op: Op, chain: Chain, shapes: dict[str, Sizes]) -> tuple[list[tuple[i
 
 def _equations(equation: str, chain: Chain, given: Sizes) -> tuple[list[str], Sizes]:
     """The equations of the two, and the sizes of what is between them."""
-    operands, _, result = equation.replace(" ", "").partition("->")
-    taken, _, kernel = operands.partition(",")
-    spare = next(letter for letter in "rstuvwxyzabcdefghijklmnopq" if letter not in equation)
-    one, other = ("".join(kernel[axis] for axis in stage.axes) for stage in chain.stages)
-    between = in_place(taken, one, spare)
-    dots = "0123456789"[: len(given) - len(taken.replace("...", ""))]
-    spelt = taken.replace("...", dots)
-    lengths = {**dict(zip(spelt, given, strict=True)), spare: chain.rank}
-    sizes = tuple(lengths[letter] for letter in in_place(spelt, one, spare))
-    return [f"{taken},{one}{spare}->{between}", f"{between},{spare}{other}->{result}"], sizes
+    split = Equations.of(equation, chain)
+    dots = "0123456789"[: len(given) - len(split.taken.replace("...", ""))]
+    spelt = split.taken.replace("...", dots)
+    lengths = {**dict(zip(spelt, given, strict=True)), split.spare: chain.rank}
+    sizes = tuple(lengths[letter] for letter in in_place(spelt, split.one, split.spare))
+    return [split.first, split.last], sizes
+
+
+@final
+@dataclass(frozen=True)
+class Equations:
+    """The equations of the two layers of a chain, from that of the layer.
+
+    Attributes:
+        taken: letters of the input.
+        one: those of the kernel's axes that the first layer has.
+        other: those that the last one has.
+        result: letters of the output.
+        spare: the letter of the rank.
+    """
+
+    taken: str
+    one: str
+    other: str
+    result: str
+    spare: str
+
+    @classmethod
+    def of(cls, equation: str, chain: Chain) -> Self:
+        """Those of an equation of an input and a kernel, `"ab,bc->ac"` say."""
+        operands, _, result = equation.replace(" ", "").partition("->")
+        taken, _, kernel = operands.partition(",")
+        spare = next(letter for letter in _LETTERS if letter not in equation)
+        one, other = ("".join(kernel[axis] for axis in stage.axes) for stage in chain.stages)
+        return cls(taken, one, other, result, spare)
+
+    @property
+    def between(self) -> str:
+        """Letters of what is between them."""
+        return in_place(self.taken, self.one, self.spare)
+
+    @property
+    def first(self) -> str:
+        """The equation of the first layer."""
+        return f"{self.taken},{self.one}{self.spare}->{self.between}"
+
+    @property
+    def last(self) -> str:
+        """The equation of the last layer."""
+        return f"{self.between},{self.spare}{self.other}->{self.result}"
 
 
 def in_place(taken: str, summed: str, letter: str) -> str:

@@ -20,7 +20,7 @@ from bitwidth.backends.tensorflow.reading.naming import Names, names_of
 from bitwidth.backends.tensorflow.reading.tracing import FuncTrace
 from bitwidth.errors import ModelError
 from bitwidth.graph.chains import Chain, Chains
-from bitwidth.graph.foreseen import in_place
+from bitwidth.graph.foreseen import Equations
 from bitwidth.typing import Json, JsonDict, Model
 
 _Path = tuple[str, ...]
@@ -134,17 +134,13 @@ def _dense(made: list[JsonDict], chain: Chain) -> None:
 def _einsum_dense(made: list[JsonDict], chain: Chain) -> None:
     """The first stage sums over the inputs; its output has one axis in their place."""
     first, last = (entry["config"] for entry in made)
-    operands, _, result = last["equation"].replace(" ", "").partition("->")
-    taken, _, kernel = operands.partition(",")
-    one, other = ("".join(kernel[axis] for axis in stage.axes) for stage in chain.stages)
-    if any(letter in result for letter in one) or any(letter in taken for letter in other):
+    split = Equations.of(last["equation"], chain)
+    if any(letter in split.result for letter in split.one) or any(letter in split.taken for letter in split.other):
         raise ModelError(f"{chain.layer}: in {last['equation']!r} the kernel has an axis in common with both sides")
-    spare = next(letter for letter in "rstuvwxyzabcdefghijklmnopqRSTUVWXYZ" if letter not in last["equation"])
-    between = in_place(taken, one, spare)
-    sizes = {**_sizes(result, last["output_shape"]), spare: chain.rank}
-    first["equation"], first["bias_axes"] = f"{taken},{one}{spare}->{between}", None
-    first["output_shape"] = [sizes.get(letter) for letter in _named(between)]
-    last["equation"] = f"{between},{spare}{other}->{result}"
+    sizes = {**_sizes(split.result, last["output_shape"]), split.spare: chain.rank}
+    first["equation"], first["bias_axes"] = split.first, None
+    first["output_shape"] = [sizes.get(letter) for letter in _named(split.between)]
+    last["equation"] = split.last
 
 
 def _named(labels: str) -> str:
