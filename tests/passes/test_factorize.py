@@ -22,6 +22,7 @@ from bitwidth.data import digits
 from bitwidth.errors import ConfigError, ContractError, ModelError
 from bitwidth.graph.labels import couple
 from tests import nets, zoo
+from tests.real import digits_net
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -40,14 +41,7 @@ class HoldInputs(bw.Pass):
 @pytest.fixture(scope="module")
 def trained() -> Any:
     """A network for digits, and its data."""
-    keras.utils.set_random_seed(0)
-    images, y = digits().train
-    x = images.reshape(len(images), 64)
-    stack = [keras.Input((64,)), layers.Dense(64, "relu", name="a"), layers.Dense(32, "relu", name="b")]
-    model = keras.Sequential([*stack, layers.Dense(10, name="out")], name="digits_net")
-    model.compile("adam", LOSS, metrics=["accuracy"])
-    model.fit(x, y, epochs=12, batch_size=128, verbose=0)
-    return model, x, y
+    return digits_net(12, 128)
 
 
 @pytest.fixture(scope="module")

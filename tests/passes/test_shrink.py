@@ -12,10 +12,10 @@ from keras import layers
 from typing_extensions import override
 
 import bitwidth as bw
-from bitwidth.data import digits
 from bitwidth.encodings import Quantized
 from bitwidth.errors import ConfigError, ModelError, SelectionError
 from bitwidth.graph.labels import couple
+from tests.real import digits_net
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -23,14 +23,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 @pytest.fixture(scope="module")
 def trained() -> Any:
     """A network for digits, and its data."""
-    keras.utils.set_random_seed(0)
-    images, y = digits().train
-    x = images.reshape(len(images), 64)
-    stack = [keras.Input((64,)), layers.Dense(64, "relu", name="a"), layers.Dense(32, "relu", name="b")]
-    model = keras.Sequential([*stack, layers.Dense(10, name="out")], name="digits_net")
-    model.compile("adam", LOSS, metrics=["accuracy"])
-    model.fit(x, y, epochs=15, batch_size=64, verbose=0)
-    return model, x, y
+    return digits_net(15, 64)
 
 
 def right(model: Any, x: Any, y: Any) -> float:
