@@ -14,7 +14,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +27,11 @@ from benchmarks.fashion import (
     Fashion,
     accuracy,
     arguments,
+    distilled,
     load_baseline,
     load_data,
+    measured,
     median,
-    reloaded,
     write_json,
 )
 
@@ -46,13 +46,9 @@ def typed(folder: Path, data: Fashion, seeds: int) -> dict[str, Any]:
     manager = bw.PassManager([bw.Ramp(bw.Prune(0.9), during=bw.Distill(6)), bw.Quantize(5), bw.Distill(2)])
     rows = []
     for seed in range(seeds):
-        started = time.perf_counter()
-        result = manager.run(model, data=data.train[0], seed=seed, progress=False)
-        seconds = time.perf_counter() - started
-        size, loaded, _ = reloaded(result)
-        drop = round(100 * (given - accuracy(loaded, data.test)), 2)
-        rows.append({"seed": seed, "file_bytes": size, "drop_points": drop, "seconds": round(seconds, 1)})
-        print(rows[-1], flush=True)
+        row, _, _ = distilled(manager, model, given, data, seed)
+        print(row, flush=True)
+        rows.append(row)
     drop = median([row["drop_points"] for row in rows])
     return {
         "recipe": manager.to_recipe(),
@@ -164,8 +160,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("typed", "halved", "step"), default=["typed", "halved", "step"])
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    found = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    found.pop("environment", None)
+    found = measured(args.out)
     data = load_data()
     for part in args.only:
         if part == "step":

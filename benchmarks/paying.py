@@ -12,13 +12,21 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import json
-import time
 from pathlib import Path
 from typing import Any
 
 import bitwidth as bw
-from benchmarks.fashion import Fashion, accuracy, arguments, load_baseline, load_data, median, reloaded, write_json
+from benchmarks.fashion import (
+    Fashion,
+    accuracy,
+    arguments,
+    distilled,
+    load_baseline,
+    load_data,
+    measured,
+    median,
+    write_json,
+)
 
 PARTS = ("lenet300", "controller")
 LIMIT, DROP = 10_000, 0.5
@@ -32,20 +40,14 @@ def run(folder: Path, data: Fashion, size: str, epochs: int, seed: int) -> dict[
     model = load_baseline(folder, "lenet300")
     given = accuracy(model, data.test)
     manager = bw.PassManager([bw.Quantize(rate=RATE), bw.Distill(epochs, size=size, batch_size=BATCH)])
-    started = time.perf_counter()
-    result = manager.run(model, data=data.train[0], seed=seed, progress=False)
-    seconds = time.perf_counter() - started
-    found, loaded, _ = reloaded(result)
+    found, result, _ = distilled(manager, model, given, data, seed)
     record = result.report.passes[1]
     row: dict[str, Any] = {
         "size": size,
         "epochs": epochs,
-        "seed": seed,
-        "file_bytes": found,
-        "drop_points": round(100 * (given - accuracy(loaded, data.test)), 2),
+        **found,
         "price": record.history["price"][-1],
         "zeros": round(record.history["zeros"][-1], 4),
-        "seconds": round(seconds, 1),
         "remarks": list(record.remarks),
     }
     print({key: value for key, value in row.items() if key != "remarks"}, row["remarks"][-2:], flush=True)
@@ -82,8 +84,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=60, help="of lenet300")
     parser.add_argument("--short", type=int, default=10, help="epochs of the controller")
     args = parser.parse_args()
-    found = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    found.pop("environment", None)
+    found = measured(args.out)
     data = load_data()
     for part in args.only:
         if part == "lenet300":

@@ -32,8 +32,10 @@ from benchmarks.fashion import (
     Fashion,
     accuracy,
     arguments,
+    distilled,
     load_baseline,
     load_data,
+    measured,
     median,
     reloaded,
     write_json,
@@ -50,18 +52,12 @@ def resnet14(folder: Path, data: Fashion, seeds: int) -> dict[str, Any]:
     """Half of the MACs, and training towards the original, without labels; the test set is read at the end."""
     model = load_baseline(folder, "resnet14")
     given = accuracy(model, data.test)
-    tune = bw.Distill(EPOCHS, batch_size=128)
+    manager = bw.PassManager([bw.Shrink(macs=0.5), bw.Distill(EPOCHS, batch_size=128)])
     rows = []
     for seed in range(seeds):
-        started = time.perf_counter()
-        manager = bw.PassManager([bw.Shrink(macs=0.5), tune])
-        result = manager.run(model, data=data.train[0], seed=seed, progress=False)
-        seconds = time.perf_counter() - started
-        size, loaded, _ = reloaded(result)
-        drop = round(100 * (given - accuracy(loaded, data.test)), 2)
-        rows.append({"seed": seed, "drop_points": drop, "file_bytes": size, "seconds": round(seconds, 1)})
-        rows[-1]["macs"] = round(bw.cost(result.model).macs / bw.cost(model).macs, 3)
-        rows[-1]["held"] = round(accuracy(loaded, data.held), 4)
+        row, result, loaded = distilled(manager, model, given, data, seed)
+        macs = round(bw.cost(result.model).macs / bw.cost(model).macs, 3)
+        rows.append({**row, "macs": macs, "held": round(accuracy(loaded, data.held), 4)})
         print(rows[-1], flush=True)
     drop = median([row["drop_points"] for row in rows])
     return {"epochs": EPOCHS, "rows": rows, "drop_points": drop, "limit": MAX_DROP, "passed": drop <= MAX_DROP}
@@ -205,8 +201,7 @@ def main() -> None:
         print(json.dumps(timed(args.baselines, *args.time)))
         return
     parts = args.only or ["latency", "narrow", "resnet14"]
-    found = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    found.pop("environment", None)
+    found = measured(args.out)
     if "latency" in parts:
         found["latency"] = latency(args.baselines)
     if "narrow" in parts:
